@@ -1,0 +1,1 @@
+"""What a network looks at: sets of images, and a generator of labelled shapes."""

@@ -1,0 +1,1 @@
+"""How well a circuit keeps its target: one measurement, and sweeps of them."""

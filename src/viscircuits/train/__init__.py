@@ -1,0 +1,1 @@
+"""Training of small networks: the loop, the sparsity penalties, the built-in network."""

@@ -1,0 +1,201 @@
+"""A circuit: model + target + mask.
+
+A circuit is the user's own network with edited parameters, nothing else. *Masked*: kernels that are not kept are zero
+and everything else stays, so a filter without kernels still puts out its bias. *Pruned*: such filters are silent, and
+what only they fed goes with them (paper 8.7).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from viscircuits import store
+from viscircuits.data.images import ImageSet
+from viscircuits.errors import MaskError, StudyError
+from viscircuits.mask import Mask, expand_relevant
+from viscircuits.model.affine import silenced
+from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.graph import NetGraph
+from viscircuits.model.reach import Reach, reach
+from viscircuits.model.shrink import Shrunk, shrink
+from viscircuits.model.trace import trace
+from viscircuits.readout import Frozen, Readout
+from viscircuits.response import masked_weights, respond
+from viscircuits.target import AnyTarget, Loss, target_from_json, target_to_json
+
+Biases = Literal["masked", "pruned"]
+"""What becomes of a filter without kernels: it keeps its bias, or it is silent."""
+
+FORMAT = 1
+"""Version of the circuit file; a file with another number is refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """The part of a model that a mask keeps for a target.
+
+    Args:
+        model: the user's module, in evaluation mode; never changed.
+        target: what the circuit computes.
+        mask: what is kept, over what is relevant to this target.
+        biases: "masked" or "pruned".
+    """
+
+    model: nn.Module
+    target: AnyTarget
+    mask: Mask
+    biases: Biases = "masked"
+
+    def __post_init__(self) -> None:
+        if self.biases not in ("masked", "pruned"):
+            raise MaskError(f"biases must be 'masked' or 'pruned', got {self.biases!r}")
+        for name, kept in self.mask.kept.items():
+            layer = self.graph.layers.get(name)
+            expected = layer.structure_shape(self.mask.granularity) if layer is not None else None
+            if expected != tuple(kept.shape):
+                raise MaskError(f"mask of layer {name!r}, shape {tuple(kept.shape)}, does not fit the model: {expected}")
+        assert self.readout.layers
+
+    @cached_property
+    def graph(self) -> NetGraph:
+        """The model's graph for the mask's image size."""
+        return trace(self.model, self.mask.input_shape)
+
+    @cached_property
+    def readout(self) -> Readout:
+        """The target bound to the graph."""
+        return Readout(self.target, self.graph)
+
+    @cached_property
+    def _reach(self) -> Reach:
+        return reach(self.graph, self.readout.seeds(), self.mask.kernels())
+
+    @cached_property
+    def effective(self) -> Mask:
+        """The kept structures that lie on a path from the image to the target; the rest are dead ends."""
+        used = expand_relevant(self.graph, self._reach.used, self.mask.granularity)
+        kept = {name: kept & used.get(name, torch.tensor(False)) for name, kept in self.mask.kept.items()}
+        return Mask(kept, self.mask.relevant, self.mask.granularity, self.mask.input_shape)
+
+    @property
+    def effective_density(self) -> float:
+        """Effective kept structures over relevant ones, in [0, 1]."""
+        return self.effective.density
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether no path at all leads from the image to the target."""
+        return not self._reach.connected
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters that differ from the model's own, by name."""
+        masked = masked_weights(self.model, self.graph, self.mask)
+        if self.biases == "masked":
+            return masked
+        for name in self.mask.kept:  # whatever only silent filters feed goes with them
+            layer = self.graph.layers[name]
+            used = self._reach.used[name].reshape(*layer.shape, *[1] * len(layer.kernel_size))
+            masked[layer.weight] *= layer.stored(used).to(masked[layer.weight])
+        return masked | silenced(self.model, self.graph, self.dead)
+
+    @cached_property
+    def dead(self) -> dict[str, Bool[Tensor, " out"]]:
+        """Layer -> relevant filters of which no kernel lies on a path from the image to the target."""
+        effective = self.effective.kept
+        return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
+
+    @torch.no_grad()
+    def respond(
+        self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 32
+    ) -> Float[Tensor, "n p"]:
+        """Returns the circuit's responses, images x positions (or one number an image).
+
+        Args:
+            images: pictures of the mask's image size.
+            frozen: what the full model fixes, when known (see `respond`); found by running the full model otherwise.
+            batch_size: pictures at a time.
+        """
+        return respond(self.model, self.readout, images, weights=self.weights, frozen=frozen, batch_size=batch_size).values
+
+    def extract(self) -> Shrunk:
+        """Returns a standalone, physically smaller module that computes the target as this circuit does.
+
+        It takes images ``[n, c, h, w]`` of the mask's size and returns the response, ``[n, p]``. Its attribute
+        ``full_width`` says which layers could not be narrowed, and why.
+
+        Raises:
+            UnsupportedOperation: the target is a loss (it needs labels) or reads each image's arg-max.
+        """
+        if isinstance(self.target, Loss) or self.readout.needs_freezing():
+            raise MaskError(f"target {self.target} cannot stand alone: it needs labels or the full model's arg-max")
+        graph = trace(self.model, self.mask.input_shape, any_batch=True)
+        readout = Readout(self.target, graph)
+        conducting = self.mask.kernels() if self.biases == "masked" else self._reach.used
+        return shrink(self.model, graph, readout.seeds(), conducting, self.weights, _Head(readout))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the circuit (not the model) as safetensors with a JSON header, atomically."""
+        header: dict[str, store.Json] = {
+            "kind": "circuit",
+            "format": FORMAT,
+            "model": fingerprint(self.model),
+            "target": target_to_json(self.target),
+            "biases": self.biases,
+            "granularity": self.mask.granularity,
+            "input_shape": list(self.mask.input_shape),
+            "kept": self.mask.n_kept,
+            "relevant": self.mask.n_relevant,
+            "zero_scores": self.mask.zero_scores,
+        }
+        store.write_tensors(path, dict(self.mask.kept), header)
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module) -> "Circuit":
+        """Returns a saved circuit on its model.
+
+        Raises:
+            StudyError: not a circuit file, of another version, or made on another model or other weights.
+        """
+        tensors, header = store.read_tensors(path)
+        if not isinstance(header, dict) or header.get("kind") != "circuit" or header.get("format") != FORMAT:
+            raise StudyError(f"{str(path)!r} is not a circuit file of format {FORMAT}")
+        if header["model"] != fingerprint(model):
+            raise StudyError(
+                f"{str(path)!r} was made on another model or other weights (fingerprint {header['model']}, this model "
+                f"has {fingerprint(model)}); load the weights it was made with"
+            )
+        return _restored(cls, model, tensors, header)
+
+
+class _Head(nn.Module):
+    """The last step of an extracted circuit: from module outputs to the target's response."""
+
+    def __init__(self, readout: Readout) -> None:
+        super().__init__()
+        self._readout = readout
+
+    def forward(self, outputs: dict[str, Tensor]) -> Tensor:
+        return self._readout.response(outputs, (None,) * len(self._readout.terms))
+
+
+def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
+    return array.flatten(1).any(1) if array.ndim > 1 else array
+
+
+def _restored(cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, store.Json]) -> Circuit:
+    target = target_from_json(header["target"])
+    shape = tuple(int(s) for s in header["input_shape"])  # pyright: ignore
+    graph = trace(model, shape)
+    granularity = header["granularity"]
+    relevant = expand_relevant(graph, reach(graph, Readout(target, graph).seeds()).used, granularity)  # pyright: ignore
+    kept = {name: tensors[name] for name in relevant if name in tensors}
+    mask = Mask(kept, {n: relevant[n] for n in kept}, granularity, shape, int(header["zero_scores"]))  # pyright: ignore
+    if set(tensors) != set(relevant) or mask.n_relevant != header["relevant"]:
+        raise StudyError("the circuit's relevant kernels are not those of this model; it was made on another network")
+    return cls(model, target, mask, header["biases"])  # pyright: ignore

@@ -1,0 +1,168 @@
+"""Which structures of a network are kept: exact counts, set algebra, overlap.
+
+A mask always knows its denominator: the *relevant* structures, those with a path to the target. What is not relevant is
+neither kept nor removed, because it cannot change the target. True means kept, everywhere.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Shaped
+from torch import Tensor
+
+from viscircuits.errors import MaskError
+from viscircuits.model.graph import NetGraph
+from viscircuits.types import Granularity
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The kept part of what is relevant to a target.
+
+    Args:
+        kept: layer -> True where a structure is kept; arrays ``(out,)``, ``(out, in/g)`` or ``(out, in/g, *kernel)``.
+        relevant: layer -> True where a structure has a path to the target; same shapes, layers in order of execution.
+        granularity: what one entry stands for.
+        input_shape: ``(c, h, w)`` of the images for which the network was traced.
+        zero_scores: how many kept structures had a score of exactly zero (they were taken only to reach the count).
+    """
+
+    kept: Mapping[str, Bool[Tensor, "..."]]
+    relevant: Mapping[str, Bool[Tensor, "..."]]
+    granularity: Granularity
+    input_shape: tuple[int, ...]
+    zero_scores: int = 0
+
+    def __post_init__(self) -> None:
+        if set(self.kept) != set(self.relevant):
+            raise MaskError(f"kept and relevant name different layers: {set(self.kept) ^ set(self.relevant)}")
+        for name, kept in self.kept.items():
+            if kept.shape != self.relevant[name].shape or kept.dtype != torch.bool:
+                raise MaskError(
+                    f"mask of layer {name!r}: expected booleans of shape {tuple(self.relevant[name].shape)}, "
+                    f"got {kept.dtype} of shape {tuple(kept.shape)}"
+                )
+            if bool((kept & ~self.relevant[name]).any()):
+                raise MaskError(f"mask of layer {name!r} keeps structures that are not relevant to the target")
+
+    @cached_property
+    def n_kept(self) -> int:
+        """Number of kept structures."""
+        return sum(int(kept.sum()) for kept in self.kept.values())
+
+    @cached_property
+    def n_relevant(self) -> int:
+        """Number of relevant structures: the denominator of density."""
+        return sum(int(relevant.sum()) for relevant in self.relevant.values())
+
+    @property
+    def density(self) -> float:
+        """Kept over relevant, in [0, 1]."""
+        return self.n_kept / self.n_relevant if self.n_relevant else 0.0
+
+    @property
+    def sparsity(self) -> float:
+        """One minus density."""
+        return 1.0 - self.density
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Layer -> (kept, relevant)."""
+        return {name: (int(kept.sum()), int(self.relevant[name].sum())) for name, kept in self.kept.items()}
+
+    def __invert__(self) -> "Mask":
+        """Returns the complement within what is relevant."""
+        return self._with({name: self.relevant[name] & ~kept for name, kept in self.kept.items()})
+
+    def __and__(self, other: "Mask") -> "Mask":
+        """Returns what both keep."""
+        return self._merge(other, torch.logical_and)
+
+    def __or__(self, other: "Mask") -> "Mask":
+        """Returns what either keeps; relevant is what is relevant to either."""
+        return self._merge(other, torch.logical_or)
+
+    def __sub__(self, other: "Mask") -> "Mask":
+        """Returns what this keeps and the other does not."""
+        return self._merge(other, lambda a, b: a & ~b)
+
+    def __le__(self, other: "Mask") -> bool:
+        """Whether everything this keeps is kept by the other too."""
+        return (self - other).n_kept == 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and self.granularity == other.granularity and self <= other and other <= self
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def iou(self, other: "Mask") -> float:
+        """Returns intersection over union of what the two keep, in [0, 1]; two empty masks agree fully."""
+        union = (self | other).n_kept
+        return (self & other).n_kept / union if union else 1.0
+
+    def iou_by_layer(self, other: "Mask") -> dict[str, float]:
+        """Returns the same layer by layer; a layer that is empty in both is left out."""
+        both, either = self & other, self | other
+        return {n: int(both.kept[n].sum()) / int(k.sum()) for n, k in either.kept.items() if bool(k.any())}
+
+    def kernels(self) -> dict[str, Bool[Tensor, "out in"]]:
+        """Returns layer -> kernels that conduct: kept, or with any kept weight, or in a kept filter.
+
+        Kernels that are not relevant count as conducting: they are never removed.
+        """
+        conducting = {name: kept | ~self.relevant[name] for name, kept in self.kept.items()}
+        if self.granularity == "weight":
+            return {name: array.flatten(2).any(2) if array.ndim > 2 else array for name, array in conducting.items()}
+        return conducting
+
+    def factors(self, graph: NetGraph) -> dict[str, Shaped[Tensor, "..."]]:
+        """Returns weight name -> 0/1 array that broadcasts against the layer's stored weight."""
+        factors = {}
+        for name, kept in self.kept.items():
+            layer = graph.layers[name]
+            keep = kept | ~self.relevant[name]
+            if self.granularity == "filter":
+                keep = keep[:, None].expand(layer.shape)
+            keep = keep.reshape(*keep.shape, *[1] * (2 + len(layer.kernel_size) - keep.ndim))
+            factors[layer.weight] = layer.stored(keep)
+        return factors
+
+    def _with(self, kept: dict[str, Tensor]) -> "Mask":
+        return Mask(kept, self.relevant, self.granularity, self.input_shape)
+
+    def _merge(self, other: "Mask", combine: Callable[[Tensor, Tensor], Tensor]) -> "Mask":
+        if self.granularity != other.granularity:
+            raise MaskError(f"masks of {self.granularity}s and of {other.granularity}s do not combine")
+        shapes = {**{n: k.shape for n, k in other.kept.items()}, **{n: k.shape for n, k in self.kept.items()}}
+        clash = [n for n in self.kept.keys() & other.kept.keys() if self.kept[n].shape != other.kept[n].shape]
+        if clash:
+            raise MaskError(f"masks of different networks: layer {clash[0]!r} has another shape in each")
+
+        def of(arrays: Mapping[str, Tensor], name: str) -> Tensor:
+            return arrays[name] if name in arrays else torch.zeros(shapes[name], dtype=torch.bool)
+
+        order = list(dict.fromkeys([*self.kept, *other.kept]))
+        kept = {name: combine(of(self.kept, name), of(other.kept, name)) for name in order}
+        relevant = {name: of(self.relevant, name) | of(other.relevant, name) for name in order}
+        return Mask(kept, relevant, self.granularity, self.input_shape)
+
+
+def expand_relevant(
+    graph: NetGraph, kernels: Mapping[str, Bool[Tensor, "out in"]], granularity: Granularity
+) -> dict[str, Bool[Tensor, "..."]]:
+    """Returns relevant kernels as relevant structures of a granularity; layers that have none, or are wiring, drop out."""
+    arrays = {}
+    for name, layer in graph.layers.items():
+        relevant = kernels.get(name)
+        if relevant is None or not layer.scored or not bool(relevant.any()):
+            continue
+        if granularity == "filter":
+            arrays[name] = relevant.any(1)
+        elif granularity == "weight" and layer.kernel_size:
+            view = relevant.reshape(*relevant.shape, *[1] * len(layer.kernel_size))
+            arrays[name] = view.expand(layer.structure_shape("weight")).clone()
+        else:
+            arrays[name] = relevant
+    return arrays

@@ -1,0 +1,156 @@
+"""Running somebody's model with edited weights, watching it, and leaving no trace.
+
+This is the only file that adds hooks or intercepts calls. Weights are edited through `torch.func.functional_call`, so
+the module's own parameters are never touched; outputs of modules are read by forward hooks that are gone when the run
+ends, however it ends; calls of kernel layers are seen where they happen, in `torch.nn.functional`, which also covers
+functional calls, modules that are used twice and every padding mode.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from viscircuits.errors import ModelError
+from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
+
+_KERNEL_CALLS: dict[Callable[..., Tensor], str] = {
+    torch.conv1d: "conv",
+    torch.conv2d: "conv",
+    torch.conv3d: "conv",
+    torch.conv_transpose1d: "conv_transpose",
+    torch.conv_transpose2d: "conv_transpose",
+    torch.conv_transpose3d: "conv_transpose",
+    torch.nn.functional.linear: "linear",
+}
+_CONV_ARGUMENTS = ("stride", "padding", "dilation", "groups")
+_TRANSPOSE_ARGUMENTS = ("stride", "padding", "output_padding", "groups", "dilation")
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of a kernel layer during a run: what went in, what came out, and how to repeat it.
+
+    Attributes:
+        layer: the layer whose kernels were used.
+        x: its input, channels first or last as the call had it.
+        weight: the weight as the run had it (masked, when the run was masked), in the module's own layout.
+        output: its output, bias included.
+        options: stride, padding and so on, as keyword arguments of the function.
+        function: the function of `torch` that was called.
+    """
+
+    layer: KernelLayer
+    x: Tensor
+    weight: Tensor
+    output: Tensor
+    options: Mapping[str, Any]
+    function: Callable[..., Tensor]
+
+
+class _Watch(TorchFunctionMode):
+    """Shows every call of a kernel layer to ``see``, which may replace the output."""
+
+    def __init__(self, layers: Mapping[int, KernelLayer], see: Callable[[KernelCall], Tensor]) -> None:
+        super().__init__()
+        self.layers, self.see = layers, see
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = _KERNEL_CALLS.get(func)
+        if kind is None:
+            return func(*args, **kwargs)
+        names = ("input", "weight", "bias", *(_TRANSPOSE_ARGUMENTS if kind == "conv_transpose" else _CONV_ARGUMENTS))
+        given = dict(zip(names, args, strict=False)) | kwargs
+        layer = self.layers.get(id(given["weight"]))
+        output = func(*args, **kwargs)
+        if layer is None or not layer.scored:
+            return output
+        options = {k: v for k, v in given.items() if k not in ("input", "weight", "bias")}
+        return self.see(KernelCall(layer, given["input"], given["weight"], output, options, func))
+
+
+class _Reached(BaseException):
+    """Everything asked for has been seen; unwinds the model's forward. Not an `Exception`, so that no model swallows it."""
+
+
+def run(
+    model: nn.Module,
+    graph: NetGraph,
+    images: Float[Tensor, "n c h w"],
+    read: Iterable[str],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    see: Callable[[KernelCall], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Returns the outputs of the modules named in ``read``, computed by the user's own module, which stops there.
+
+    Args:
+        model: the user's module, in evaluation mode; its parameters take part as constants.
+        graph: the model's graph.
+        images: preprocessed pictures.
+        read: modules to read, by name (``""`` is the model's own output).
+        weights: parameters to use instead of the model's own, by full name.
+        see: called with every call of a scored kernel layer; returns the output to go on with.
+    """
+    wanted = set(read)
+    tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    tensors |= weights or {}
+    seen: dict[str, Tensor] = {}
+    # with tied weights several names stand for one tensor; the layer knows the first
+    watch = {id(tensors[layer.weight]): layer for layer in graph.layers.values() if layer.weight in tensors}
+    with _reading(model, wanted, seen):
+        try:
+            with _Watch(watch, see) if see is not None else _nothing():
+                functional_call(model, tensors, (images,))
+        except _Reached:
+            pass
+    missing = wanted - set(seen)
+    assert not missing, f"never ran: {sorted(missing)}"
+    return seen
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _reading(model: nn.Module, wanted: set[str], seen: dict[str, Tensor]) -> Iterator[None]:
+    modules = dict(model.named_modules())
+    calls: dict[str, int] = {}
+    handles: list[RemovableHandle] = []
+
+    def reader(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            call = calls[path] = calls.get(path, -1) + 1
+            for name in {path, f"{path}@{call}"} & wanted - set(seen):
+                seen[name] = _copy(name, output)  # a later in-place operation may overwrite the output
+            if wanted <= set(seen):
+                raise _Reached
+
+        return hook
+
+    try:
+        for path in {name.partition("@")[0] for name in wanted}:
+            handles.append(modules[path].register_forward_hook(reader(path)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _copy(name: str, output: Any) -> Tensor:
+    while isinstance(output, dict | tuple | list) and len(output) > 0:
+        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
+    if not isinstance(output, Tensor):
+        where = "the model" if name == OUTPUT else f"layer {name!r}"
+        raise ModelError(f"{where} must output a tensor (or a tuple whose first entry is one), not {type(output).__name__}")
+    return output.clone() if output.requires_grad else output.detach().clone()

@@ -1,0 +1,115 @@
+"""What reaches what: relevant kernels, effective circuits, disconnection.
+
+One forward pass of wires from the image and one backward pass from the target answer all of it (see
+`viscircuits.model.wires`). Masks come in as plain arrays of kept kernels, so this file knows no `Mask`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, fx
+
+from viscircuits.model.graph import NetGraph
+from viscircuits.model.trace import concrete
+from viscircuits.model.wires import KernelUse, kernels, step
+
+Seeds = Mapping[str, Bool[Tensor, " c"]]
+"""Which channels of which modules' outputs are asked for."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one forward and one backward pass of wires found.
+
+    Attributes:
+        used: per kernel layer, the kernels on a path from the image to a seed, ``Bool[out, in/g]``.
+        connected: whether anything at all leads from the image to a seed.
+        needed: per graph node, what the seeds ask of it, in the activation's shape (only when asked for).
+        alive: per graph node, what depends on the image, likewise.
+    """
+
+    used: Mapping[str, Bool[Tensor, "out in"]]
+    connected: bool
+    needed: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
+    alive: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
+
+
+def reach(
+    graph: NetGraph, seeds: Seeds, kept: Mapping[str, Bool[Tensor, "out in"]] | None = None, *, nodes: bool = False
+) -> Reach:
+    """Returns what lies between the image and the seeds when only the kept kernels conduct.
+
+    Args:
+        graph: the traced network.
+        seeds: module name -> channels asked for.
+        kept: kernel layer -> True where a kernel conducts; layers that are absent conduct everywhere.
+        nodes: also record needs and liveness of every node (for extraction).
+    """
+    uses: list[KernelUse] = []
+    with torch.enable_grad():
+        values = _forward(graph, kept or {}, uses, {graph.output(name).node for name in seeds})
+        ends, wanted = [], []
+        for name, channels in seeds.items():
+            output = graph.output(name)
+            view = [1] * (len(output.shape) + 1)
+            view[output.channel_axis] = -1
+            wire = values[output.node]
+            if isinstance(wire, Tensor) and wire.requires_grad:
+                ends.append(wire)
+                wanted.append(channels.to(wire).view(view).expand_as(wire))
+        needed = _backward(values, ends, wanted, nodes)
+    connected = any(bool(((wire != 0) & (want != 0)).any()) for wire, want in zip(ends, wanted, strict=True))
+    used: dict[str, Tensor] = {}
+    for use in uses:
+        name = use.layer.name
+        used[name] = used[name] | use.used if name in used else use.used
+    alive = {n: v.detach() for n, v in values.items() if isinstance(v, Tensor) and v.requires_grad} if nodes else {}
+    return Reach(used, connected, needed, alive)
+
+
+def _forward(
+    graph: NetGraph, kept: Mapping[str, Tensor], uses: list[KernelUse], ends: set[fx.Node]
+) -> dict[fx.Node, object]:
+    values: dict[fx.Node, object] = {}
+    remaining = set(ends)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node] = graph.constants.get(node.name)
+            if values[node] is None:
+                values[node] = torch.ones(concrete(node.meta["val"].shape), requires_grad=True)
+        elif node.op == "call_function":
+            values[node] = _value(graph, node, values, kept, uses)
+            remaining.discard(node)
+            if not remaining:
+                break
+    return values
+
+
+def _value(
+    graph: NetGraph, node: fx.Node, values: dict[fx.Node, object], kept: Mapping[str, Tensor], uses: list[KernelUse]
+) -> object:
+    name = graph.kernel_calls.get(node)
+    wire = values.get(node.args[0]) if name is not None else None  # pyright: ignore[reportArgumentType]
+    if name is not None and isinstance(wire, Tensor) and wire.requires_grad:
+        layer = graph.layers[name]
+        connect = kept[name] if name in kept else torch.ones(layer.shape, dtype=torch.bool)
+        use = KernelUse(layer, connect, torch.zeros(layer.shape, dtype=torch.bool))
+        uses.append(use)
+        return kernels(wire, use, concrete(node.meta["val"].shape))
+    args, kwargs = fx.node.map_arg((list(node.args), dict(node.kwargs)), lambda n: values[n])  # pyright: ignore
+    return step(node, list(args), dict(kwargs))
+
+
+def _backward(
+    values: Mapping[fx.Node, object], ends: list[Tensor], wanted: list[Tensor], nodes: bool
+) -> dict[fx.Node, Tensor]:
+    needed: dict[fx.Node, Tensor] = {}
+    if nodes:
+        for node, value in values.items():
+            if isinstance(value, Tensor) and value.requires_grad:
+                value.register_hook(lambda grad, node=node: needed.__setitem__(node, grad != 0))
+    if ends:
+        torch.autograd.backward(ends, wanted)
+    return needed

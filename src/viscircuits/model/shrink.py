@@ -1,0 +1,356 @@
+"""Extraction: a standalone, physically smaller module that computes what the seeds ask for.
+
+The exported graph is rebuilt operation by operation with only the channels that are needed downstream. Convolutions,
+linear maps, norms, pooling, activations, sums, concatenation and flattening run narrow; whatever moves or mixes channels
+in another way (shuffles, channel-mixing norms, attention) gets its input back at full width, absent channels filled with
+zeros that nothing reads, and is reported in `Shrunk.full_width`. Channels that no longer depend on the image stay, as
+maps that are the same for every image: dropping them would change what is at the borders.
+"""
+
+import operator
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, fx, nn
+
+from viscircuits.model import wires
+from viscircuits.model.affine import BATCH_NORMS
+from viscircuits.model.graph import KernelLayer, NetGraph
+from viscircuits.model.reach import Seeds, reach
+from viscircuits.model.trace import concrete, op_name, origin
+
+
+class Shrunk(nn.Module):
+    """A circuit as a module of its own: images ``[n, c, h, w]`` to the target's response ``[n, p]``.
+
+    Attributes:
+        full_width: where channels could not be dropped -> the operation that needs all of them.
+    """
+
+    def __init__(self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module, full_width: Mapping[str, str]) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+        self.layers = tuple(layers)
+        self.full_width = dict(full_width)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n p"]:
+        """Returns the target's response to images of the size the circuit was extracted for."""
+        return self.head(dict(zip(self.layers, self.body(images), strict=True)))
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers the module stores."""
+        return sum(buffer.numel() for buffer in self.buffers())
+
+
+class _Narrow(NamedTuple):
+    """A node of the new graph, and which of the original channels it holds (None: all)."""
+
+    node: Any
+    channels: Int[Tensor, " k"] | None
+
+
+def shrink(
+    model: nn.Module,
+    graph: NetGraph,
+    seeds: Seeds,
+    kept: Mapping[str, Bool[Tensor, "out in"]],
+    weights: Mapping[str, Tensor],
+    head: nn.Module,
+) -> Shrunk:
+    """Returns the smaller module.
+
+    Args:
+        model: the user's module; its tensors are copied.
+        graph: its graph, traced for any number of images.
+        seeds: module outputs and channels to compute.
+        kept: kernel layer -> kernels that conduct.
+        weights: edited parameters by name, taken instead of the model's own.
+        head: from a dict of full-width module outputs to the response.
+    """
+    return _Shrinker(model, graph, seeds, kept, weights).build(head)
+
+
+class _Shrinker:
+    def __init__(
+        self, model: nn.Module, graph: NetGraph, seeds: Seeds, kept: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    ) -> None:
+        self.graph, self.kept, self.weights = graph, kept, weights
+        self.tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
+            model.named_buffers(remove_duplicate=False)
+        )
+        self.ends = {name: graph.output(name).node for name in seeds}
+        needed = reach(graph, seeds, kept, nodes=True).needed
+        self.need = {n: _per_channel(want, graph.axes[n]) for n, want in needed.items() if n in graph.axes}
+        self.new = fx.Graph()
+        self.root = nn.Module()
+        self.env: dict[fx.Node, _Narrow] = {}
+        self.full_width: dict[str, str] = {}
+
+    def build(self, head: nn.Module) -> Shrunk:
+        remaining = set(self.ends.values())
+        for node in self.graph.nodes:
+            if not remaining:
+                break
+            if node.op == "placeholder" and node in self.graph.axes:
+                self.image = self.new.placeholder("images")
+                self.env[node] = _Narrow(self.image, None)
+            elif node.op == "call_function" and node in self.graph.axes and self._wanted(node):
+                self.env[node] = self._emit(node)
+            remaining.discard(node)
+        self.new.output(tuple(self._full(node).node for node in self.ends.values()))
+        self.new.eliminate_dead_code()
+        body = fx.GraphModule(self.root, self.new)
+        return Shrunk(body, self.ends, head, self.full_width).eval()
+
+    def _wanted(self, node: fx.Node) -> bool:
+        value = node.meta.get("val")
+        if isinstance(value, tuple | list):  # a norm's tuple: wanted where its first entry is
+            return any(self._wanted(user) for user in node.users)
+        return not isinstance(value, Tensor) or (node in self.need and bool(self.need[node].any()))
+
+    # ---- one operation -----------------------------------------------------------------------------------------------
+
+    def _emit(self, node: fx.Node) -> _Narrow:
+        name = op_name(node)
+        if node in self.graph.kernel_calls:
+            return self._kernel(node, self.graph.layers[self.graph.kernel_calls[node]])
+        if not isinstance(node.meta.get("val"), Tensor | tuple | list):
+            return _Narrow(self._call(node, self._arguments(node)), None)  # a size
+        if name in BATCH_NORMS:
+            return self._batch_norm(node)
+        if node.target is operator.getitem:
+            source = self.env[node.args[0]]  # pyright: ignore[reportArgumentType]
+            return _Narrow(self.new.call_function(operator.getitem, (source.node, node.args[1])), source.channels)
+        if name == "cat" and self._cat_axis(node):
+            return self._cat(node)
+        if self._flattens(node):
+            return self._flatten(node)
+        inputs = self._images_in(node)
+        if wires.keeps_channels(node) and (name not in wires.REDUCTIONS or self._keeps_axis(node)):
+            if len(inputs) == 1 and not self._constants_in(node):
+                source = self.env[inputs[0]]
+                return _Narrow(self._call(node, self._arguments(node)), source.channels)
+            if name in wires.JOINS and all(self._rank(n) == self._rank(node) for n in inputs):
+                return self._join(node, inputs)
+        return self._barrier(node)
+
+    def _kernel(self, node: fx.Node, layer: KernelLayer) -> _Narrow:
+        rows, columns, groups = self._shape_of(layer, self.need[node])
+        weight = layer.out_first(self._tensor(layer.weight))[rows]
+        bias = self._tensor(layer.bias)[rows] if layer.bias is not None else None
+        if not len(columns):
+            return _Narrow(self._constant_map(node, bias, rows), rows)
+        if layer.groups == 1:
+            weight = weight[:, columns]
+        narrow = KernelLayer(
+            layer.name, layer.op, "", None, len(rows), len(columns), groups, layer.kernel_size
+        )
+        source = self._select(node.args[0], columns)  # pyright: ignore[reportArgumentType]
+        args = list(node.args)
+        args[0], args[1] = source, self._hold(narrow.stored(weight))
+        if bias is not None:
+            args[2] = self._hold(bias)
+        if layer.op != "linear" and len(args) > 6:
+            args[6] = groups
+        return _Narrow(self.new.call_function(node.target, tuple(args), dict(node.kwargs)), rows)  # pyright: ignore
+
+    def _shape_of(self, layer: KernelLayer, need: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Output channels to compute, input channels to read, groups left; grouped layers shrink by whole groups."""
+        kept = self.kept.get(layer.name, torch.ones(layer.shape, dtype=torch.bool))
+        if layer.groups == 1:
+            rows = need.nonzero()[:, 0]
+            return rows, kept[rows].any(0).nonzero()[:, 0], 1
+        groups = need.view(layer.groups, -1).any(1)
+        rows = groups.repeat_interleave(layer.out_channels // layer.groups).nonzero()[:, 0]
+        columns = groups.repeat_interleave(layer.in_channels // layer.groups).nonzero()[:, 0]
+        alive = bool(kept[rows].any())
+        return rows, columns if alive else columns[:0], int(groups.sum())
+
+    def _batch_norm(self, node: fx.Node) -> _Narrow:
+        source = self.env[node.args[0]]  # pyright: ignore[reportArgumentType]
+        args = list(self._arguments(node))
+        for place in range(1, 5):
+            name = self._parameter(node.args[place])
+            if name is not None:
+                value = self._tensor(name)
+                args[place] = self._hold(value if source.channels is None else value[source.channels])
+        return _Narrow(self._call(node, tuple(args)), source.channels)
+
+    def _join(self, node: fx.Node, inputs: list[fx.Node]) -> _Narrow:
+        """Sums, products and gates: every operand brings the channels that are needed."""
+        axis, rank = self.graph.axes[node], self._rank(node)
+        want = self.need[node].nonzero()[:, 0]
+        width = len(self.need[node])
+
+        def operand(argument: Any) -> Any:
+            if not isinstance(argument, fx.Node):
+                return argument
+            if argument in inputs:
+                broad = concrete(argument.meta["val"].shape)[axis] == 1 != width
+                return self._full(argument).node if broad else self._select(argument, want)
+            value = self._constant(argument)
+            if not isinstance(value, Tensor):
+                return value
+            place = axis - rank + value.ndim
+            if op_name(node) in ("prelu", "_prelu_kernel"):
+                place = 0
+            return self._hold(value.index_select(place, want) if place >= 0 and value.shape[place] == width > 1 else value)
+
+        args = fx.node.map_aggregate(tuple(node.args), operand)
+        return _Narrow(self.new.call_function(node.target, args, dict(node.kwargs)), want)  # pyright: ignore
+
+    def _cat(self, node: fx.Node) -> _Narrow:
+        parts, channels, start = [], [], 0
+        for source in node.args[0]:  # pyright: ignore
+            width = concrete(source.meta["val"].shape)[self.graph.axes[node]]
+            if source in self.env:
+                held = self.env[source]
+                parts.append(held.node)
+                channels.append(start + (torch.arange(width) if held.channels is None else held.channels))
+            elif source not in self.graph.axes:
+                parts.append(self._hold(self._constant(source)))
+                channels.append(start + torch.arange(width))
+            start += width
+        joined = parts[0] if len(parts) == 1 else self.new.call_function(node.target, (parts, *node.args[1:]))  # pyright: ignore
+        return _Narrow(joined, torch.cat(channels))
+
+    def _flatten(self, node: fx.Node) -> _Narrow:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        held = self.env[source]
+        flat = self.new.call_function(torch.flatten, (held.node, 1))
+        if held.channels is None:
+            return _Narrow(flat, None)
+        size = prod(concrete(source.meta["val"].shape)[2:])
+        return _Narrow(flat, (held.channels[:, None] * size + torch.arange(size)).flatten())
+
+    def _barrier(self, node: fx.Node) -> _Narrow:
+        """Runs an operation at full width."""
+        for source in self._images_in(node):
+            if source in self.env and self.env[source].channels is not None:
+                stack = list((node.meta.get("nn_module_stack") or {}).values())
+                self.full_width[stack[-1][0] if stack else origin(node)] = op_name(node)
+        return _Narrow(self._call(node, self._arguments(node, full=True)), None)
+
+    # ---- arguments ---------------------------------------------------------------------------------------------------
+
+    def _call(self, node: fx.Node, args: tuple[Any, ...]) -> fx.Node:
+        kwargs = fx.node.map_arg(dict(node.kwargs), lambda n: self._argument(n, full=True))
+        return self.new.call_function(node.target, args, kwargs)  # pyright: ignore[reportArgumentType]
+
+    def _arguments(self, node: fx.Node, full: bool = False) -> tuple[Any, ...]:
+        return fx.node.map_arg(tuple(node.args), lambda n: self._argument(n, full))  # pyright: ignore[reportReturnType]
+
+    def _argument(self, node: fx.Node, full: bool) -> Any:
+        if node in self.graph.axes:
+            return (self._full(node) if full else self.env[node]).node
+        value = self._constant(node)
+        return self._hold(value) if isinstance(value, Tensor) else value
+
+    def _full(self, node: fx.Node) -> _Narrow:
+        """A node at full width; absent channels are zero, and nothing that is needed reads them."""
+        held = self.env.get(node)
+        if held is None:
+            return _Narrow(self._expanded(torch.zeros(()), concrete(node.meta["val"].shape)[1:]), None)
+        if held.channels is None:
+            return held
+        axis = self.graph.axes[node]
+        width = concrete(node.meta["val"].shape)[axis]
+        shape = list(concrete(node.meta["val"].shape))
+        if shape[axis] == len(held.channels) and torch.equal(held.channels, torch.arange(width)):
+            return _Narrow(held.node, None)
+        blank = self.new.call_function(_blank, (held.node, axis, width))
+        wide = self.new.call_function(torch.index_copy, (blank, axis, self._hold(held.channels), held.node))
+        return _Narrow(wide, None)
+
+    def _select(self, node: fx.Node, want: Tensor) -> fx.Node:
+        held = self.env[node]
+        width = concrete(node.meta["val"].shape)[self.graph.axes[node]]
+        have = torch.arange(width) if held.channels is None else held.channels
+        if torch.equal(have, want):
+            return held.node
+        places = torch.searchsorted(have, want)
+        return self.new.call_function(torch.index_select, (held.node, self.graph.axes[node], self._hold(places)))
+
+    def _constant_map(self, node: fx.Node, bias: Tensor | None, rows: Tensor) -> fx.Node:
+        shape = list(concrete(node.meta["val"].shape)[1:])
+        axis = self.graph.axes[node] - 1
+        shape[axis] = len(rows)
+        values = torch.zeros(len(rows)) if bias is None else bias
+        view = [1] * len(shape)
+        view[axis] = -1
+        return self._expanded(values.view(view), tuple(shape))
+
+    def _expanded(self, value: Tensor, shape: tuple[int, ...]) -> fx.Node:
+        """A value that is the same for every image, as a map for each of them."""
+        return self.new.call_function(_for_each_image, (self._hold(value), self.image, shape))
+
+    def _hold(self, value: Tensor) -> fx.Node:
+        name = f"tensor_{len(self.root._buffers)}"
+        self.root.register_buffer(name, value.detach().clone())
+        return self.new.get_attr(name)
+
+    def _constant(self, node: fx.Node) -> Any:
+        """What a node that does not depend on the image holds."""
+        if node.op == "placeholder":
+            name = self.graph.parameters.get(node.name)
+            return self._tensor(name) if name is not None else self.graph.constants[node.name]
+        args, kwargs = fx.node.map_arg((tuple(node.args), dict(node.kwargs)), self._constant)  # pyright: ignore
+        return node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue, reportOptionalCall]
+
+    def _tensor(self, name: str) -> Tensor:
+        return (self.weights[name] if name in self.weights else self.tensors[name]).detach()
+
+    def _parameter(self, argument: object) -> str | None:
+        return self.graph.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
+
+    # ---- questions about a node --------------------------------------------------------------------------------------
+
+    def _images_in(self, node: fx.Node) -> list[fx.Node]:
+        return [n for n in node.all_input_nodes if n in self.graph.axes and isinstance(n.meta.get("val"), Tensor)]
+
+    def _constants_in(self, node: fx.Node) -> bool:
+        return any(n not in self.graph.axes for n in node.all_input_nodes)
+
+    def _rank(self, node: fx.Node) -> int:
+        return node.meta["val"].ndim
+
+    def _cat_axis(self, node: fx.Node) -> bool:
+        axis = node.args[1] if len(node.args) > 1 else 0
+        assert isinstance(axis, int)
+        return axis % self._rank(node) == self.graph.axes[node]
+
+    def _flattens(self, node: fx.Node) -> bool:
+        source = node.args[0] if node.args else None
+        if op_name(node) not in {"view", "reshape", "flatten"} or not isinstance(source, fx.Node):
+            return False
+        before, after = concrete(source.meta["val"].shape), concrete(node.meta["val"].shape)
+        return len(after) == 2 and self.graph.axes[source] == 1 and before[0] == after[0] and prod(before) == prod(after)
+
+    def _keeps_axis(self, node: fx.Node) -> bool:
+        """Whether a reduction leaves channels in place: it runs over later axes, in front of which channels stand."""
+        source = self._images_in(node)[0]
+        axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        axes = [axes] if isinstance(axes, int) else axes
+        rank = self._rank(source)
+        here = self.graph.axes[source] == 1 == self.graph.axes[node]
+        return here and isinstance(axes, list | tuple) and all(a % rank > 1 for a in axes)  # pyright: ignore
+
+
+def _per_channel(want: Tensor, axis: int) -> Bool[Tensor, " c"]:
+    return want.movedim(axis, 0).flatten(1).any(1) if want.ndim > 1 else want
+
+
+def _blank(like: Tensor, axis: int, width: int) -> Tensor:
+    shape = list(like.shape)
+    shape[axis] = width
+    return like.new_zeros(shape)
+
+
+def _for_each_image(value: Tensor, images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return value.to(images.dtype).expand(len(images), *shape)

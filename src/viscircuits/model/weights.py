@@ -1,0 +1,99 @@
+"""Reads a weight file, without ever executing it, and says why it does not fit a model.
+
+Not here: which models there are, and downloads (`viscircuits.model.zoo`).
+"""
+
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from viscircuits.errors import ModelError
+
+State = Mapping[str, Tensor]
+
+_NESTS = ("state_dict", "model_state_dict", "model", "net")
+_PREFIXES = ("module.", "_orig_mod.")
+_SHOWN = 4
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """Returns the state dict in a safetensors file or in one that ``torch.save`` wrote, unwrapped from a checkpoint."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"no weight file {str(path)!r}")
+    value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    for nest in _NESTS:
+        if isinstance(value, Mapping) and isinstance(value.get(nest), Mapping):
+            value = value[nest]
+    if not isinstance(value, Mapping) or not value or not all(isinstance(v, Tensor) for v in value.values()):
+        held = f"the keys {_few(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+        raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {held}")
+    return {str(name): tensor for name, tensor in value.items()}
+
+
+def _safetensors(path: Path) -> object:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"{str(path)!r} is not a whole safetensors file ({error})") from None
+
+
+def _torch(path: Path) -> object:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns of old or foreign files before it refuses them
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        raise ModelError(
+            f"{str(path)!r} is not a state dict: it holds Python objects ({found[0] if found else 'unknown'}) or is "
+            "damaged, and nothing in it was run; make the file with torch.save(model.state_dict(), path)"
+        ) from None
+    except Exception as error:  # on damaged bytes torch raises almost anything
+        first = str(error).split(". ")[0]
+        raise ModelError(
+            f"{str(path)!r} is not a whole weight file ({type(error).__name__}: {first or 'it is empty'})"
+        ) from None
+
+
+def fitted(given: State, wanted: State) -> dict[str, Tensor]:
+    """Returns the weights under the model's own names: without DataParallel's or compile's prefix."""
+    state = dict(given)
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state) and not all(name.startswith(prefix) for name in wanted):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    # torchvision's DenseNet files are older than its DenseNet
+    old = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
+    return {old.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
+
+
+def misfit(given: State, wanted: State) -> str:
+    """Returns what keeps the weights from fitting, the first few names of each kind; empty when they fit."""
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    extra = [name for name in given if name not in wanted]
+    shapes = [
+        f"{name}: file {list(given[name].shape)}, model {list(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    parts = ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
+    return "; ".join(f"{len(names)} {kind} ({_few(names)})" for names, kind in parts if names)
+
+
+def classes_to_fit(given: State, wanted: State, classes: int) -> int | None:
+    """Returns the number of classes with which a model of ``classes`` would take the weights, or None if none would."""
+    other = {name for name in wanted if name in given and given[name].shape != wanted[name].shape}
+    heads = {name: given[name].shape[:1].numel() for name in other if wanted[name].shape[:1] == (classes,)}
+    resized = {name: wanted[name].new_empty(n, *wanted[name].shape[1:]) for name, n in heads.items()}
+    return None if misfit(given, {**wanted, **resized}) else next(iter(heads.values()), classes)
+
+
+def _few(names: Iterable[object]) -> str:
+    names = [str(name) for name in names]
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

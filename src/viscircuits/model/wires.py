@@ -1,0 +1,288 @@
+"""How reachability travels through one operation: the rules, one a family of operations.
+
+A *wire* is a 0/1 tensor with the activation's own shape: "does anything alive reach this element". Data movement then
+runs natively on it and autograd supplies its adjoint, so channel shuffles, flattening, windows and attention heads need
+no rule. What mixes elements is made of means and sums of non-negative numbers, where "alive" is "greater than zero";
+`binary` brings the result back to 0/1, forwards and backwards, before it can under- or overflow.
+
+Constants (parameters, positional encodings, index tables) have no wire: they are evaluated and stay plain values.
+"""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from viscircuits.errors import UnsupportedOperation
+from viscircuits.model.graph import KernelLayer
+from viscircuits.model.trace import concrete, op_name, origin
+
+Value = Any  # what a node holds: a wire, a constant tensor, a number, a tuple of them
+Rule = Callable[[fx.Node, list[Value], dict[str, Value]], Value]
+
+
+class _Binary(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, wire: Tensor) -> Tensor:
+        return (wire > 0).to(wire.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, need: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (need > 0).to(need.dtype)
+
+
+def binary(wire: Tensor) -> Tensor:
+    """Returns the wire as 0 and 1; its adjoint does the same to what is needed."""
+    return _Binary.apply(wire)  # pyright: ignore[reportReturnType]
+
+
+@dataclass
+class KernelUse:
+    """One call of a kernel layer: which kernels may carry anything, and (filled backwards) which do."""
+
+    layer: KernelLayer
+    connect: Tensor  # Bool[out, in/g]
+    used: Tensor  # Bool[out, in/g]: connected, fed by something alive, and needed
+
+
+class _Kernels(torch.autograd.Function):
+    """``alive_out[o] = any over kernels (o, i) of connect & alive_in[i]``, and the transpose of it for what is needed."""
+
+    @staticmethod
+    def forward(ctx: Any, wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
+        axis = wire.ndim - 1 if use.layer.op == "linear" else 1
+        alive = _any_but(wire, axis)
+        fed = use.connect & alive[use.layer.sources.to(alive.device)]
+        ctx.use, ctx.fed, ctx.axis, ctx.wire_shape = use, fed, axis, wire.shape
+        return _spread(fed.any(1), shape, axis if use.layer.op == "linear" else 1, wire)
+
+    @staticmethod
+    def backward(ctx: Any, need: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        use: KernelUse = ctx.use
+        needed = _any_but(need, need.ndim - 1 if use.layer.op == "linear" else 1)
+        use.used |= ctx.fed & needed[:, None]
+        asks = use.connect & needed[:, None]
+        sources = use.layer.sources.to(asks.device)
+        asked = torch.zeros(use.layer.in_channels, device=asks.device).index_add_(
+            0, sources.flatten(), asks.flatten().float()
+        )
+        return _spread(asked > 0, ctx.wire_shape, ctx.axis, need), None, None
+
+
+def kernels(wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
+    """Returns the wire behind a kernel layer; a later backward pass records the kernels that were used."""
+    return _Kernels.apply(wire, use, shape)  # pyright: ignore[reportReturnType]
+
+
+def _any_but(tensor: Tensor, axis: int) -> Tensor:
+    return (tensor != 0).movedim(axis, 0).flatten(1).any(1)
+
+
+def _spread(channels: Tensor, shape: Sequence[int], axis: int, like: Tensor) -> Tensor:
+    view = [1] * len(shape)
+    view[axis] = -1
+    return channels.to(like.dtype).view(view).expand(*shape)
+
+
+def _mixed(wire: Tensor, axes: Sequence[int], shape: Sequence[int] | None = None) -> Tensor:
+    """Anything alive along the axes reaches everything along them."""
+    mean = wire.mean(tuple(axes), keepdim=True) if axes else wire
+    return binary(mean.expand(*(shape if shape is not None else wire.shape)))
+
+
+def _shape(node: fx.Node, item: int = 0) -> tuple[int, ...]:
+    value = node.meta["val"]
+    return concrete((value[item] if isinstance(value, tuple | list) else value).shape)
+
+
+def _wires(values: Sequence[Value]) -> list[Tensor]:
+    return [v for v in values if isinstance(v, Tensor) and v.requires_grad]
+
+
+# ---- the families ----------------------------------------------------------------------------------------------------
+
+
+def _elementwise(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Everything alive among the inputs is alive in the result: a gate keeps both its sources."""
+    shape = _shape(node)
+    sources = _wires([*args, *kwargs.values()])
+    return sources[0] if len(sources) == 1 and sources[0].shape == shape else binary(
+        torch.stack([s.expand(*shape) for s in sources]).sum(0)
+    )
+
+
+def _over_space(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Pooling and resizing mix positions, never channels."""
+    shape = _shape(node)
+    axes = range(len(shape) - (1 if "1d" in op_name(node) else 3 if "3d" in op_name(node) else 2), len(shape))
+    wire = _mixed(args[0], list(axes), shape)
+    return (wire, None) if isinstance(node.meta["val"], tuple | list) else wire
+
+
+def _normalised_axes(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Layer norm mixes its normalised axes."""
+    wire = _mixed(args[0], range(args[0].ndim - len(args[1]), args[0].ndim))
+    return (wire, None, None) if isinstance(node.meta["val"], tuple | list) else wire
+
+
+def _group_norm(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Group norm mixes the channels of a group and all positions."""
+    groups = args[1] if op_name(node) == "group_norm" else args[6]
+    grouped = args[0].unflatten(1, (groups, -1))
+    wire = _mixed(grouped, range(2, grouped.ndim)).flatten(1, 2)
+    return (wire, None, None) if isinstance(node.meta["val"], tuple | list) else wire
+
+
+def _instance_norm(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    return _mixed(args[0], range(2, args[0].ndim))
+
+
+def _batch_norm(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """In evaluation mode a scale and a shift of each channel."""
+    return (args[0], None, None) if isinstance(node.meta["val"], tuple | list) else args[0]
+
+
+def _reduction(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Sums, means and extremes over axes; everything along them matters."""
+    wire = args[0]
+    axes = kwargs.get("dim", args[1] if len(args) > 1 and isinstance(args[1], int | list | tuple) else None)
+    axes = list(range(wire.ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
+    keep = kwargs.get("keepdim", next((a for a in args[2:] if isinstance(a, bool)), False))
+    result = binary(wire.mean(axes or list(range(wire.ndim)), keepdim=keep))
+    result = result.reshape(_shape(node))
+    return (result, None) if isinstance(node.meta["val"], tuple | list) else result
+
+
+def _along_axis(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Softmax and its like mix one axis."""
+    return _mixed(args[0], [args[1]])
+
+
+def _matrix_product(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """``A @ B``: a row of A reaches its row of the result, a column of B its column."""
+    shape = _shape(node)
+    a, b = args[-2:] if op_name(node) in {"addmm", "baddbmm"} else args[:2]
+    parts = []
+    if isinstance(a, Tensor) and a.requires_grad:
+        parts.append(a.mean(-1, keepdim=True) if b.ndim > 1 else a.mean(-1))
+    if isinstance(b, Tensor) and b.requires_grad:
+        parts.append(b.mean(-2, keepdim=True) if b.ndim > 1 else b.mean(-1))
+    return binary(torch.stack([p.expand(*shape) for p in parts]).sum(0))
+
+
+def _attention(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Queries reach their own row, keys everything, values their own column."""
+    query, key, value = args[:3]
+    shape = _shape(node)
+    reach = [query.mean(-1, keepdim=True), key.mean((-1, -2), keepdim=True), value.mean(-2, keepdim=True)]
+    return binary(torch.stack([r.expand(*shape) for r in reach if r.requires_grad]).sum(0))
+
+
+def _einsum(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Each operand reaches what its own letters reach."""
+    equation, operands = args[0], args[1]
+    ones = [torch.ones_like(operand) for operand in operands]
+    parts = [
+        torch.einsum(equation, [*ones[:i], operand / operand.numel(), *ones[i + 1 :]])
+        for i, operand in enumerate(operands)
+        if operand.requires_grad
+    ]
+    return binary(torch.stack(parts).sum(0))
+
+
+def _created(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """A new tensor takes only its shape from a wire."""
+    operation: Any = node.target
+    return operation(args[0].detach(), *args[1:], **dead_kwargs(kwargs))
+
+
+def _native(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Data movement runs as it is; constants it moves along have nothing alive."""
+    operation: Any = node.target
+    name = op_name(node)
+    if name in {"view", "_unsafe_view"}:  # a wire may be laid out differently from the activation
+        return args[0].reshape(args[1])
+
+    def dead(value: Value) -> Value:
+        if isinstance(value, list | tuple):
+            return type(value)(dead(v) for v in value)
+        floating = isinstance(value, Tensor) and not value.requires_grad and value.is_floating_point()
+        return torch.zeros_like(value) if floating else value
+
+    if name in {"constant_pad_nd", "pad"}:  # the border is a constant
+        args = [*args[:2], *([0.0] if name == "constant_pad_nd" else args[2:3])]
+        if name == "pad" and (len(args) < 3 or args[2] == "constant"):
+            args = [*args[:2], "constant", 0.0]
+    return operation(*dead(list(args)), **dead_kwargs(kwargs))
+
+
+def dead_kwargs(kwargs: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns the keyword arguments that data movement understands on a wire."""
+    return {k: v for k, v in kwargs.items() if k not in {"dtype", "device", "layout", "memory_format", "pin_memory"}}
+
+
+def _same(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    return args[0]
+
+
+_FAMILIES: dict[Rule, str] = {
+    _same: "clone contiguous dropout feature_dropout alpha_dropout native_dropout _to_copy to detach alias lift_fresh_copy "
+    "_assert_tensor_metadata",
+    _elementwise: "relu relu6 gelu silu sigmoid hardsigmoid hardswish hardtanh tanh mish elu selu celu leaky_relu softplus "
+    "softsign hardshrink softshrink threshold log_sigmoid prelu _prelu_kernel rrelu_with_noise abs neg exp log log1p expm1 sqrt rsqrt square pow "
+    "reciprocal sin cos erf clamp clamp_min clamp_max sign round floor ceil add sub rsub mul div maximum minimum addcmul "
+    "addcdiv lerp where masked_fill logaddexp atan bernoulli nan_to_num logical_not gt lt ge le eq ne fill",
+    _over_space: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices "
+    "max_pool3d_with_indices _adaptive_avg_pool2d _adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d "
+    "upsample_nearest3d upsample_bilinear2d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
+    "_upsample_bicubic2d_aa lp_pool2d avg_pool2d",
+    _normalised_axes: "layer_norm native_layer_norm rms_norm _fused_rms_norm",
+    _group_norm: "group_norm native_group_norm",
+    _instance_norm: "instance_norm",
+    _batch_norm: "batch_norm _native_batch_norm_legit_no_training native_batch_norm _batch_norm_no_update cudnn_batch_norm",
+    _reduction: "mean sum amax amin max min var std norm linalg_vector_norm logsumexp prod var_mean std_mean",
+    _along_axis: "softmax _softmax log_softmax _log_softmax cumsum cumprod",
+    _matrix_product: "matmul bmm mm mv baddbmm addmm",
+    _attention: "scaled_dot_product_attention",
+    _einsum: "einsum",
+    _created: "sym_size sym_numel new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like",
+    _native: "view _unsafe_view reshape flatten unflatten permute transpose t numpy_T movedim swapaxes cat concat stack hstack vstack "
+    "slice select split split_with_sizes chunk unbind narrow expand expand_as squeeze unsqueeze repeat roll flip rot90 "
+    "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d _pad_circular index index_select gather pixel_shuffle pixel_unshuffle channel_shuffle "
+    "native_channel_shuffle slice_scatter select_scatter im2col unfold repeat_interleave view_as diagonal tile copy "
+    "tensor_split getitem",
+}
+RULES: dict[str, Rule] = {name: rule for rule, names in _FAMILIES.items() for name in names.split()}
+
+REDUCTIONS = frozenset(_FAMILIES[_reduction].split())
+JOINS = frozenset(_FAMILIES[_elementwise].split())
+
+
+def keeps_channels(node: fx.Node) -> bool:
+    """Whether an operation treats every channel alone and in place (a reduction only where it spares the channels)."""
+    return RULES.get(op_name(node)) in {_same, _elementwise, _over_space, _instance_norm, _reduction} or op_name(
+        node
+    ) in {"permute", "transpose"}
+
+
+def step(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Returns what a node other than a kernel layer holds, given what its inputs hold; constants are computed."""
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    flat: list[Value] = []
+    fx.node.map_aggregate((args, kwargs), lambda v: flat.append(v))  # pyright: ignore[reportArgumentType]
+    operation: Any = node.target
+    if not _wires(flat):
+        return operation(*args, **kwargs)
+    rule = RULES.get(op_name(node))
+    if rule is None:
+        raise UnsupportedOperation(
+            f"no rule for the operation {op_name(node)!r} ({origin(node)}); which channels it connects is unknown. "
+            f"If it acts on each channel alone, replace it by an equal standard operation, or report it"
+        )
+    return rule(node, args, kwargs)

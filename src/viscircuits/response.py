@@ -1,0 +1,87 @@
+"""Responses of a target over a set of images, in the full model or with edited weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from viscircuits.data.images import Batch, ImageSet
+from viscircuits.mask import Mask
+from viscircuits.model.graph import NetGraph
+from viscircuits.model.instrument import run
+from viscircuits.readout import Frozen, Readout
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a network (or circuit) answers to a set of images, and what the target fixed in the full model."""
+
+    values: Float[Tensor, "n p"]
+    frozen: Frozen
+
+
+@torch.no_grad()
+def respond(
+    model: nn.Module,
+    readout: Readout,
+    images: ImageSet,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    frozen: Frozen | None = None,
+    batch_size: int = 32,
+) -> Response:
+    """Returns the target's responses to all images.
+
+    Args:
+        model: the user's module.
+        readout: the target, bound to the model's graph.
+        images: pictures of the size the graph was traced for.
+        weights: parameters to use instead of the model's own, by name (a circuit).
+        frozen: what the full model fixes for every image; found by running the full model where None.
+        batch_size: pictures at a time.
+    """
+    values: list[Tensor] = []
+    fixed: list[Frozen] = []
+    for batch in images.batches(batch_size):
+        pictures, labels = to_model(batch, model)
+        rows = slice(batch.start, batch.start + len(pictures))
+        here = freeze(model, readout, pictures) if frozen is None else tuple(_rows(f, rows) for f in frozen)
+        outputs = run(model, readout.graph, pictures, readout.layers, weights=weights)
+        values.append(readout.response(outputs, here, labels).cpu())
+        fixed.append(here)
+    return Response(torch.cat(values), tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
+
+
+@torch.no_grad()
+def freeze(model: nn.Module, readout: Readout, images: Float[Tensor, "n c h w"]) -> Frozen:
+    """Returns what the target fixes in the full model (arg-max positions, predicted classes); runs it only if needed."""
+    if not readout.needs_freezing():
+        return (None,) * max(1, len(readout.terms))
+    return readout.freeze(run(model, readout.graph, images, readout.layers))
+
+
+def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, Tensor]:
+    """Returns the weights of the masked network by parameter name: kernels that are not kept are zero."""
+    masked = {}
+    for name, factor in mask.factors(graph).items():
+        weight = model.get_parameter(name).detach()
+        masked[name] = weight * factor.to(device=weight.device, dtype=weight.dtype)
+    return masked
+
+
+def to_model(batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Returns a batch's images and labels on the model's device, the images in its floating type."""
+    reference = next(p for p in model.parameters() if p.is_floating_point())
+    labels = batch.labels.to(reference.device) if batch.labels is not None else None
+    return batch.images.to(device=reference.device, dtype=reference.dtype), labels
+
+
+def _rows(frozen: Tensor | None, rows: slice) -> Tensor | None:
+    return None if frozen is None else frozen[rows]
+
+
+def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    present = [part.cpu() for part in parts if part is not None]
+    return torch.cat(present) if present else None

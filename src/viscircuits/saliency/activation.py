@@ -1,0 +1,20 @@
+"""Activation: how strong the map of each kernel is, whatever the target makes of it.
+
+Source: VISCNN, section 2.1 (the "activations" criterion), on kernels:
+
+    S[o, i] = sum_n  1/HW  sum_hw  |a[o, i]|,     a[o, i] = w[o, i] * x[i]
+"""
+
+from viscircuits.saliency.maps import summed_maps
+from viscircuits.saliency.passes import Pass
+from viscircuits.scores import Scores
+
+
+def activation(job: Pass) -> Scores:
+    """Returns, per structure, the sum over images of the mean over positions of ``|a|``; no gradient is taken.
+
+    Differs: 1. VISCNN rectifies a filter's map before averaging; here it is the absolute value, as for kernels.
+    """
+    return job.sum_over_images(
+        "activation", lambda call, _: summed_maps(call, None, job.granularity), gradients=False
+    )

@@ -1,0 +1,59 @@
+"""Weight gradients of single kernel calls, for a batch or image by image, without a second forward pass."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from viscircuits.model.instrument import KernelCall
+
+
+def weight_gradient(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, "..."]:
+    """Returns the gradient of ``sum(layer(x) * grad)`` with respect to the call's weight, in the module's layout."""
+    if call.layer.op == "linear":
+        return grad.flatten(0, -2).T @ x.flatten(0, -2)  # (out, n) @ (n, in)
+    x, options = _explicit_padding(call, x)
+    axes = len(call.layer.kernel_size)
+    transposed = call.layer.op == "conv_transpose"
+
+    def each(key: str, default: int) -> list[int]:
+        value = options.get(key, default)
+        return [value] * axes if isinstance(value, int) else list(value) * (axes if len(value) == 1 else 1)
+
+    return torch.ops.aten.convolution_backward(
+        grad, x, call.weight, None, each("stride", 1), each("padding", 0), each("dilation", 1), transposed,
+        each("output_padding", 0), call.layer.groups, [False, True, False],
+    )[1]  # fmt: skip
+
+
+def absolute_gradients(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, "..."]:
+    """Returns ``sum_n |dW_n|``: the magnitudes of every image's own weight gradient, in the module's layout."""
+    if call.layer.op == "linear" and x.ndim == 2:  # one position: |g x^T| is |g| |x|^T
+        return grad.abs().T @ x.abs()
+    total = torch.zeros_like(call.weight)
+    for i in range(len(x)):
+        total += weight_gradient(call, x[i : i + 1], grad[i : i + 1]).abs_()
+    return total
+
+
+def stacked_gradients(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, "n ..."]:
+    """Returns every image's own weight gradient; for layers that run several times, whose gradients add up first."""
+    return torch.stack([weight_gradient(call, x[i : i + 1], grad[i : i + 1]) for i in range(len(x))])
+
+
+def _explicit_padding(call: KernelCall, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """Padding in words, as numbers; an odd total puts the extra column last."""
+    options = dict(call.options)
+    padding = options.get("padding", 0)
+    if padding == "valid":
+        return x, options | {"padding": 0}
+    if padding != "same":
+        return x, options
+    dilation = options.get("dilation", 1)
+    dilations = [dilation] * len(call.layer.kernel_size) if isinstance(dilation, int) else list(dilation)
+    borders: list[int] = []
+    for size, d in zip(call.layer.kernel_size, dilations, strict=True):
+        total = d * (size - 1)
+        borders = [total // 2, total - total // 2, *borders]
+    return torch.nn.functional.pad(x, borders), options | {"padding": 0}

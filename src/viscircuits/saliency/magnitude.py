@@ -1,0 +1,13 @@
+"""Magnitude: the baseline that looks at no image.
+
+Source: circuit pruning, section 3.3, equation 7: ``S[o, i] = 1/KK sum_k |w[o, i, k]|``, zero for what cannot reach f.
+"""
+
+from viscircuits.saliency.passes import Pass
+from viscircuits.saliency.pool import pool
+from viscircuits.scores import Scores
+
+
+def magnitude(job: Pass) -> Scores:
+    """Returns, per relevant structure, the mean absolute weight; a filter is the mean over its kernels."""
+    return job.scores("magnitude", {n: pool(job.weight(n).abs(), job.granularity) for n in job.relevant}, n_images=1)

@@ -1,0 +1,89 @@
+"""The criteria by name, and `score`, the one function that runs any of them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Literal
+
+from torch import nn
+
+from viscircuits.data.images import ImageSet
+from viscircuits.errors import MaskError, closest
+from viscircuits.saliency.activation import activation
+from viscircuits.saliency.actgrad import actgrad
+from viscircuits.saliency.force import force
+from viscircuits.saliency.gradient import gradient
+from viscircuits.saliency.magnitude import magnitude
+from viscircuits.saliency.passes import Pass, Progress
+from viscircuits.saliency.random import random
+from viscircuits.saliency.snip import snip
+from viscircuits.scores import Scores
+from viscircuits.target import AnyTarget
+from viscircuits.types import GRANULARITIES, Granularity
+
+CRITERIA: dict[str, Callable[..., Scores]] = {
+    "actgrad": actgrad,
+    "snip": snip,
+    "force": force,
+    "magnitude": magnitude,
+    "random": random,
+    "activation": activation,
+    "gradient": gradient,
+}
+"""Name -> ``(Pass, *, options) -> Scores``. To add a criterion, write such a function and name it here."""
+
+
+def needs_density(criterion: str) -> bool:
+    """Whether the criterion scores for one density only, and so has to be told which."""
+    return "density" in inspect.signature(lookup(criterion)).parameters
+
+
+def lookup(criterion: str) -> Callable[..., Scores]:
+    """Returns a criterion by name; a `MaskError` lists the names when there is none."""
+    if criterion not in CRITERIA:
+        raise MaskError(f"unknown criterion {criterion!r}{closest(criterion, CRITERIA)}; there are {', '.join(CRITERIA)}")
+    return CRITERIA[criterion]
+
+
+def score(
+    model: nn.Module,
+    target: AnyTarget,
+    images: ImageSet,
+    criterion: str = "actgrad",
+    *,
+    granularity: Granularity = "kernel",
+    normalise: Literal["minmax"] | None = None,
+    density: float | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Scores:
+    """Returns how much every relevant structure matters to a target.
+
+    Args:
+        model: a network in evaluation mode; it is left exactly as it was.
+        target: what to explain.
+        images: the pictures to score on.
+        criterion: a name in `CRITERIA`.
+        granularity: what one score stands for: "kernel", "filter" or "weight".
+        normalise: "minmax" scales each layer to [0, 1] (paper 8.5).
+        density: the density to score for; only for criteria that depend on it (force).
+        seed: for criteria that draw random numbers.
+        batch_size: pictures at a time; changes no score beyond rounding.
+        progress: called as the work goes on.
+
+    Raises:
+        TargetError, ImageError, MaskError, UnsupportedOperation: see each.
+    """
+    function = lookup(criterion)
+    if granularity not in GRANULARITIES:
+        raise MaskError(f"unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}")
+    wanted = needs_density(criterion)
+    if wanted and density is None:
+        raise MaskError(f"{criterion} depends on the density: give density=, a fraction in (0, 1]")
+    if density is not None and not 0 < density <= 1:
+        raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
+    job = Pass(model, target, images, granularity, batch_size, progress)
+    given = {"density": density, "seed": seed}
+    options = {k: v for k, v in given.items() if k in inspect.signature(function).parameters}
+    scores = function(job, **options)
+    return scores.minmax() if normalise == "minmax" else scores

@@ -1,0 +1,181 @@
+"""One number a structure, and the exact selection of the best of them.
+
+`Scores` hold sums over images, and how many images. Arithmetic (``tiger - overall``, ``0.7 * a + 0.3 * b``) acts on
+per-image means, because sums would be swamped by the larger set. Selection is by rank, never by comparison with a
+threshold: ties are broken by layer order, then by flat index, so the same scores give the same circuit everywhere.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from viscircuits.errors import MaskError
+from viscircuits.mask import Mask
+from viscircuits.types import Granularity
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How much every relevant structure matters to a target.
+
+    Args:
+        sums: layer -> score summed over images (0 where a structure is not relevant), in order of execution.
+        relevant: layer -> True where a structure has a path to the target; same shapes.
+        n_images: number of images summed over; 1 for criteria that look at none, and for results of arithmetic.
+        granularity: what one entry stands for.
+        criterion: name of the criterion.
+        target: text form of the target.
+        input_shape: ``(c, h, w)`` of the images.
+        density: the only density at which these scores may be selected (FORCE), or None.
+        contrast: whether this is a difference; then negative entries count as nothing.
+    """
+
+    sums: Mapping[str, Float[Tensor, "..."]]
+    relevant: Mapping[str, Bool[Tensor, "..."]]
+    n_images: int
+    granularity: Granularity
+    criterion: str
+    target: str
+    input_shape: tuple[int, ...]
+    density: float | None = None
+    contrast: bool = False
+
+    def __post_init__(self) -> None:
+        bad = [name for name, array in self.sums.items() if not bool(torch.isfinite(array).all())]
+        if bad:
+            raise MaskError(f"scores of layer {bad[0]!r} are not finite; look for overflow in the model's activations")
+
+    @property
+    def means(self) -> dict[str, Float[Tensor, "..."]]:
+        """Layer -> score per image."""
+        return {name: array / self.n_images for name, array in self.sums.items()}
+
+    @property
+    def n_relevant(self) -> int:
+        """Number of relevant structures."""
+        return sum(int(array.sum()) for array in self.relevant.values())
+
+    def minmax(self) -> "Scores":
+        """Returns the scores scaled to [0, 1] within each layer, over relevant entries (paper 8.5).
+
+        A layer whose relevant entries are all equal becomes all 1.
+        """
+        return self._map(_minmax)
+
+    def select(
+        self,
+        *,
+        density: float | None = None,
+        count: int | None = None,
+        cumulative: float | None = None,
+        order: Literal["best", "worst"] = "best",
+    ) -> Mask:
+        """Returns the mask of exactly the best structures.
+
+        Args:
+            density: fraction of the relevant structures to keep, in (0, 1]; ``max(1, round(density * relevant))``.
+            count: or how many to keep.
+            cumulative: or the share of the total score to keep, in (0, 1]; the smallest number that reaches it.
+            order: ``"worst"`` takes the lowest scores instead: a control of the same size.
+
+        Raises:
+            MaskError: not exactly one of the three given, or out of range; more than the positive entries of a contrast;
+                another density than the one these scores were made for.
+        """
+        ranked = self._ranked(order)
+        k = self._size(ranked, density, count, cumulative)
+        positive = int((ranked.values > 0).sum())
+        if self.contrast and order == "best" and k > positive:
+            raise MaskError(f"asked for {k} structures, but only {positive} score above zero in this contrast")
+        chosen = torch.zeros(len(ranked.values), dtype=torch.bool)
+        chosen[ranked.order[:k]] = True
+        kept, start = {}, 0
+        for name, relevant in self.relevant.items():
+            n = int(relevant.sum())
+            kept[name] = torch.zeros_like(relevant)
+            kept[name][relevant] = chosen[start : start + n]
+            start += n
+        zeros = int((ranked.values[ranked.order[:k]] == 0).sum())
+        return Mask(kept, self.relevant, self.granularity, self.input_shape, zeros)
+
+    def __add__(self, other: "Scores") -> "Scores":
+        return self._combine(other, torch.add, contrast=self.contrast or other.contrast)
+
+    def __sub__(self, other: "Scores") -> "Scores":
+        return self._combine(other, torch.sub, contrast=True)
+
+    def __mul__(self, weight: float) -> "Scores":
+        scaled = {name: weight * mean for name, mean in self.means.items()}
+        return replace(self, sums=scaled, n_images=1, contrast=self.contrast or weight < 0)
+
+    __rmul__ = __mul__
+
+    def _combine(self, other: "Scores", operation: Callable[[Tensor, Tensor], Tensor], *, contrast: bool) -> "Scores":
+        same = self.granularity == other.granularity and self.target == other.target
+        if not same or any(self.sums[n].shape != other.sums[n].shape for n in self.sums if n in other.sums):
+            raise MaskError(
+                f"scores combine only for one target and granularity: got {self.target!r} ({self.granularity}) and "
+                f"{other.target!r} ({other.granularity})"
+            )
+        mine, theirs = self.means, other.means
+        sums = {name: operation(mine[name], theirs[name]) for name in self.sums}
+        name = self.criterion if self.criterion == other.criterion else f"{self.criterion}, {other.criterion}"
+        return replace(self, sums=sums, n_images=1, criterion=name, contrast=contrast)
+
+    def _map(self, transform: Callable[[Tensor], Tensor]) -> "Scores":
+        sums = {}
+        for name, relevant in self.relevant.items():
+            sums[name] = torch.zeros_like(self.sums[name])
+            sums[name][relevant] = transform(self.sums[name][relevant])
+        return replace(self, sums=sums)
+
+    def _ranked(self, order: str) -> "_Ranked":
+        values = torch.cat([self.sums[name][relevant] for name, relevant in self.relevant.items()])
+        if self.contrast:
+            values = values.clamp(min=0)
+        return _Ranked(values, torch.sort(values, descending=order == "best", stable=True).indices)
+
+    def _size(
+        self, ranked: "_Ranked", density: float | None, count: int | None, cumulative: float | None
+    ) -> int:
+        if sum(v is not None for v in (density, count, cumulative)) != 1:
+            raise MaskError("select needs exactly one of density, count and cumulative")
+        if self.density is not None and density != self.density:
+            raise MaskError(
+                f"{self.criterion} scores were made for density {self.density:g} and select at no other; score again at "
+                f"the density you want"
+            )
+        total = len(ranked.values)
+        if count is not None:
+            if not 1 <= count <= total:
+                raise MaskError(f"count {count} is out of range: the target has {total} relevant {self.granularity}s")
+            return count
+        share = density if density is not None else cumulative
+        assert share is not None
+        if not 0 < share <= 1:
+            name = "density" if density is not None else "cumulative"
+            raise MaskError(f"{name} {share!r} is out of range; expected a fraction in (0, 1], such as 0.1")
+        if density is not None:
+            return kept_count(density, total)
+        mass = ranked.values[ranked.order].double().cumsum(0)
+        return min(total, int((mass < share * mass[-1]).sum()) + 1)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    values: Tensor
+    order: Tensor
+
+
+def kept_count(density: float, relevant: int) -> int:
+    """Returns how many structures a density keeps: ``max(1, round(density * relevant))``, halves to even."""
+    return max(1, round(density * relevant))
+
+
+def _minmax(values: Tensor) -> Tensor:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if bool(high > low) else torch.ones_like(values)

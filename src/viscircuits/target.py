@@ -1,0 +1,234 @@
+"""What is explained: a channel, a neuron, a direction, a class, a weighted sum of those, or the model's loss.
+
+A target is a description only; `viscircuits.readout` reads its values off a run. The text form is what the command line
+takes and what ``str`` gives::
+
+    features.6:55            channel 55 of a module's output, as a map
+    features.6:55@7,3        the neuron of that channel at row 7, column 3
+    features.6:55@center     ... at row h // 2, column w // 2
+    features.6:55@max        ... at each image's own arg-max in the full model
+    logit:207                output 207 of the model
+    loss                     the cross-entropy of the model, per image
+    a:3 - 0.5*b:7            a weighted sum; each term is one number an image first
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Union
+
+from viscircuits.errors import TargetError, closest
+from viscircuits.model.graph import OUTPUT
+from viscircuits.store import Json
+from viscircuits.types import REDUCTIONS, Reduction
+
+Position = tuple[int, ...] | Literal["center", "max"] | None
+"""Where a channel's map is read: everywhere (None), ``(y, x)``, the centre, or each image's own arg-max."""
+
+AnyTarget = Union["Target", "TargetSum", "Loss"]
+"""Whatever can be explained."""
+
+_TERM = re.compile(r"\s*(?P<layer>[^:@*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?P<position>[\w,\s]+?))?\s*$")
+_HELP = "expected layer:channel, layer:channel@y,x, layer:channel@center, layer:channel@max, logit:CLASS or loss"
+
+
+class _Floats(Protocol):
+    """Anything with ``tolist``: a tensor or an array."""
+
+    def tolist(self) -> list[float]: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number, or one map of numbers, that a module's output holds for each image.
+
+    Args:
+        layer: dotted name of any module (its output is read, so a convolution is read before its activation);
+            ``""`` is the model's own output.
+        channel: index of the channel or feature.
+        direction: instead of a channel, one coefficient a channel; scaled to length 1.
+        position: where on the map: everywhere, ``(y, x)``, ``"center"``, or ``"max"`` (frozen in the full model).
+        reduction: how a map becomes one number an image before gradients are taken: ``sum_abs`` (sum over positions of
+            \\|A\\|, the paper's choice), ``sum`` or ``mean``.
+    """
+
+    layer: str
+    channel: int | None = None
+    direction: tuple[float, ...] | None = None
+    position: Position = None
+    reduction: Reduction = "sum_abs"
+
+    def __init__(
+        self,
+        layer: str,
+        channel: int | None = None,
+        direction: Sequence[float] | _Floats | None = None,
+        position: Position | list[int] = None,
+        reduction: Reduction = "sum_abs",
+    ) -> None:
+        if (channel is None) == (direction is None):
+            raise TargetError(f"a target needs exactly one of channel and direction; got {channel=} and {direction=}")
+        if reduction not in REDUCTIONS:
+            raise TargetError(f"unknown reduction {reduction!r}; expected one of {', '.join(REDUCTIONS)}")
+        if isinstance(position, str) and position not in ("center", "max"):
+            raise TargetError(f"unknown position {position!r}; expected (y, x), 'center' or 'max'")
+        if isinstance(position, tuple | list):
+            position = tuple(int(p) for p in position)
+        unit = None if direction is None else _unit(direction)
+        for name, value in zip(
+            ("layer", "channel", "direction", "position", "reduction"), (layer, channel, unit, position, reduction), strict=True
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def logit(cls, index: int, reduction: Reduction = "sum_abs") -> "Target":
+        """Returns the target "output number ``index`` of the model"."""
+        return cls(OUTPUT, channel=index, reduction=reduction)
+
+    @property
+    def terms(self) -> tuple[tuple[float, "Target"], ...]:
+        """The target as a weighted sum: itself, once."""
+        return ((1.0, self),)
+
+    def at(self, position: Position) -> "Target":
+        """Returns the same target read elsewhere."""
+        return replace(self, position=position)
+
+    def __mul__(self, weight: float) -> "TargetSum":
+        return TargetSum(((float(weight), self),))
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: "Target | TargetSum") -> "TargetSum":
+        return TargetSum(self.terms + other.terms)
+
+    def __sub__(self, other: "Target | TargetSum") -> "TargetSum":
+        return self + other * -1.0
+
+    def __str__(self) -> str:
+        place = self.position if isinstance(self.position, str) else ",".join(map(str, self.position or ()))
+        channel = str(self.channel) if self.direction is None else f"direction({len(self.direction)})"
+        return f"{self.layer or 'logit'}:{channel}" + (f"@{place}" if place else "")
+
+
+@dataclass(frozen=True)
+class TargetSum:
+    """A weighted sum of targets, also across layers; each term is reduced to one number an image first."""
+
+    terms: tuple[tuple[float, Target], ...]
+
+    def __post_init__(self) -> None:
+        if not self.terms or not all(math.isfinite(weight) for weight, _ in self.terms):
+            raise TargetError(f"a sum of targets needs finite weights, got {[w for w, _ in self.terms]}")
+
+    def __mul__(self, weight: float) -> "TargetSum":
+        return TargetSum(tuple((weight * w, target) for w, target in self.terms))
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: "Target | TargetSum") -> "TargetSum":
+        return TargetSum(self.terms + other.terms)
+
+    def __sub__(self, other: "Target | TargetSum") -> "TargetSum":
+        return self + other * -1.0
+
+    def __str__(self) -> str:
+        return " + ".join(f"{weight:g}*{target}" for weight, target in self.terms).replace("+ -", "- ")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The model's cross-entropy, per image.
+
+    Args:
+        predicted: take the class the full model predicts instead of the image set's labels.
+    """
+
+    predicted: bool = False
+
+    def __str__(self) -> str:
+        return "loss@predicted" if self.predicted else "loss"
+
+
+def parse_target(text: str) -> AnyTarget:
+    """Returns the target that a text names; see the module for the forms.
+
+    Raises:
+        TargetError: the text has no such form; the message shows the forms and the part that does not fit.
+    """
+    stripped = text.strip()
+    if stripped in ("loss", "loss@predicted"):
+        return Loss(predicted=stripped.endswith("predicted"))
+    pieces = re.split(r"(?:^|\s)([+-])\s+", " " + stripped)
+    if len(pieces) == 1 and "*" not in stripped:
+        return _parse_term(stripped, text)
+    signs = ["+", *pieces[1::2]]
+    terms = []
+    for sign, piece in zip(signs, pieces[::2], strict=True):
+        if piece.strip():
+            weight, _, term = piece.rpartition("*")
+            terms.append(((-1.0 if sign == "-" else 1.0) * _parse_weight(weight, text), _parse_term(term, text)))
+    return TargetSum(tuple(terms))
+
+
+def target_to_json(target: AnyTarget) -> Json:
+    """Returns a target as plain JSON; `target_from_json` is the inverse."""
+    if isinstance(target, Loss):
+        return {"loss": True, "predicted": target.predicted}
+    return [[weight, {key: _plain(getattr(term, key)) for key in _FIELDS}] for weight, term in target.terms] + (
+        ["sum"] if isinstance(target, TargetSum) else []
+    )
+
+
+def target_from_json(value: Any) -> AnyTarget:
+    """Returns the target that `target_to_json` wrote."""
+    if isinstance(value, dict):
+        return Loss(predicted=value["predicted"])
+    terms = tuple((weight, Target(**fields)) for weight, fields in (item for item in value if item != "sum"))
+    return TargetSum(terms) if value[-1] == "sum" else terms[0][1]
+
+
+_FIELDS = ("layer", "channel", "direction", "position", "reduction")
+
+
+def _plain(value: Any) -> Json:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parse_weight(weight: str, text: str) -> float:
+    try:
+        return float(weight) if weight.strip() else 1.0
+    except ValueError:
+        raise TargetError(f"cannot read target {text!r}: {weight.strip()!r} is not a number") from None
+
+
+def _parse_term(term: str, text: str) -> Target:
+    match = _TERM.match(term)
+    if match is None:
+        hint = " (a channel number is missing)" if ":" not in term else ""
+        hint = hint or (closest(term.split(":")[0], ["loss", "logit"]) if ":" in term else "")
+        raise TargetError(f"cannot read target {text!r}{hint}; {_HELP}")
+    layer, channel = match["layer"], int(match["channel"])
+    return Target(OUTPUT if layer == "logit" else layer, channel, position=_parse_position(match["position"], text))
+
+
+def _parse_position(position: str | None, text: str) -> Position:
+    if position is None or position in ("center", "max"):
+        return position  # pyright: ignore[reportReturnType]
+    if position == "centre":
+        return "center"
+    try:
+        return tuple(int(p) for p in position.split(","))
+    except ValueError:
+        raise TargetError(
+            f"cannot read the position {position!r} in target {text!r}; expected y,x (row, column), center or max"
+        ) from None
+
+
+def _unit(direction: Sequence[float] | _Floats) -> tuple[float, ...]:
+    values = [float(v) for v in (direction.tolist() if not isinstance(direction, Sequence) else direction)]
+    length = math.sqrt(sum(v * v for v in values))
+    if not math.isfinite(length) or length == 0:
+        raise TargetError("a direction needs finite coefficients that are not all zero")
+    return tuple(v / length for v in values)

@@ -6,6 +6,7 @@ One forward pass of wires from the image and one backward pass from the target a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool
@@ -109,7 +110,12 @@ def _backward(
     if nodes:
         for node, value in values.items():
             if isinstance(value, Tensor) and value.requires_grad:
-                value.register_hook(lambda grad, node=node: needed.__setitem__(node, grad != 0))
+                value.register_hook(partial(_note, needed, node))
     if ends:
         torch.autograd.backward(ends, wanted)
     return needed
+
+
+def _note(needed: dict[fx.Node, Tensor], node: fx.Node, grad: Tensor | None) -> None:
+    if grad is not None:  # one of several outputs of an operation may be asked for nothing
+        needed[node] = grad != 0

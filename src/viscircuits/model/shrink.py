@@ -48,10 +48,11 @@ class Shrunk(nn.Module):
 
 
 class _Narrow(NamedTuple):
-    """A node of the new graph, and which of the original channels it holds (None: all)."""
+    """A node of the new graph, which of the original channels it holds (None: all), and along which axis."""
 
     node: Any
-    channels: Int[Tensor, " k"] | None
+    channels: Int[Tensor, " k"] | None = None
+    axis: int = 1
 
 
 def shrink(
@@ -84,8 +85,7 @@ class _Shrinker:
             model.named_buffers(remove_duplicate=False)
         )
         self.ends = {name: graph.output(name).node for name in seeds}
-        needed = reach(graph, seeds, kept, nodes=True).needed
-        self.need = {n: _per_channel(want, graph.axes[n]) for n, want in needed.items() if n in graph.axes}
+        self.needed = reach(graph, seeds, kept, nodes=True).needed
         self.new = fx.Graph()
         self.root = nn.Module()
         self.env: dict[fx.Node, _Narrow] = {}
@@ -98,11 +98,11 @@ class _Shrinker:
                 break
             if node.op == "placeholder" and node in self.graph.axes:
                 self.image = self.new.placeholder("images")
-                self.env[node] = _Narrow(self.image, None)
+                self.env[node] = _Narrow(self.image)
             elif node.op == "call_function" and node in self.graph.axes and self._wanted(node):
                 self.env[node] = self._emit(node)
             remaining.discard(node)
-        self.new.output(tuple(self._full(node).node for node in self.ends.values()))
+        self.new.output(tuple(self._full(node) for node in self.ends.values()))
         self.new.eliminate_dead_code()
         body = fx.GraphModule(self.root, self.new)
         return Shrunk(body, self.ends, head, self.full_width).eval()
@@ -111,7 +111,7 @@ class _Shrinker:
         value = node.meta.get("val")
         if isinstance(value, tuple | list):  # a norm's tuple: wanted where its first entry is
             return any(self._wanted(user) for user in node.users)
-        return not isinstance(value, Tensor) or (node in self.need and bool(self.need[node].any()))
+        return not isinstance(value, Tensor) or (node in self.needed and bool(self.needed[node].any()))
 
     # ---- one operation -----------------------------------------------------------------------------------------------
 
@@ -120,44 +120,47 @@ class _Shrinker:
         if node in self.graph.kernel_calls:
             return self._kernel(node, self.graph.layers[self.graph.kernel_calls[node]])
         if not isinstance(node.meta.get("val"), Tensor | tuple | list):
-            return _Narrow(self._call(node, self._arguments(node)), None)  # a size
+            return _Narrow(self._call(node, self._arguments(node)))  # a size
+        inputs = self._images_in(node)
+        narrow = [self.env[n] for n in inputs if n in self.env and self.env[n].channels is not None]
         if name in BATCH_NORMS:
             return self._batch_norm(node)
         if node.target is operator.getitem:
             source = self.env[node.args[0]]  # pyright: ignore[reportArgumentType]
-            return _Narrow(self.new.call_function(operator.getitem, (source.node, node.args[1])), source.channels)
-        if name == "cat" and self._cat_axis(node):
+            return source._replace(node=self.new.call_function(operator.getitem, (source.node, node.args[1])))
+        if name == "cat" and all(self._cat_axis(node) == held.axis for held in narrow):
             return self._cat(node)
-        if self._flattens(node):
+        if not narrow:
+            return self._barrier(node)
+        if self._flattens(node, narrow[0].axis):
             return self._flatten(node)
-        inputs = self._images_in(node)
-        if wires.keeps_channels(node) and (name not in wires.REDUCTIONS or self._keeps_axis(node)):
-            if len(inputs) == 1 and not self._constants_in(node):
-                source = self.env[inputs[0]]
-                return _Narrow(self._call(node, self._arguments(node)), source.channels)
-            if name in wires.JOINS and all(self._rank(n) == self._rank(node) for n in inputs):
-                return self._join(node, inputs)
+        if wires.keeps_channels(node) and len(inputs) == 1 and not self._constants_in(node):
+            axis = self._axis_after(node, narrow[0].axis)
+            if axis is not None:
+                return _Narrow(self._call(node, self._arguments(node)), narrow[0].channels, axis)
+        same_rank = all(self._rank(n) == self._rank(node) for n in inputs)
+        if name in wires.JOINS and same_rank and len({held.axis for held in narrow}) == 1:
+            return self._join(node, inputs, narrow[0].axis)
         return self._barrier(node)
 
     def _kernel(self, node: fx.Node, layer: KernelLayer) -> _Narrow:
-        rows, columns, groups = self._shape_of(layer, self.need[node])
+        axis = self._rank(node) - 1 if layer.op == "linear" else 1
+        rows, columns, groups = self._shape_of(layer, self._need(node, axis))
         weight = layer.out_first(self._tensor(layer.weight))[rows]
         bias = self._tensor(layer.bias)[rows] if layer.bias is not None else None
         if not len(columns):
-            return _Narrow(self._constant_map(node, bias, rows), rows)
+            return _Narrow(self._constant_map(node, bias, rows, axis), rows, axis)
         if layer.groups == 1:
             weight = weight[:, columns]
-        narrow = KernelLayer(
-            layer.name, layer.op, "", None, len(rows), len(columns), groups, layer.kernel_size
-        )
-        source = self._select(node.args[0], columns)  # pyright: ignore[reportArgumentType]
+        narrow = KernelLayer(layer.name, layer.op, "", None, len(rows), len(columns), groups, layer.kernel_size)
         args = list(node.args)
-        args[0], args[1] = source, self._hold(narrow.stored(weight))
+        args[0] = self._select(node.args[0], columns, axis)  # pyright: ignore[reportArgumentType]
+        args[1] = self._hold(narrow.stored(weight))
         if bias is not None:
             args[2] = self._hold(bias)
         if layer.op != "linear" and len(args) > 6:
             args[6] = groups
-        return _Narrow(self.new.call_function(node.target, tuple(args), dict(node.kwargs)), rows)  # pyright: ignore
+        return _Narrow(self.new.call_function(node.target, tuple(args), dict(node.kwargs)), rows, axis)  # pyright: ignore
 
     def _shape_of(self, layer: KernelLayer, need: Tensor) -> tuple[Tensor, Tensor, int]:
         """Output channels to compute, input channels to read, groups left; grouped layers shrink by whole groups."""
@@ -179,55 +182,51 @@ class _Shrinker:
             if name is not None:
                 value = self._tensor(name)
                 args[place] = self._hold(value if source.channels is None else value[source.channels])
-        return _Narrow(self._call(node, tuple(args)), source.channels)
+        return source._replace(node=self._call(node, tuple(args)))
 
-    def _join(self, node: fx.Node, inputs: list[fx.Node]) -> _Narrow:
+    def _join(self, node: fx.Node, inputs: list[fx.Node], axis: int) -> _Narrow:
         """Sums, products and gates: every operand brings the channels that are needed."""
-        axis, rank = self.graph.axes[node], self._rank(node)
-        want = self.need[node].nonzero()[:, 0]
-        width = len(self.need[node])
+        need = self._need(node, axis)
+        want, width = need.nonzero()[:, 0], len(need)
 
         def operand(argument: Any) -> Any:
             if not isinstance(argument, fx.Node):
                 return argument
             if argument in inputs:
                 broad = concrete(argument.meta["val"].shape)[axis] == 1 != width
-                return self._full(argument).node if broad else self._select(argument, want)
+                return self._full(argument) if broad else self._select(argument, want, axis)
             value = self._constant(argument)
             if not isinstance(value, Tensor):
                 return value
-            place = axis - rank + value.ndim
-            if op_name(node) in ("prelu", "_prelu_kernel"):
-                place = 0
-            return self._hold(value.index_select(place, want) if place >= 0 and value.shape[place] == width > 1 else value)
+            place = 0 if op_name(node) in ("prelu", "_prelu_kernel") else axis - self._rank(node) + value.ndim
+            sliced = 0 <= place < value.ndim and value.shape[place] == width > 1
+            return self._hold(value.index_select(place, want) if sliced else value)
 
         args = fx.node.map_aggregate(tuple(node.args), operand)
-        return _Narrow(self.new.call_function(node.target, args, dict(node.kwargs)), want)  # pyright: ignore
+        return _Narrow(self.new.call_function(node.target, args, dict(node.kwargs)), want, axis)  # pyright: ignore
 
     def _cat(self, node: fx.Node) -> _Narrow:
+        axis = self._cat_axis(node)
         parts, channels, start = [], [], 0
         for source in node.args[0]:  # pyright: ignore
-            width = concrete(source.meta["val"].shape)[self.graph.axes[node]]
-            if source in self.env:
-                held = self.env[source]
-                parts.append(held.node)
-                channels.append(start + (torch.arange(width) if held.channels is None else held.channels))
-            elif source not in self.graph.axes:
-                parts.append(self._hold(self._constant(source)))
-                channels.append(start + torch.arange(width))
+            width = concrete(source.meta["val"].shape)[axis]
+            held = self.env.get(source)
+            if held is not None or source not in self.graph.axes:
+                parts.append(held.node if held is not None else self._hold(self._constant(source)))
+                there = torch.arange(width) if held is None or held.channels is None else held.channels
+                channels.append(start + there)
             start += width
         joined = parts[0] if len(parts) == 1 else self.new.call_function(node.target, (parts, *node.args[1:]))  # pyright: ignore
-        return _Narrow(joined, torch.cat(channels))
+        return _Narrow(joined, torch.cat(channels), axis)
 
     def _flatten(self, node: fx.Node) -> _Narrow:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         held = self.env[source]
-        flat = self.new.call_function(torch.flatten, (held.node, 1))
-        if held.channels is None:
-            return _Narrow(flat, None)
+        assert held.channels is not None
         size = prod(concrete(source.meta["val"].shape)[2:])
-        return _Narrow(flat, (held.channels[:, None] * size + torch.arange(size)).flatten())
+        features = (held.channels[:, None] * size + torch.arange(size)).flatten()
+        return _Narrow(self.new.call_function(torch.flatten, (held.node, 1)), features)
 
     def _barrier(self, node: fx.Node) -> _Narrow:
         """Runs an operation at full width."""
@@ -235,7 +234,7 @@ class _Shrinker:
             if source in self.env and self.env[source].channels is not None:
                 stack = list((node.meta.get("nn_module_stack") or {}).values())
                 self.full_width[stack[-1][0] if stack else origin(node)] = op_name(node)
-        return _Narrow(self._call(node, self._arguments(node, full=True)), None)
+        return _Narrow(self._call(node, self._arguments(node, full=True)))
 
     # ---- arguments ---------------------------------------------------------------------------------------------------
 
@@ -248,42 +247,43 @@ class _Shrinker:
 
     def _argument(self, node: fx.Node, full: bool) -> Any:
         if node in self.graph.axes:
-            return (self._full(node) if full else self.env[node]).node
+            return self._full(node) if full else self.env[node].node
         value = self._constant(node)
         return self._hold(value) if isinstance(value, Tensor) else value
 
-    def _full(self, node: fx.Node) -> _Narrow:
+    def _full(self, node: fx.Node) -> fx.Node:
         """A node at full width; absent channels are zero, and nothing that is needed reads them."""
         held = self.env.get(node)
+        if not isinstance(node.meta.get("val"), Tensor):
+            return self.env[node].node  # a size
+        shape = concrete(node.meta["val"].shape)
         if held is None:
-            return _Narrow(self._expanded(torch.zeros(()), concrete(node.meta["val"].shape)[1:]), None)
-        if held.channels is None:
-            return held
-        axis = self.graph.axes[node]
-        width = concrete(node.meta["val"].shape)[axis]
-        shape = list(concrete(node.meta["val"].shape))
-        if shape[axis] == len(held.channels) and torch.equal(held.channels, torch.arange(width)):
-            return _Narrow(held.node, None)
-        blank = self.new.call_function(_blank, (held.node, axis, width))
-        wide = self.new.call_function(torch.index_copy, (blank, axis, self._hold(held.channels), held.node))
-        return _Narrow(wide, None)
-
-    def _select(self, node: fx.Node, want: Tensor) -> fx.Node:
-        held = self.env[node]
-        width = concrete(node.meta["val"].shape)[self.graph.axes[node]]
-        have = torch.arange(width) if held.channels is None else held.channels
-        if torch.equal(have, want):
+            return self._expanded(torch.zeros(()), shape[1:])
+        if held.channels is None or torch.equal(held.channels, torch.arange(shape[held.axis])):
             return held.node
-        places = torch.searchsorted(have, want)
-        return self.new.call_function(torch.index_select, (held.node, self.graph.axes[node], self._hold(places)))
+        blank = self.new.call_function(_blank, (held.node, held.axis, shape[held.axis]))
+        return self.new.call_function(torch.index_copy, (blank, held.axis, self._hold(held.channels), held.node))
 
-    def _constant_map(self, node: fx.Node, bias: Tensor | None, rows: Tensor) -> fx.Node:
+    def _select(self, node: fx.Node, want: Tensor, axis: int) -> fx.Node:
+        """The wanted channels of a node, in order; absent ones are zero."""
+        held = self.env.get(node)
+        have = held.channels if held is not None and held.axis == axis else None
+        if have is None or not bool(torch.isin(want, have).all()):
+            have = torch.arange(concrete(node.meta["val"].shape)[axis])
+            source = self._full(node)
+        else:
+            assert held is not None
+            source = held.node
+        if torch.equal(have, want):
+            return source
+        return self.new.call_function(torch.index_select, (source, axis, self._hold(torch.searchsorted(have, want))))
+
+    def _constant_map(self, node: fx.Node, bias: Tensor | None, rows: Tensor, axis: int) -> fx.Node:
         shape = list(concrete(node.meta["val"].shape)[1:])
-        axis = self.graph.axes[node] - 1
-        shape[axis] = len(rows)
+        shape[axis - 1] = len(rows)
         values = torch.zeros(len(rows)) if bias is None else bias
         view = [1] * len(shape)
-        view[axis] = -1
+        view[axis - 1] = -1
         return self._expanded(values.view(view), tuple(shape))
 
     def _expanded(self, value: Tensor, shape: tuple[int, ...]) -> fx.Node:
@@ -320,30 +320,35 @@ class _Shrinker:
     def _rank(self, node: fx.Node) -> int:
         return node.meta["val"].ndim
 
-    def _cat_axis(self, node: fx.Node) -> bool:
+    def _cat_axis(self, node: fx.Node) -> int:
         axis = node.args[1] if len(node.args) > 1 else 0
         assert isinstance(axis, int)
-        return axis % self._rank(node) == self.graph.axes[node]
+        return axis % self._rank(node)
 
-    def _flattens(self, node: fx.Node) -> bool:
+    def _flattens(self, node: fx.Node, axis: int) -> bool:
         source = node.args[0] if node.args else None
-        if op_name(node) not in {"view", "reshape", "flatten"} or not isinstance(source, fx.Node):
+        if op_name(node) not in {"view", "reshape", "flatten"} or not isinstance(source, fx.Node) or axis != 1:
             return False
         before, after = concrete(source.meta["val"].shape), concrete(node.meta["val"].shape)
-        return len(after) == 2 and self.graph.axes[source] == 1 and before[0] == after[0] and prod(before) == prod(after)
+        return len(after) == 2 and before[0] == after[0] and prod(before) == prod(after)
 
-    def _keeps_axis(self, node: fx.Node) -> bool:
-        """Whether a reduction leaves channels in place: it runs over later axes, in front of which channels stand."""
-        source = self._images_in(node)[0]
-        axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        axes = [axes] if isinstance(axes, int) else axes
-        rank = self._rank(source)
-        here = self.graph.axes[source] == 1 == self.graph.axes[node]
-        return here and isinstance(axes, list | tuple) and all(a % rank > 1 for a in axes)  # pyright: ignore
+    def _axis_after(self, node: fx.Node, axis: int) -> int | None:
+        """Where the channels stand after an operation that may move or reduce axes; None if it reduces over them."""
+        name, rank = op_name(node), self._rank(self._images_in(node)[0])
+        arguments: Any = node.args
+        if name == "permute":
+            return [d % rank for d in arguments[1]].index(axis)
+        if name == "transpose":
+            a, b = (d % rank for d in arguments[1:3])
+            return {a: b, b: a}.get(axis, axis)
+        if name in wires.REDUCTIONS:
+            axes = arguments[1] if len(arguments) > 1 else node.kwargs.get("dim")
+            axes = [axes] if isinstance(axes, int) else axes
+            return axis if isinstance(axes, list | tuple) and all(a % rank > axis for a in axes) else None
+        return axis
 
-
-def _per_channel(want: Tensor, axis: int) -> Bool[Tensor, " c"]:
-    return want.movedim(axis, 0).flatten(1).any(1) if want.ndim > 1 else want
+    def _need(self, node: fx.Node, axis: int) -> Bool[Tensor, " c"]:
+        return self.needed[node].movedim(axis, 0).flatten(1).any(1)
 
 
 def _blank(like: Tensor, axis: int, width: int) -> Tensor:

@@ -1,3 +1,102 @@
-"""viscircuits: find, measure and look at the small circuits inside vision models."""
+"""viscircuits: find, measure and look at the small circuits inside vision models.
+
+    import viscircuits as vc
+    model, prepare = vc.zoo.load("squeezenet1_1", weights="DEFAULT")
+    images = vc.ImageSet.from_folder("photos/", prepare)
+    scoring, held_out = images.split(0.5, seed=0)
+    target = vc.Target("features.10.expand3x3", channel=56)
+    scores = vc.score(model, target, scoring, criterion="actgrad")
+    circuit = vc.Circuit(model, target, scores.select(density=0.10))
+    vc.preservation(circuit, held_out).pearson
+
+Names are resolved when first used, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    # what a network is, and what it looks at
+    "trace": "viscircuits.model.trace",
+    "NetGraph": "viscircuits.model.graph",
+    "zoo": "viscircuits.model.zoo",
+    "ImageSet": "viscircuits.data.images",
+    # the core nouns
+    "Target": "viscircuits.target",
+    "Loss": "viscircuits.target",
+    "parse_target": "viscircuits.target",
+    "Readout": "viscircuits.readout",
+    "respond": "viscircuits.response",
+    "Scores": "viscircuits.scores",
+    "Mask": "viscircuits.mask",
+    "Circuit": "viscircuits.circuit",
+    "CRITERIA": "viscircuits.saliency.registry",
+    "score": "viscircuits.saliency.registry",
+    "find": "viscircuits.saliency.find",
+    # measuring
+    "Preservation": "viscircuits.evaluate.preservation",
+    "Reference": "viscircuits.evaluate.preservation",
+    "preservation": "viscircuits.evaluate.preservation",
+    "Sweep": "viscircuits.evaluate.sweep",
+    "sweep": "viscircuits.evaluate.sweep",
+    # results and pictures
+    "Study": "viscircuits.study",
+    "preservation_curve": "viscircuits.diagram.curve",
+    # errors
+    "ViscircuitsError": "viscircuits.errors",
+    "UnsupportedOperation": "viscircuits.errors",
+    "ModelError": "viscircuits.errors",
+    "TargetError": "viscircuits.errors",
+    "ImageError": "viscircuits.errors",
+    "MaskError": "viscircuits.errors",
+    "StudyError": "viscircuits.errors",
+}
+
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from viscircuits.circuit import Circuit as Circuit
+    from viscircuits.data.images import ImageSet as ImageSet
+    from viscircuits.diagram.curve import preservation_curve as preservation_curve
+    from viscircuits.errors import ImageError as ImageError
+    from viscircuits.errors import MaskError as MaskError
+    from viscircuits.errors import ModelError as ModelError
+    from viscircuits.errors import StudyError as StudyError
+    from viscircuits.errors import TargetError as TargetError
+    from viscircuits.errors import UnsupportedOperation as UnsupportedOperation
+    from viscircuits.errors import ViscircuitsError as ViscircuitsError
+    from viscircuits.evaluate.preservation import Preservation as Preservation
+    from viscircuits.evaluate.preservation import Reference as Reference
+    from viscircuits.evaluate.preservation import preservation as preservation
+    from viscircuits.evaluate.sweep import Sweep as Sweep
+    from viscircuits.evaluate.sweep import sweep as sweep
+    from viscircuits.saliency.find import find as find
+    from viscircuits.mask import Mask as Mask
+    from viscircuits.model import zoo as zoo
+    from viscircuits.model.graph import NetGraph as NetGraph
+    from viscircuits.model.trace import trace as trace
+    from viscircuits.readout import Readout as Readout
+    from viscircuits.response import respond as respond
+    from viscircuits.saliency.registry import CRITERIA as CRITERIA
+    from viscircuits.saliency.registry import score as score
+    from viscircuits.scores import Scores as Scores
+    from viscircuits.study import Study as Study
+    from viscircuits.target import Loss as Loss
+    from viscircuits.target import Target as Target
+    from viscircuits.target import parse_target as parse_target
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'viscircuits' has no attribute {name!r}")
+    home = _HOMES[name]
+    module = importlib.import_module(home)
+    value = module if home.endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -112,7 +112,7 @@ class Circuit:
 
     @torch.no_grad()
     def respond(
-        self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 32
+        self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16
     ) -> Float[Tensor, "n p"]:
         """Returns the circuit's responses, images x positions (or one number an image).
 

@@ -30,7 +30,7 @@ def respond(
     *,
     weights: Mapping[str, Tensor] | None = None,
     frozen: Frozen | None = None,
-    batch_size: int = 32,
+    batch_size: int = 16,
 ) -> Response:
     """Returns the target's responses to all images.
 
@@ -45,7 +45,7 @@ def respond(
     values: list[Tensor] = []
     fixed: list[Frozen] = []
     for batch in images.batches(batch_size):
-        pictures, labels = to_model(batch, model)
+        pictures, labels = to_model(batch, model, readout.graph)
         rows = slice(batch.start, batch.start + len(pictures))
         here = freeze(model, readout, pictures) if frozen is None else tuple(_rows(f, rows) for f in frozen)
         outputs = run(model, readout.graph, pictures, readout.layers, weights=weights)
@@ -59,7 +59,8 @@ def freeze(model: nn.Module, readout: Readout, images: Float[Tensor, "n c h w"])
     """Returns what the target fixes in the full model (arg-max positions, predicted classes); runs it only if needed."""
     if not readout.needs_freezing():
         return (None,) * max(1, len(readout.terms))
-    return readout.freeze(run(model, readout.graph, images, readout.layers))
+    own = images.clone()  # the model may write over its pictures
+    return readout.freeze(run(model, readout.graph, own, readout.layers))
 
 
 def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, Tensor]:
@@ -71,11 +72,12 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
     return masked
 
 
-def to_model(batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Returns a batch's images and labels on the model's device, the images in its floating type."""
+def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> tuple[Tensor, Tensor | None]:
+    """Returns a batch's images and labels on the model's device; the images in its floating type and fastest layout."""
     reference = next(p for p in model.parameters() if p.is_floating_point())
     labels = batch.labels.to(reference.device) if batch.labels is not None else None
-    return batch.images.to(device=reference.device, dtype=reference.dtype), labels
+    images = batch.images.to(device=reference.device, dtype=reference.dtype)
+    return images.contiguous(memory_format=graph.memory_format), labels
 
 
 def _rows(frozen: Tensor | None, rows: slice) -> Tensor | None:

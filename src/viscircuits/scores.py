@@ -7,15 +7,23 @@ threshold: ties are broken by layer order, then by flat index, so the same score
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from viscircuits.errors import MaskError
+from viscircuits import store
+from viscircuits.errors import MaskError, StudyError
 from viscircuits.mask import Mask
 from viscircuits.types import Granularity
+
+FORMAT = 1
+"""Version of the scores file; a file with another number is refused."""
+
+RELEVANT = "relevant/"
+"""Prefix of the arrays that say what is relevant, beside the scores of the same layer."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,35 @@ class Scores:
             start += n
         zeros = int((ranked.values[ranked.order[:k]] == 0).sum())
         return Mask(kept, self.relevant, self.granularity, self.input_shape, zeros)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the scores as safetensors with a JSON header, atomically."""
+        header: dict[str, store.Json] = {
+            "kind": "scores",
+            "format": FORMAT,
+            "layers": list(self.sums),
+            "n_images": self.n_images,
+            "granularity": self.granularity,
+            "criterion": self.criterion,
+            "target": self.target,
+            "input_shape": list(self.input_shape),
+            "density": self.density,
+            "contrast": self.contrast,
+        }
+        tensors = {name: array for name, array in self.sums.items()}
+        tensors |= {RELEVANT + name: array for name, array in self.relevant.items()}
+        store.write_tensors(path, tensors, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Scores":
+        """Returns scores that `save` wrote; a `StudyError` for any other file."""
+        tensors, header = store.read_tensors(path)
+        if not isinstance(header, dict) or header.get("kind") != "scores" or header.get("format") != FORMAT:
+            raise StudyError(f"{str(path)!r} is not a scores file of format {FORMAT}")
+        fields: Any = {k: v for k, v in header.items() if k not in ("kind", "format", "layers")}
+        layers: Any = header["layers"]
+        sums, relevant = {n: tensors[n] for n in layers}, {n: tensors[RELEVANT + n] for n in layers}
+        return cls(sums, relevant, **fields | {"input_shape": tuple(fields["input_shape"])})
 
     def __add__(self, other: "Scores") -> "Scores":
         return self._combine(other, torch.add, contrast=self.contrast or other.contrast)

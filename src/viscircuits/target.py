@@ -29,7 +29,7 @@ Position = tuple[int, ...] | Literal["center", "max"] | None
 AnyTarget = Union["Target", "TargetSum", "Loss"]
 """Whatever can be explained."""
 
-_TERM = re.compile(r"\s*(?P<layer>[^:@*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?P<position>[\w,\s]+?))?\s*$")
+_TERM = re.compile(r"\s*(?P<layer>[^:*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?P<position>[\w,\s]+?))?\s*$")
 _HELP = "expected layer:channel, layer:channel@y,x, layer:channel@center, layer:channel@max, logit:CLASS or loss"
 
 

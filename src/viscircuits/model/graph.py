@@ -114,10 +114,11 @@ class NetGraph:
     parameters: Mapping[str, str] = field(repr=False)  # placeholder -> name of parameter or buffer
     kernel_calls: Mapping[fx.Node, str] = field(repr=False)  # node -> kernel layer
     axes: Mapping[fx.Node, int] = field(repr=False)  # node that depends on the image -> axis of its channels
+    memory_format: torch.memory_format = torch.contiguous_format  # the faster layout of images the model accepts
 
     @property
     def not_scored(self) -> tuple[str, ...]:
-        """Kernel layers that only carry signals: the projections inside multi-head attention."""
+        """Kernel layers that only carry signals: projections inside multi-head attention, filters that are buffers."""
         return tuple(name for name, layer in self.layers.items() if not layer.scored)
 
     def output(self, layer: str) -> Output:
@@ -129,8 +130,8 @@ class NetGraph:
             raise TargetError(f"layer {layer!r} runs {calls} times; name the call: '{layer}@0' to '{layer}@{calls - 1}'")
         if layer in self.silent:
             raise TargetError(
-                f"layer {layer!r} exists but computes nothing of its own in evaluation mode (an identity, or it is "
-                f"not run); take the layer before or after it"
+                f"layer {layer!r} exists but computes nothing of its own in evaluation mode (an identity, it is not run, "
+                f"or its output is not one map an image); take the layer before or after it"
             )
         raise TargetError(
             f"layer {layer!r} is not in the model{closest(layer, self.outputs)} (list them: viscircuits targets MODEL)"

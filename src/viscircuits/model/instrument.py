@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from viscircuits.errors import ModelError
@@ -102,6 +103,7 @@ def run(
     """
     wanted = set(read)
     tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    tensors |= {name: buffer.clone() for name, buffer in model.named_buffers()}  # a forward may write to them
     tensors |= weights or {}
     seen: dict[str, Tensor] = {}
     # with tied weights several names stand for one tensor; the layer knows the first
@@ -115,6 +117,24 @@ def run(
     missing = wanted - set(seen)
     assert not missing, f"never ran: {sorted(missing)}"
     return seen
+
+
+@contextmanager
+def computing_first_outputs_last(model: nn.Module) -> Iterator[None]:
+    """While it lasts, a module with several outputs copies the first at its end, so that a trace shows which it is."""
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        leaves, form = tree_flatten(output)
+        if len(leaves) > 1 and isinstance(leaves[0], Tensor):
+            return tree_unflatten([leaves[0].clone(), *leaves[1:]], form)
+        return None
+
+    handles = [module.register_forward_hook(hook) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -73,6 +73,13 @@ def names() -> tuple[str, ...]:
     return ("shapesnet", *models.list_models(module=models))
 
 
+def prepared_shape(prepare: Prepare) -> tuple[int, ...]:
+    """Returns the shape ``(c, h, w)`` of a prepared picture, found by preparing a blank one."""
+    from PIL import Image
+
+    return tuple(prepare(Image.new("RGB", (320, 256))).shape)
+
+
 def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None]:
     """The name of weights to download, or the state in a file."""
     if weights is None:

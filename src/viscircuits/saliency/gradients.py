@@ -1,11 +1,13 @@
 """Weight gradients of single kernel calls, for a batch or image by image, without a second forward pass."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.instrument import KernelCall
 
 
@@ -27,19 +29,33 @@ def weight_gradient(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, 
     )[1]  # fmt: skip
 
 
-def absolute_gradients(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, "..."]:
-    """Returns ``sum_n |dW_n|``: the magnitudes of every image's own weight gradient, in the module's layout."""
-    if call.layer.op == "linear" and x.ndim == 2:  # one position: |g x^T| is |g| |x|^T
-        return grad.abs().T @ x.abs()
+def absolute_gradients(call: KernelCall, n: int, grad: Tensor) -> Float[Tensor, "..."]:
+    """Returns ``sum_n |dW_n|``: the magnitudes of each of ``n`` images' own weight gradient, in the module's layout."""
+    if call.layer.op == "linear" and call.x.ndim == 2 and len(call.x) == n:  # one position: |g x^T| is |g| |x|^T
+        return grad.abs().T @ call.x.abs()
     total = torch.zeros_like(call.weight)
-    for i in range(len(x)):
-        total += weight_gradient(call, x[i : i + 1], grad[i : i + 1]).abs_()
+    for own in _gradients(call, n, grad):
+        total += own.abs_()
     return total
 
 
-def stacked_gradients(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, "n ..."]:
-    """Returns every image's own weight gradient; for layers that run several times, whose gradients add up first."""
-    return torch.stack([weight_gradient(call, x[i : i + 1], grad[i : i + 1]) for i in range(len(x))])
+def stacked_gradients(call: KernelCall, n: int, grad: Tensor) -> Float[Tensor, "n ..."]:
+    """Returns each of ``n`` images' own weight gradient; for layers that run several times, whose gradients add up."""
+    return torch.stack(list(_gradients(call, n, grad)))
+
+
+def _gradients(call: KernelCall, n: int, grad: Tensor) -> Iterator[Float[Tensor, "..."]]:
+    x = call.x
+    if n == 1:  # all rows are this image's: its windows or tokens may come first
+        yield weight_gradient(call, x, grad)
+    elif len(x) != n:
+        raise UnsupportedOperation(
+            f"layer {call.layer.name!r} took {len(x)} rows for {n} images, so their gradients cannot be told apart; "
+            f"use batch_size=1"
+        )
+    else:
+        for i in range(n):
+            yield weight_gradient(call, x[i : i + 1], grad[i : i + 1])
 
 
 def _explicit_padding(call: KernelCall, x: Tensor) -> tuple[Tensor, dict[str, Any]]:

@@ -3,9 +3,9 @@
 A kernel's own map is ``a[o, i] = w[o, i] * x[i]``, before the sum over inputs and before the bias. All kernels of a
 filter share one gradient, so every criterion on activations needs only
 
-    S[o, i] = sum_n mean_hw |w[o, i] * x[i]| m[o]
+    S[o, i] = sum_n sum_hw |w[o, i] * x[i]| m[o]
 
-with ``m = |g|`` (ActGrad) or ``m = 1`` (activation). Nothing of size ``n x out x in x h x w`` exists at any time: a
+(divided by the number of positions later) with ``m = |g|`` (ActGrad) or ``m = 1`` (activation). Nothing of size ``n x out x in x h x w`` exists at any time: a
 local input channel of every group is convolved at a time, and 1x1 kernels, linear maps and single weights have the
 closed form ``S = |w| (|x| correlated with m)``, one weight gradient.
 """
@@ -24,7 +24,7 @@ from viscircuits.types import Granularity
 def summed_maps(
     call: KernelCall, weighting: Float[Tensor, "n ..."] | None, granularity: Granularity
 ) -> Float[Tensor, "out ..."]:
-    """Returns ``sum_n mean_positions |a| m`` for every structure of a call.
+    """Returns ``sum_n sum_positions |a| m`` for every structure of a call.
 
     Args:
         call: what went into the layer, and its weight.
@@ -32,15 +32,14 @@ def summed_maps(
         granularity: a kernel's own map, a single weight's, or the filter's own output (bias included).
     """
     m = torch.ones_like(call.output) if weighting is None else weighting
-    positions = m[0].numel() // call.layer.out_channels
     if granularity == "filter":
         axis = m.ndim - 1 if call.layer.op == "linear" else 1
-        return (call.output.abs() * m).movedim(axis, 0).flatten(1).sum(1) / positions
+        return (call.output.abs() * m).movedim(axis, 0).flatten(1).sum(1)
     if granularity == "weight" or all(k == 1 for k in call.layer.kernel_size):
-        taps = call.layer.out_first(call.weight.abs() * weight_gradient(call, call.x.abs(), m)) / positions
+        taps = call.layer.out_first(call.weight.abs() * weight_gradient(call, call.x.abs(), m))
         return taps if granularity == "weight" or taps.ndim == 2 else taps.flatten(2).sum(2)
     maps = _unfolded if call.function is torch.conv2d else _convolved
-    return maps(call, m) / positions
+    return maps(call, m)
 
 
 def _convolved(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
@@ -63,7 +62,7 @@ def _unfolded(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
         return _convolved(call, m)
     out, width = layer.shape
     sums = call.x.new_empty(out, width)
-    flat = m.transpose(0, 1).flatten(1)  # (out, n h w)
+    flat = m.transpose(0, 1).flatten(1).contiguous()  # (out, n h w); a view when channels are last in memory
     for j in range(width):
         patches = torch.nn.functional.unfold(
             call.x[:, j : j + 1], layer.kernel_size, dilation=dilation, padding=padding, stride=stride

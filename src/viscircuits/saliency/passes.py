@@ -20,7 +20,7 @@ from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.model.reach import reach
-from viscircuits.model.trace import trace
+from viscircuits.model.trace import concrete, trace
 from viscircuits.readout import Frozen, Readout
 from viscircuits.response import freeze, masked_weights, to_model
 from viscircuits.saliency.gradients import absolute_gradients, stacked_gradients
@@ -32,7 +32,8 @@ Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) as a job goes on."""
 
 Formula = Callable[[KernelCall, Tensor | None], Tensor]
-"""``(call, gradient of its output) -> one number a structure, summed over the batch's images``."""
+"""``(call, gradient of its output) -> one number a structure``, summed over images and positions; a pass divides by
+the positions of one image."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Pass:
     target: AnyTarget
     images: ImageSet
     granularity: Granularity = "kernel"
-    batch_size: int = 32
+    batch_size: int = 16
     progress: Progress | None = None
     graph: NetGraph = field(init=False, repr=False)
     readout: Readout = field(init=False, repr=False)
@@ -85,42 +86,63 @@ class Pass:
         return kernel_layer.out_first(self.model.get_parameter(kernel_layer.weight).detach())
 
     def sum_over_images(self, criterion: str, formula: Formula, *, gradients: bool = True) -> Scores:
-        """Returns the formula's numbers, summed over calls and images."""
-        sums = self._run(criterion, lambda: _Tape(self.relevant, formula, gradients, self.granularity == "filter"))
+        """Returns the formula's numbers, averaged over positions, summed over calls and images."""
+        copy_outputs = self.granularity == "filter"
+        sums = self._run(criterion, lambda n, c: _Tape(self.relevant, n, c, formula, gradients, copy_outputs))
         return self.scores(criterion, sums)
 
     def absolute_gradients(self, criterion: str, mask: Mask | None = None) -> dict[str, Tensor]:
         """Returns layer -> ``sum_n |df_n / dw|``, axes ``(out, in/g, *kernel)``; in the masked network if given a mask."""
-        return self._run(criterion, lambda: _GradientTape(self.relevant), mask)
+        size = self.batch_size if self._images_lead() else 1
+        return self._run(criterion, lambda n, c: _GradientTape(self.relevant, n, c), mask, size)
 
-    def _run(self, criterion: str, new_tape: "Callable[[], _Tape]", mask: Mask | None = None) -> dict[str, Tensor]:
+    def _images_lead(self) -> bool:
+        """Whether the first axis of every layer's input is the images: not behind window partitions, or tokens first.
+
+        One image at a time is right for any layout.
+        """
+        inputs = [node.all_input_nodes[0] for node, name in self.graph.kernel_calls.items() if name in self.relevant]
+        return all(concrete(node.meta["val"].shape[:1]) == (2,) for node in inputs)  # traced with two images
+
+    def _run(
+        self, criterion: str, new_tape: "NewTape", mask: Mask | None = None, batch_size: int | None = None
+    ) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         weights = masked_weights(self.model, self.graph, mask) if mask is not None else {}
-        for batch in self.images.batches(self.batch_size):
-            for name, values in self._batch(batch, new_tape, weights).items():
+        copies = False
+        for batch in self.images.batches(batch_size or self.batch_size):
+            tape = self._batch(batch, new_tape, weights, copies)
+            copies = tape.copies  # needed once, needed again
+            for name, values in tape.finished().items():
                 sums[name] = sums[name].add_(values) if name in sums else values
             if self.progress is not None:
                 self.progress(criterion, batch.start + len(batch.images), len(self.images))
         return sums
 
-    def _batch(
-        self, batch: Batch, new_tape: "Callable[[], _Tape]", weights: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        images, labels = to_model(batch, self.model)
+    def _batch(self, batch: Batch, new_tape: "NewTape", weights: Mapping[str, Tensor], copies: bool) -> "_Tape":
+        images, labels = to_model(batch, self.model, self.graph)
         frozen = freeze(self.model, self.readout, images)
-        tape = new_tape()
-        self._record(tape, images, labels, frozen, weights)
-        if tape.overwritten:  # an in-place operation wrote over a layer's input after it was used: keep copies
-            tape = new_tape()
-            tape.copy_inputs = True
+        if not copies:
+            tape = new_tape(len(images), False)
+            try:
+                self._record(tape, images, labels, frozen, weights)
+                if not tape.overwritten:
+                    return tape
+            except RuntimeError as error:
+                if "modified by an inplace operation" not in str(error):
+                    raise
+        # an in-place operation of the model wrote over something that the gradients need: once more, with copies
+        tape = new_tape(len(images), True)
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
             self._record(tape, images, labels, frozen, weights)
-        return tape.finished()
+        return tape
 
     def _record(
         self, tape: "_Tape", images: Tensor, labels: Tensor | None, frozen: Frozen, weights: Mapping[str, Tensor]
     ) -> None:
-        with torch.inference_mode(False), torch.set_grad_enabled(tape.gradients):
-            outputs = run(self.model, self.graph, images, self.readout.layers, weights=weights, see=tape.see)
+        with torch.set_grad_enabled(tape.gradients):
+            # a clone, because the model may write over its pictures, and they may be needed once more
+            outputs = run(self.model, self.graph, images.clone(), self.readout.layers, weights=weights, see=tape.see)
             objective = self.readout.objective(outputs, frozen, labels)
             if not bool(torch.isfinite(objective).all()):
                 raise ImageError(
@@ -130,14 +152,24 @@ class Pass:
                 objective.sum().backward()
 
 
+NewTape = Callable[[int, bool], "_Tape"]
+"""``(number of images, whether to keep copies of inputs) -> tape``."""
+
+
 class _Tape:
     """What one batch leaves behind: the formula's sums, collected as the gradients arrive."""
 
     def __init__(
-        self, relevant: Mapping[str, Tensor], formula: Formula, gradients: bool = True, copy_outputs: bool = False
+        self,
+        relevant: Mapping[str, Tensor],
+        n_images: int,
+        copies: bool,
+        formula: Formula,
+        gradients: bool = True,
+        copy_outputs: bool = False,
     ) -> None:
-        self.relevant, self.formula, self.gradients, self.copy_outputs = relevant, formula, gradients, copy_outputs
-        self.copy_inputs = False
+        self.relevant, self.n_images, self.formula, self.gradients = relevant, n_images, formula, gradients
+        self.copies, self.copy_outputs = copies, copy_outputs
         self.overwritten = False
         self.sums: dict[str, Tensor] = {}
 
@@ -151,7 +183,7 @@ class _Tape:
         output = call.output
         if not output.requires_grad:  # the first layers: a zero with a gradient gives them a place, at no memory
             output = output.add_(torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True))
-        x = call.x.detach().clone() if self.copy_inputs else call.x.detach()
+        x = call.x.detach().clone() if self.copies else call.x.detach()
         kept = output.detach().clone() if self.copy_outputs else output.detach()  # an in-place activation may follow
         held = [KernelCall(call.layer, x, call.weight.detach(), kept, call.options, call.function)]
         version = x._version
@@ -169,7 +201,8 @@ class _Tape:
     @torch.no_grad()
     def add(self, call: KernelCall, grad: Tensor | None) -> None:
         """Adds what one call contributes."""
-        values, name = self.formula(call, grad), call.layer.name
+        positions = call.output.numel() // (call.layer.out_channels * self.n_images)
+        values, name = self.formula(call, grad) / positions, call.layer.name
         self.sums[name] = self.sums[name].add_(values) if name in self.sums else values
 
     def finished(self) -> dict[str, Tensor]:
@@ -180,18 +213,18 @@ class _Tape:
 class _GradientTape(_Tape):
     """Sums of absolute weight gradients, image by image; a layer that runs twice adds its gradients before ``|.|``."""
 
-    def __init__(self, relevant: Mapping[str, Tensor]) -> None:
-        super().__init__(relevant, formula=_no_formula)
+    def __init__(self, relevant: Mapping[str, Tensor], n_images: int, copies: bool) -> None:
+        super().__init__(relevant, n_images, copies, _no_formula)
         self.pending: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add(self, call: KernelCall, grad: Tensor | None) -> None:
         assert grad is not None
-        layer = call.layer
+        layer, n = call.layer, self.n_images
         if layer.calls == 1:
-            self.sums[layer.name] = layer.out_first(absolute_gradients(call, call.x, grad))
+            self.sums[layer.name] = layer.out_first(absolute_gradients(call, n, grad))
         else:
-            each = layer.out_first_of_each(stacked_gradients(call, call.x, grad))
+            each = layer.out_first_of_each(stacked_gradients(call, n, grad))
             self.pending[layer.name] = self.pending[layer.name] + each if layer.name in self.pending else each
 
     def finished(self) -> dict[str, Tensor]:

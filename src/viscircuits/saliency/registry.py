@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import nn
 
 from viscircuits.data.images import ImageSet
@@ -44,6 +45,7 @@ def lookup(criterion: str) -> Callable[..., Scores]:
     return CRITERIA[criterion]
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever the caller does
 def score(
     model: nn.Module,
     target: AnyTarget,
@@ -54,7 +56,7 @@ def score(
     normalise: Literal["minmax"] | None = None,
     density: float | None = None,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Scores:
     """Returns how much every relevant structure matters to a target.

@@ -1,0 +1,34 @@
+"""``viscircuits demo``: the main job on the built-in network and pictures, with no download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viscircuits.cli import options
+
+TARGET = "features.10:5"
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Study folder.")] = Path("studies/demo"),
+    target: Annotated[str, typer.Option("--target", help="What to explain.")] = TARGET,
+    pictures: Annotated[int, typer.Option("--pictures", min=20, help="How many pictures to draw.")] = 400,
+    seed: options.Seed = 2,
+) -> None:
+    """Find and measure the circuit of one channel of the built-in network, on pictures drawn for it."""
+    from viscircuits.cli.job import Source, print_study, run_job
+    from viscircuits.data.images import ImageSet
+    from viscircuits.data.shapes import generate
+    from viscircuits.evaluate.sweep import Sweep
+    from viscircuits.model import zoo
+    from viscircuits.target import parse_target
+
+    model, prepare = zoo.load("shapesnet")
+    drawn = generate(pictures, seed=seed)
+    images = ImageSet.from_tensors(prepare(drawn.images), drawn.labels.tolist())
+    scoring, held_out = images.split(0.5, seed=seed)
+    criteria = ("actgrad", "snip", "magnitude", "random")
+    job = Sweep(model, [parse_target(target)], scoring, held_out, criteria, seed=seed)
+    made = f"viscircuits.data.shapes.generate({pictures}, seed={seed})"
+    print_study(run_job(job, out, Source("shapesnet", None, made, made)))

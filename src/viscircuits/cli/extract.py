@@ -1,0 +1,124 @@
+"""``viscircuits extract``: the main job, from a model, targets and pictures to measured circuits in a study folder."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from viscircuits.cli import options
+from viscircuits.errors import ImageError
+
+if TYPE_CHECKING:
+    from viscircuits.data.images import ImageSet
+
+_MEMORY = 2 * 2**30
+"""Prepared pictures up to this many bytes are kept in memory; a sweep reads them many times."""
+
+
+class Structures(StrEnum):
+    """What is kept or removed."""
+
+    kernel = "kernel"
+    filter = "filter"
+    weight = "weight"
+
+
+class Bias(StrEnum):
+    """What becomes of filters without kernels."""
+
+    masked = "masked"
+    pruned = "pruned"
+
+
+def extract(
+    model: options.Model,
+    target: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="layer:channel, layer:channel@y,x, layer:channel@max, logit:CLASS, loss, or a sum such as 'a:3 - 0.5*b:7'.",
+        ),
+    ],
+    images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures (or of class folders), or one file.")],
+    weights: options.Weights = None,
+    criterion: Annotated[
+        list[str] | None,
+        typer.Option("--criterion", "-c", help="actgrad, snip, force, magnitude, random, activation, gradient; repeat for "
+                     "several; NAME:worst keeps the worst first, a control.  [dim]default: actgrad random[/]"),
+    ] = None,
+    density: Annotated[
+        list[float] | None,
+        typer.Option("--density", "-d", help="Kept over relevant, in (0, 1]; repeat for several.  [dim]default: the paper's 13[/]"),
+    ] = None,
+    held_out: Annotated[
+        str, typer.Option("--held-out", help="Pictures to measure on: a folder, or the fraction of --images set aside.")
+    ] = "0.5",
+    limit: Annotated[int | None, typer.Option("--limit", min=2, help="Use this many of the pictures, drawn by the seed.")] = None,
+    granularity: Annotated[Structures, typer.Option("--granularity", "-g", help="What is kept or removed.")] = Structures.kernel,
+    minmax: Annotated[bool, typer.Option("--minmax", help="Scale scores to [0, 1] within each layer.")] = False,
+    biases: Annotated[Bias, typer.Option("--biases", help="Filters without kernels keep their bias, or fall silent.")] = Bias.masked,
+    out: options.Out = None,
+    seed: options.Seed = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time; changes no result.")] = 16,
+    input_size: options.InputSize = None,
+    skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave out damaged pictures.")] = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:  # fmt: skip
+    """Find the circuits of one or more targets and measure how well they keep them.
+
+    Scores come from one half of the pictures and measurements from the other. Interrupted, the same command goes on
+    where it stopped.
+    """
+    from viscircuits.cli.job import Source, on_device, print_study, run_job
+    from viscircuits.data.images import ImageSet
+    from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep
+    from viscircuits.model import zoo
+    from viscircuits.study import slug
+    from viscircuits.target import parse_target
+
+    parsed = [parse_target(text) for text in target]
+    network, prepare = zoo.load(model, weights, input_size=input_size)
+    network = on_device(network, device, threads)
+
+    def pictures(path: Path) -> ImageSet:
+        reading = "skip" if skip_unreadable else "error"
+        if path.is_file():
+            return ImageSet.from_files(path, prepare)
+        return ImageSet.from_folder(path, prepare, unreadable=reading)
+
+    everything = pictures(images)
+    everything = everything if limit is None or limit >= len(everything) else everything.take(limit, seed)
+    scoring, measuring, source = _split(everything, held_out, seed, images, pictures)
+    scoring, measuring = _held(scoring), _held(measuring)
+    job = Sweep(
+        network, parsed, scoring, measuring, tuple(criterion or ("actgrad", "random")),
+        tuple(density or PAPER_DENSITIES), granularity.value, "minmax" if minmax else None, biases.value, seed, batch_size,
+    )  # fmt: skip
+    name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
+    study = run_job(job, out or Path("studies") / name, Source(model, weights, str(images), source))
+    print_study(study)
+
+
+def _split(
+    everything: "ImageSet", held_out: str, seed: int, source: Path, read: "Callable[[Path], ImageSet]"
+) -> "tuple[ImageSet, ImageSet, str]":
+    """Pictures to score on, pictures to measure on, and where the latter come from."""
+    try:
+        fraction = float(held_out)
+    except ValueError:
+        return everything, read(Path(held_out)), held_out
+    if not 0 < fraction < 1:
+        raise ImageError(f"--held-out {held_out} is out of range; expected a fraction in (0, 1) or a folder")
+    if len(everything) < 2:
+        raise ImageError("one picture cannot be split in two; give --held-out FOLDER or more pictures")
+    scoring, measuring = everything.split(1 - fraction, seed=seed)
+    return scoring, measuring, str(source)
+
+
+def _held(images: "ImageSet") -> "ImageSet":
+    """The set in memory, if it is small enough: a sweep reads it many times."""
+    size = len(images) * images[0].numel() * images[0].element_size()
+    return images.in_memory() if size <= _MEMORY else images

@@ -1,0 +1,99 @@
+"""Running a sweep into a study folder, and telling what came of it. Imported when a command runs, not for ``--help``."""
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import nn
+
+from viscircuits.cli.console import out, print_table, progress_bars
+from viscircuits.diagram.curve import preservation_curve
+from viscircuits.errors import ModelError
+from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
+from viscircuits.model.fingerprint import fingerprint
+from viscircuits.study import Pictures, Spec, Study
+
+CURVE = "preservation"
+"""Name of the curve in a study folder, without its ending."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the parts of a job come from, in the user's words."""
+
+    model: str
+    weights: str | None
+    scoring: str
+    held_out: str
+
+
+def on_device(model: nn.Module, device: str, threads: int | None) -> nn.Module:
+    """Returns the model on the wanted device; sets torch's CPU threads if asked to."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return model.to(wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"cannot use device {device!r} ({reason}); expected cpu, cuda or auto") from None
+
+
+def run_job(job: Sweep, folder: Path, source: Source) -> Study:
+    """Returns the study of a job, with every circuit, the scores, the table and the curve on disk."""
+    spec = Spec(
+        model=source.model, weights=source.weights, fingerprint=fingerprint(job.model),
+        input_shape=tuple(job.scoring[0].shape), targets=tuple(map(str, job.targets)),
+        scoring=Pictures.of(job.scoring, source.scoring), held_out=Pictures.of(job.held_out, source.held_out),
+        criteria=tuple(job.criteria), densities=tuple(job.densities), granularity=job.granularity,
+        normalise=job.normalise, biases=job.biases, seed=job.seed,
+    )  # fmt: skip
+    study = Study.create(folder, spec, command=" ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])]))
+    written: set[int] = set()
+
+    def store(measurement: Measurement) -> None:
+        if id(measurement.scores) not in written:
+            study.add_scores(measurement.scores)
+            written.add(id(measurement.scores))
+        key = measurement.key
+        study.add_circuit(measurement.circuit, f"{key.criterion}{'' if key.order == 'best' else '-worst'}", key.density)
+
+    with progress_bars() as report:
+        frame = sweep(replace(job, progress=report), study.measurements_path, each=store)
+    preservation_curve(frame, title=f"{source.model}: {_targets(spec)}").save(study.path / CURVE)
+    return study
+
+
+def print_study(study: Study) -> None:
+    """Prints the table of a study and where it stands."""
+    frame = study.measurements()
+    targets = frame["target"].n_unique()
+    title = f"|Pearson r| with the full model, {_targets(study.header.spec)}" + (", median" if targets > 1 else "")
+    series = frame.select("criterion", "order").unique(maintain_order=True).rows()
+    columns = [("density", True), ("kept", True), *((c if o == "best" else f"{c}, worst first", True) for c, o in series)]
+    print_table(title, columns, [_row(frame, density, series) for density in _densities(frame)])
+    if frame["disconnected"].any():
+        out.print("[dim]0* no path leads from the image to the target[/]")
+    out.print(f"[bold]{study.path}[/]: table, {len(study.circuits())} circuits, {CURVE}.png", highlight=False)
+
+
+def _targets(spec: Spec) -> str:
+    return spec.targets[0] if len(spec.targets) == 1 else f"{len(spec.targets)} targets"
+
+
+def _densities(frame: pl.DataFrame) -> list[float]:
+    return sorted(frame["density"].unique(), reverse=True)
+
+
+def _row(frame: pl.DataFrame, density: float, series: list[tuple[str, str]]) -> list[str]:
+    here = frame.filter(pl.col("density") == density)
+    kept = sorted(set(here["kept"]))
+    cells = [f"{density:g}", f"{kept[0]:,}" + (f" to {kept[-1]:,}" if len(kept) > 1 else "")]
+    for criterion, order in series:
+        rows = here.filter(pl.col("criterion") == criterion, pl.col("order") == order)
+        value = rows["pearson"].median()
+        cells.append("" if not isinstance(value, float) else "0*" if rows["disconnected"].all() else f"{value:.3f}")
+    return cells

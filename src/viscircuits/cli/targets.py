@@ -1,0 +1,60 @@
+"""``viscircuits targets``: what can be asked of a model."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from viscircuits.cli import options
+
+if TYPE_CHECKING:
+    from viscircuits.model.graph import NetGraph
+
+
+def targets(
+    model: options.Model,
+    layer: Annotated[str | None, typer.Argument(metavar="[LAYER]", help="Count the kernels relevant to this layer.")] = None,
+    weights: options.Weights = None,
+    input_size: options.InputSize = None,
+) -> None:
+    """List a model's layers and channels, in the order in which they run; every one of them can be a target."""
+    from viscircuits.cli.console import out, print_table
+    from viscircuits.model import zoo
+    from viscircuits.model.trace import trace
+
+    network, prepare = zoo.load(model, weights, input_size=input_size)
+    graph = trace(network, zoo.prepared_shape(prepare))
+    if layer is not None:
+        return _relevant(graph, layer)
+    modules = dict(network.named_modules())
+    rows = []
+    for name, output in graph.outputs.items():
+        kind = type(modules[name.partition("@")[0]]).__name__
+        kernels = f"{graph.layers[name].n_kernels:,}" if name in graph.layers else ""
+        rows.append((name or "logit", kind, f"{output.n_channels}", "x".join(map(str, output.map_shape)), kernels))
+    size = "x".join(map(str, graph.input_shape))
+    columns = [("layer", False), ("module", False), ("channels", True), ("map", True), ("kernels", True)]
+    print_table(f"{model}, images {size}", columns, rows)
+    if graph.not_scored:
+        out.print(f"[dim]not scored (attention projections): {', '.join(graph.not_scored)}[/]")
+    out.print("[dim]a target is layer:channel, for example [/]" + _example(graph), highlight=False)
+
+
+def _example(graph: "NetGraph") -> str:
+    scored = [name for name, layer in graph.layers.items() if layer.scored and name in graph.outputs]
+    convolutions = [name for name in scored if graph.layers[name].kernel_size]
+    return f"{(convolutions or scored)[-1]}:0"
+
+
+def _relevant(graph: "NetGraph", layer: str) -> None:
+    from viscircuits.cli.console import print_table
+    from viscircuits.mask import expand_relevant
+    from viscircuits.model.reach import reach
+    from viscircuits.readout import Readout
+    from viscircuits.target import Target
+
+    target = Target("" if layer == "logit" else layer, 0)
+    used = expand_relevant(graph, reach(graph, Readout(target, graph).seeds()).used, "kernel")
+    rows = [(name, f"{int(array.sum()):,}", f"{array.numel():,}") for name, array in used.items()]
+    rows.append(("all", f"{sum(int(a.sum()) for a in used.values()):,}", f"{sum(a.numel() for a in used.values()):,}"))
+    title = f"kernels relevant to {layer}:0 (it has channels 0 to {graph.output(target.layer).n_channels - 1})"
+    print_table(title, [("layer", False), ("relevant", True), ("kernels", True)], rows)

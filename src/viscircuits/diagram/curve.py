@@ -1,0 +1,150 @@
+"""The preservation curve: how much of a target survives as its circuit shrinks (paper, figure 2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from viscircuits import store
+from viscircuits.errors import StudyError
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "viscircuits",  # the same table gives the same bytes
+}
+_COLOURS = {  # Okabe and Ito's palette: told apart with any colour vision
+    "actgrad": "#0072B2",
+    "snip": "#D55E00",
+    "force": "#009E73",
+    "magnitude": "#CC79A7",
+    "activation": "#E69F00",
+    "gradient": "#56B4E9",
+    "random": "#8A8A8A",
+}
+_OTHERS = ("#332288", "#882255", "#117733", "#AA4499")
+_METRICS = {
+    "pearson": "|Pearson r| with the full model",
+    "pearson_signed": "Pearson r with the full model",
+    "spearman": "Spearman correlation with the full model",
+    "relative_difference": "mean |circuit − full| / mean |full|",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A drawn curve; shows itself in a notebook, saves itself as PNG and SVG."""
+
+    figure: Figure
+
+    def save(self, path: str | Path) -> tuple[Path, Path]:
+        """Writes ``path.png`` and ``path.svg``, atomically, and returns both paths."""
+        base = Path(path)
+        files = (base.with_name(base.name + ".png"), base.with_name(base.name + ".svg"))
+        for file in files:
+            with store.atomic(file) as temporary, rc_context(_STYLE):
+                metadata: dict[str, Any] = {"Date": None} if file.suffix == ".svg" else {"Software": None}
+                self.figure.savefig(temporary, dpi=200, format=file.suffix[1:], metadata=metadata)
+        return files
+
+    def _repr_svg_(self) -> str:
+        import io
+
+        buffer = io.StringIO()
+        with rc_context(_STYLE):
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+
+
+def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: str = "") -> Curve:
+    """Returns the curve of a sweep's table: a line a criterion; over several targets its median and quartiles.
+
+    Args:
+        table: rows of a sweep (see `viscircuits.evaluate.sweep.SCHEMA`).
+        metric: the column to draw: "pearson", "pearson_signed", "spearman" or "relative_difference".
+        title: what stands above the picture.
+    """
+    if metric not in _METRICS:
+        raise StudyError(f"unknown metric {metric!r}; expected one of {', '.join(_METRICS)}")
+    if table.is_empty():
+        raise StudyError("the table holds no measurement to draw")
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 4.3), layout="constrained")
+        axes = figure.add_subplot()
+        several = table["target"].n_unique() > 1
+        others = iter(_OTHERS * 9)
+        for criterion, order in table.select("criterion", "order").unique(maintain_order=True).iter_rows():
+            rows = table.filter(pl.col("criterion") == criterion, pl.col("order") == order)
+            colour = _COLOURS.get(criterion) or next(others)
+            _line(axes, rows, metric, criterion if order == "best" else f"{criterion}, worst first", colour, several)
+        _furnish(axes, table, metric, title)
+    return Curve(figure)
+
+
+def _line(axes: Axes, rows: pl.DataFrame, metric: str, label: str, colour: str, several: bool) -> None:
+    value = pl.col(metric)
+    by_density = rows.group_by("density").agg(
+        value.median().alias("middle"), value.quantile(0.25).alias("low"), value.quantile(0.75).alias("high")
+    )
+    by_density = by_density.sort("density")
+    dashed = "worst" in label or label == "random"
+    x, middle = by_density["density"].to_list(), by_density["middle"].to_list()
+    if several:
+        low, high = by_density["low"].to_list(), by_density["high"].to_list()
+        axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+    axes.plot(
+        x, middle, color=colour, linewidth=1.8, linestyle=(0, (4, 2)) if dashed else "-",
+        marker="o", markersize=4.2, markeredgecolor="white", markeredgewidth=0.7, label=label, clip_on=False, zorder=3,
+    )  # fmt: skip
+
+
+def _furnish(axes: Axes, table: pl.DataFrame, metric: str, title: str) -> None:
+    granularity, targets = table["granularity"][0], table["target"].n_unique()
+    densities = sorted(table["density"].unique())
+    axes.set_xscale("log")
+    axes.set_xlim(max(1.0, densities[-1]) * 1.02, densities[0] * 0.93)
+    if metric in ("pearson", "relative_difference"):
+        axes.set_ylim(bottom=0)
+    if metric != "relative_difference":
+        axes.set_ylim(top=1.0)
+    ticks = _spaced(densities)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(f"density: kept / relevant {granularity}s  (sparsity = 1 − density)")
+    axes.set_ylabel(_METRICS[metric])
+    relevant = table["relevant"].unique().sort()
+    span = f"{relevant[0]:,}" if len(relevant) == 1 else f"{relevant[0]:,} to {relevant[-1]:,}"
+    what = f"median and quartiles of {targets} targets" if targets > 1 else str(table["target"][0])
+    axes.legend(
+        title=f"{what}\n{span} relevant {granularity}s, {table['biases'][0]} circuits,\n"
+        f"{table['n_held_out'][0]} held-out images",
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9.5, title_fontsize=8.5,
+        alignment="left", labelspacing=0.6,
+    )  # fmt: skip
+    if title:
+        axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color="#111111", pad=10)
+
+
+def _spaced(densities: list[float]) -> list[float]:
+    """Densities to write under the axis: from the smallest up, none closer than a factor of 1.7 to its neighbour."""
+    chosen: list[float] = []
+    for density in [*densities, 1.0]:
+        if not chosen or density >= 1.7 * chosen[-1]:
+            chosen.append(density)
+    return chosen

@@ -1,0 +1,127 @@
+"""Preservation: how well a circuit alone keeps the responses of its target.
+
+Source: circuit pruning, section 4: the absolute Pearson correlation between the original feature's activations and the
+circuit's, over all images and positions; a disconnected circuit counts as 0 (section 8.6).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from viscircuits.circuit import Circuit
+from viscircuits.data.images import ImageSet
+from viscircuits.errors import ImageError, TargetError
+from viscircuits.response import Response, respond
+from viscircuits.target import Target
+
+_ROUNDING = 1e-6
+"""A spread below this fraction of the largest value is rounding of 32-bit numbers, not a response."""
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """Agreement of a circuit's responses with the full model's.
+
+    Attributes:
+        pearson: absolute Pearson correlation, in [0, 1]; the paper's measure.
+        signed: the same with its sign, in [-1, 1].
+        spearman: rank correlation, in [-1, 1].
+        relative_difference: mean |circuit - full| over mean |full|; 0 is perfect, not bounded above.
+        reason: why the correlations are 0 by definition ("disconnected" or "constant"), or None.
+        n_images: number of images.
+        n_values: number of values compared: images x positions.
+    """
+
+    pearson: float
+    signed: float
+    spearman: float
+    relative_difference: float
+    reason: str | None
+    n_images: int
+    n_values: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The full model's responses, against which any number of circuits is measured.
+
+    Raises:
+        TargetError: the responses never change; nothing can be preserved of a dead target.
+    """
+
+    response: Response
+    target: str
+
+    def __post_init__(self) -> None:
+        values = self._values
+        if not np.isfinite(values).all():
+            raise ImageError(f"target {self.target} is not finite on these images; check preprocessing and weights")
+        if _constant(values):
+            raise TargetError(
+                f"target {self.target} is dead: its response is {values.flat[0]:.4g} everywhere on these "
+                f"{len(values)} images; choose another channel or other images"
+            )
+
+    @cached_property
+    def _values(self) -> Float[np.ndarray, "n p"]:
+        return self.response.values.double().numpy()
+
+    @cached_property
+    def _ranks(self) -> Float[np.ndarray, " v"]:
+        return _ranks(self._values)
+
+    def compare(self, values: Float[Tensor, "n p"], *, disconnected: bool = False) -> Preservation:
+        """Returns how well a circuit's responses agree with these."""
+        full, circuit = self._values, values.double().numpy()
+        difference = float(np.abs(circuit - full).mean() / np.abs(full).mean())
+        reason = "disconnected" if disconnected else "constant" if _constant(circuit) else None
+        signed = 0.0 if reason else _correlation(circuit.ravel(), full.ravel())
+        spearman = 0.0 if reason else _correlation(_ranks(circuit), self._ranks)
+        return Preservation(abs(signed), signed, spearman, difference, reason, *(len(full), full.size))
+
+
+def reference(circuit: Circuit, images: ImageSet, *, batch_size: int = 16) -> Reference:
+    """Returns the full model's responses to the circuit's target."""
+    return Reference(respond(circuit.model, circuit.readout, images, batch_size=batch_size), str(circuit.target))
+
+
+def preservation(
+    circuit: Circuit, images: ImageSet, *, full: Reference | None = None, batch_size: int = 16
+) -> Preservation:
+    """Returns how well a circuit keeps its target's responses to images it was not scored on.
+
+    Args:
+        circuit: what to measure.
+        images: pictures; take others than those the scores came from, or the number flatters the circuit.
+        full: the full model's responses to the same images, when several circuits are measured.
+        batch_size: pictures at a time.
+    """
+    full = full or reference(circuit, images, batch_size=batch_size)
+    values = _respond(circuit, images, full, batch_size)
+    return full.compare(values, disconnected=circuit.disconnected)
+
+
+def _respond(circuit: Circuit, images: ImageSet, full: Reference, batch_size: int) -> Float[Tensor, "n p"]:
+    if circuit.disconnected and isinstance(circuit.target, Target) and not circuit.readout.needs_freezing():
+        return circuit.respond(images.subset([0])).expand(len(images), -1)  # the same for every image
+    return circuit.respond(images, frozen=full.response.frozen, batch_size=batch_size)
+
+
+def _constant(values: np.ndarray) -> bool:
+    return float(values.max() - values.min()) <= _ROUNDING * float(np.abs(values).max())
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return max(-1.0, min(1.0, float(a @ b) / norm)) if norm else 0.0
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata  # slow to import, and needed only here
+
+    return rankdata(values, axis=None).ravel()

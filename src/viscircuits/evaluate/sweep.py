@@ -1,0 +1,243 @@
+"""Sweeps: densities x criteria x targets, each circuit measured on pictures it was not scored on.
+
+A sweep is a stream of measurements. Whoever drives it can store each as it comes and skip what is done, so that an
+interrupted sweep goes on where it stopped.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import polars as pl
+from torch import nn
+
+from viscircuits import store
+from viscircuits.circuit import Biases, Circuit
+from viscircuits.data.images import ImageSet
+from viscircuits.errors import ImageError, MaskError
+from viscircuits.evaluate.preservation import Reference, preservation
+from viscircuits.readout import Readout
+from viscircuits.response import respond
+from viscircuits.saliency.passes import Progress
+from viscircuits.saliency.registry import lookup, needs_density, score
+from viscircuits.scores import Scores
+from viscircuits.model.trace import trace
+from viscircuits.target import AnyTarget
+from viscircuits.types import Granularity
+
+PAPER_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001)
+"""The 13 levels of the paper (figures 2 and 3)."""
+
+
+class Key(NamedTuple):
+    """What names one measurement within a sweep."""
+
+    target: str
+    criterion: str
+    order: str
+    density: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One circuit and its numbers, as a flat row."""
+
+    key: Key
+    row: dict[str, str | float | int | bool | None]
+    circuit: Circuit
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A product of targets, criteria and densities on one model and one pair of image sets.
+
+    Args:
+        model: a network in evaluation mode.
+        targets: what to explain.
+        scoring: pictures for the scores.
+        held_out: pictures for the measurements; sharing any with ``scoring`` warns.
+        criteria: names; also which to add as a control with the worst structures first, as ``"actgrad:worst"``.
+        densities: fractions of the relevant structures to keep, in (0, 1].
+        granularity, normalise, biases, seed, batch_size: as in `score` and `Circuit`.
+        limits: criterion -> the only densities it is run at, and
+        scoring_limits: criterion -> how many of the scoring pictures it sees (for criteria that cost a lot).
+    """
+
+    model: nn.Module
+    targets: Sequence[AnyTarget]
+    scoring: ImageSet
+    held_out: ImageSet
+    criteria: Sequence[str] = ("actgrad", "random")
+    densities: Sequence[float] = PAPER_DENSITIES
+    granularity: Granularity = "kernel"
+    normalise: Literal["minmax"] | None = None
+    biases: Biases = "masked"
+    seed: int = 0
+    batch_size: int = 16
+    limits: "dict[str, Sequence[float]] | None" = None
+    scoring_limits: dict[str, int] | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        for criterion in self.criteria:
+            lookup(criterion.partition(":")[0])
+            if criterion.partition(":")[2] not in ("", "worst"):
+                raise MaskError(f"unknown control {criterion!r}; the only one is '{criterion.partition(':')[0]}:worst'")
+        for density in self.densities:
+            if not 0 < density <= 1:
+                raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
+        if not self.targets or not self.criteria or not self.densities:
+            raise MaskError("a sweep needs at least one target, one criterion and one density")
+        if self.scoring[0].shape != self.held_out[0].shape:
+            raise ImageError(
+                f"scoring pictures have shape {tuple(self.scoring[0].shape)}, held-out ones "
+                f"{tuple(self.held_out[0].shape)}; prepare both alike"
+            )
+        for target in self.targets:
+            Readout(target, trace(self.model, self.scoring[0].shape))
+
+    def keys(self) -> list[Key]:
+        """Returns the names of all measurements, in the order in which they come."""
+        return [
+            Key(str(target), criterion.partition(":")[0], criterion.partition(":")[2] or "best", density)
+            for target in self.targets
+            for criterion in self.criteria
+            for density in self._densities(criterion)
+        ]
+
+    def measurements(self, done: Collection[Key] = ()) -> Iterator[Measurement]:
+        """Yields every measurement that is not done yet.
+
+        Raises:
+            TargetError: a target is dead on the held-out pictures.
+        """
+        self._warn_of_overlap()
+        total, count = len(self.keys()), len(self.keys()) - len([k for k in self.keys() if k not in done])
+        for target in self.targets:
+            missing = [key for key in self.keys() if key.target == str(target) and key not in done]
+            if not missing:
+                continue
+            full = self._reference(target)
+            for criterion in dict.fromkeys(key.criterion for key in missing):
+                scores: Scores | None = None
+                for key in (k for k in missing if k.criterion == criterion):
+                    if scores is None or needs_density(criterion):
+                        scores = self._score(target, key)
+                    yield self._measure(target, key, scores, full)
+                    count += 1
+                    if self.progress is not None:
+                        self.progress("circuits", count, total)
+
+    def _densities(self, criterion: str) -> Sequence[float]:
+        limited = (self.limits or {}).get(criterion.partition(":")[0])
+        return [d for d in self.densities if limited is None or d in limited]
+
+    def _score(self, target: AnyTarget, key: Key) -> Scores:
+        limit = (self.scoring_limits or {}).get(key.criterion)
+        images = self.scoring if limit is None or limit >= len(self.scoring) else self.scoring.take(limit, self.seed)
+        return score(
+            self.model, target, images, key.criterion, granularity=self.granularity, normalise=self.normalise,
+            density=key.density if needs_density(key.criterion) else None, seed=self.seed, batch_size=self.batch_size,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def _reference(self, target: AnyTarget) -> Reference:
+        readout = Readout(target, trace(self.model, self.held_out[0].shape))
+        return Reference(respond(self.model, readout, self.held_out, batch_size=self.batch_size), str(target))
+
+    def _measure(self, target: AnyTarget, key: Key, scores: Scores, full: Reference) -> Measurement:
+        start = time.perf_counter()
+        mask = scores.select(density=key.density, order="worst" if key.order == "worst" else "best")
+        circuit = Circuit(self.model, target, mask, self.biases)
+        kept = preservation(circuit, self.held_out, full=full, batch_size=self.batch_size)
+        row: dict[str, str | float | int | bool | None] = {
+            **key._asdict(),
+            "sparsity": 1 - key.density,
+            "kept": mask.n_kept,
+            "relevant": mask.n_relevant,
+            "effective": circuit.effective.n_kept,
+            "effective_density": circuit.effective_density,
+            "disconnected": circuit.disconnected,
+            "zero_scores": mask.zero_scores,
+            "pearson": kept.pearson,
+            "pearson_signed": kept.signed,
+            "spearman": kept.spearman,
+            "relative_difference": kept.relative_difference,
+            "reason": kept.reason,
+            "granularity": self.granularity,
+            "biases": self.biases,
+            "n_scoring": scores.n_images,
+            "n_held_out": kept.n_images,
+            "seed": self.seed,
+            "seconds": time.perf_counter() - start,
+        }
+        return Measurement(key, row, circuit, scores)
+
+    def _warn_of_overlap(self) -> None:
+        shared = set(self.scoring.hashes) & set(self.held_out.hashes)
+        if shared:
+            warnings.warn(
+                f"{len(shared)} of {len(self.held_out)} held-out pictures were also scored on; the measured preservation "
+                f"is too high",
+                stacklevel=3,
+            )
+
+
+SCHEMA: dict[str, type[pl.DataType]] = {
+    "target": pl.String, "criterion": pl.String, "order": pl.String, "density": pl.Float64, "sparsity": pl.Float64,
+    "kept": pl.Int64, "relevant": pl.Int64, "effective": pl.Int64, "effective_density": pl.Float64,
+    "disconnected": pl.Boolean, "zero_scores": pl.Int64, "pearson": pl.Float64, "pearson_signed": pl.Float64,
+    "spearman": pl.Float64, "relative_difference": pl.Float64, "reason": pl.String, "granularity": pl.String,
+    "biases": pl.String, "n_scoring": pl.Int64, "n_held_out": pl.Int64, "seed": pl.Int64, "seconds": pl.Float64,
+}  # fmt: skip
+"""The columns of a sweep's table."""
+
+
+def table(rows: Sequence[dict[str, str | float | int | bool | None]]) -> pl.DataFrame:
+    """Returns measurements as a tidy table, one row a circuit."""
+    return pl.DataFrame(list(rows), schema=SCHEMA)
+
+
+def keys_of(frame: pl.DataFrame) -> set[Key]:
+    """Returns which measurements a table holds."""
+    return {Key(*row) for row in frame.select("target", "criterion", "order", "density").iter_rows()}
+
+
+def sweep(
+    job: Sweep, checkpoint: str | Path | None = None, each: Callable[[Measurement], None] | None = None
+) -> pl.DataFrame:
+    """Returns the table of a sweep, one row a circuit.
+
+    Args:
+        job: what to measure.
+        checkpoint: a Parquet file that holds the rows done so far and is rewritten as they come (at most once a
+            second, and at the end or at an interruption); rows it already has are not measured again.
+        each: called with every new measurement, to store its circuit or scores.
+    """
+    path = Path(checkpoint) if checkpoint is not None else None
+    frame = pl.read_parquet(path) if path is not None and path.exists() else table([])
+    rows = frame.to_dicts()
+    written = time.monotonic()
+    try:
+        for measurement in job.measurements(keys_of(frame)):
+            if each is not None:
+                each(measurement)
+            rows.append(measurement.row)
+            if path is not None and time.monotonic() - written > 1:
+                _write(path, rows)
+                written = time.monotonic()
+    finally:
+        if path is not None and rows:
+            _write(path, rows)
+    wanted = job.keys()
+    return table(rows).filter(pl.struct("target", "criterion", "order", "density").map_elements(
+        lambda r: Key(**r) in wanted, return_dtype=pl.Boolean)) if rows else table([])  # fmt: skip
+
+
+def _write(path: Path, rows: Sequence[dict[str, str | float | int | bool | None]]) -> None:
+    with store.atomic(path) as temporary:
+        table(rows).write_parquet(temporary)

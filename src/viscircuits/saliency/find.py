@@ -1,0 +1,43 @@
+"""From a model, a target and images to a circuit, in one call."""
+
+from typing import Literal
+
+from torch import nn
+
+from viscircuits.circuit import Biases, Circuit
+from viscircuits.data.images import ImageSet
+from viscircuits.saliency.passes import Progress
+from viscircuits.saliency.registry import needs_density, score
+from viscircuits.target import AnyTarget
+from viscircuits.types import Granularity
+
+
+def find(
+    model: nn.Module,
+    target: AnyTarget,
+    images: ImageSet,
+    *,
+    density: float,
+    criterion: str = "actgrad",
+    granularity: Granularity = "kernel",
+    normalise: Literal["minmax"] | None = None,
+    biases: Biases = "masked",
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Circuit:
+    """Returns the circuit of the best structures for a target, at a density.
+
+    The same as `score`, `Scores.select` and `Circuit` one after the other; criteria that depend on the density (force)
+    are told it.
+
+    Args:
+        model, target, images, criterion, granularity, normalise, seed, batch_size, progress: as for `score`.
+        density: fraction of the relevant structures to keep, in (0, 1].
+        biases: "masked" or "pruned", as for `Circuit`.
+    """
+    scores = score(
+        model, target, images, criterion, granularity=granularity, normalise=normalise, seed=seed,
+        density=density if needs_density(criterion) else None, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    return Circuit(model, target, scores.select(density=density), biases)

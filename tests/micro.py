@@ -105,6 +105,21 @@ class InPlace(nn.Module):
         return self.conv3(x)
 
 
+class InPlaceLinear(nn.Module):
+    """A sum writes over a linear layer's input, which autograd itself does not need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(8, 5)
+        self.fc2 = nn.Linear(5, 5)
+        self.fc3 = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc1(x.mean(1))  # rows of the picture as tokens
+        h += self.fc2(h)
+        return self.fc3(h).mean(1)
+
+
 class Reused(nn.Module):
     """One module called twice, and two modules that share one weight."""
 
@@ -171,7 +186,7 @@ class Tokens(nn.Module):
 
 
 class Windows(nn.Module):
-    """Linear layers on window partitions: the image axis is merged with that of the windows, and patches with images."""
+    """Linear layers on window partitions: the image axis merges with that of the windows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,6 +258,7 @@ TOYS: dict[str, Toy] = {
     "grouped": Toy(Grouped, "top:3"),
     "same": Toy(Same, "c:1@2,3"),
     "in_place": Toy(InPlace, "conv3:2"),
+    "in_place_linear": Toy(InPlaceLinear, "logit:1"),
     "reused": Toy(Reused, "logit:0"),
     "reused_first": Toy(Reused, "twice@0:1"),
     "tied": Toy(Reused, "also_tied:1@max"),

@@ -1,8 +1,8 @@
 """Slow, literal re-implementations of every criterion, one picture and one kernel at a time.
 
 Nothing here comes from the package but the description of a target. The network is run with every kernel layer taken
-apart: its output is an explicit sum of the maps of its weights, each computed on its own slice of the input, and autograd
-is asked for the gradient of every single map.
+apart: its output is an explicit sum of the maps of its weights, each computed on its own slice of the input, and
+autograd is asked for the gradient of every single map.
 """
 
 import copy
@@ -180,7 +180,7 @@ def objective(
 def weight_gradients(
     model: nn.Module, target: AnyTarget, image: Tensor, label: int | None, frozen_in: nn.Module | None = None
 ) -> Table:
-    """Returns layer -> gradient of one picture's objective with respect to the real parameters, (out, in/g, *kernel)."""
+    """Returns layer -> gradient of one picture's objective for the real parameters, (out, in/g, *kernel)."""
     model = copy.deepcopy(model).requires_grad_(True)
     called: set[str] = set()
 
@@ -199,11 +199,11 @@ class _Call:
     name: str
     function: Callable[..., Tensor]
     given: dict[str, object]
-    parts: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    parts: dict[tuple[int, int], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     output: Tensor | None = None
 
     def taken_apart(self, taps: bool) -> Tensor:
-        """The same output as an explicit sum of maps, each with a gradient of its own: ``parts[o, i, tap]``."""
+        """The same output as an explicit sum of maps, each with a gradient of its own: ``parts[o, i][tap]``."""
         options = {k: v for k, v in self.given.items() if k not in ("input", "weight", "bias", "groups")}
         x, weight, bias = self.given["input"], self.given["weight"].detach(), self.given.get("bias")
         groups, linear = self.given.get("groups", 1), self.function is F.linear
@@ -227,7 +227,7 @@ class _Call:
                     a = self.function(slice_, one.view(kernel.shape), None, **options)
                     a = a if a.requires_grad else a.requires_grad_(True)
                     a.retain_grad()
-                    self.parts[o, i, tap] = a
+                    self.parts[o, i].append(a)
                     total = total + a
             rows.append(total if bias is None else total + bias[o].detach())
         output = torch.cat(rows, -1 if linear else 1)
@@ -293,14 +293,13 @@ def _of_call(call: _Call, model: nn.Module, taps: bool) -> Table:
         kernels = torch.zeros(weight.shape[:2], dtype=weight.dtype)
         weights = torch.zeros(*weight.shape[:2], max(1, weight[0, 0].numel()), dtype=weight.dtype)
         for o, i in torch.cartesian_prod(*map(torch.arange, weight.shape[:2])).tolist():
-            parts = [a for (o_, i_, _), a in call.parts.items() if (o_, i_) == (o, i)]
+            parts = call.parts[o, i]
             grads = [a.grad for a in parts]
             kernels[o, i] = score(sum(parts), grads[0])
             if taps:
                 weights[o, i] = torch.stack([score(a, g) for a, g in zip(parts, grads, strict=True)])
         filters = [
-            score(a, g)
-            for a, g in zip(call.output.movedim(axis, 0), call.output.grad.movedim(axis, 0), strict=True)
+            score(a, g) for a, g in zip(call.output.movedim(axis, 0), call.output.grad.movedim(axis, 0), strict=True)
         ]
         result[criterion, "kernel"] = kernels
         result[criterion, "filter"] = torch.stack(filters)
@@ -362,7 +361,7 @@ def _masked(model: nn.Module, mask: Mapping[str, Tensor], relevant: Mapping[str,
 
 
 def _transposed_groups(model: nn.Module, name: str) -> int | None:
-    """The groups of a transposed convolution, by its module; a bare parameter called ``up`` is one of a single group."""
+    """The groups of a transposed convolution, by its module; a bare parameter called ``up`` is one of one group."""
     try:
         module = model.get_submodule(name)
     except AttributeError:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import MaskError, StudyError
+from viscircuits.errors import MaskError, StudyError, UnsupportedOperation
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.affine import silenced
 from viscircuits.model.fingerprint import fingerprint
@@ -58,7 +58,9 @@ class Circuit:
             layer = self.graph.layers.get(name)
             expected = layer.structure_shape(self.mask.granularity) if layer is not None else None
             if expected != tuple(kept.shape):
-                raise MaskError(f"mask of layer {name!r}, shape {tuple(kept.shape)}, does not fit the model: {expected}")
+                raise MaskError(
+                    f"mask of layer {name!r}, shape {tuple(kept.shape)}, does not fit the model: {expected}"
+                )
         assert self.readout.layers
 
     @cached_property
@@ -72,8 +74,15 @@ class Circuit:
         return Readout(self.target, self.graph)
 
     @cached_property
+    def _conducting(self) -> dict[str, Bool[Tensor, "out in"]]:
+        """Layer -> kernels that are kept at least in part, or are not relevant and so never removed."""
+        factors = self.mask.factors(self.graph)
+        layers = [self.graph.layers[name] for name in self.mask.kept]
+        return {ly.name: ly.out_first(factors[ly.weight]).reshape(*ly.shape, -1).any(2) for ly in layers}
+
+    @cached_property
     def _reach(self) -> Reach:
-        return reach(self.graph, self.readout.seeds(), self.mask.kernels())
+        return reach(self.graph, self.readout.seeds(), self._conducting)
 
     @cached_property
     def effective(self) -> Mask:
@@ -98,7 +107,7 @@ class Circuit:
         masked = masked_weights(self.model, self.graph, self.mask)
         if self.biases == "masked":
             return masked
-        for name in self.mask.kept:  # whatever only silent filters feed goes with them
+        for name in self.mask.kept.keys() & self._reach.used.keys():  # what only silent filters feed goes with them
             layer = self.graph.layers[name]
             used = self._reach.used[name].reshape(*layer.shape, *[1] * len(layer.kernel_size))
             masked[layer.weight] *= layer.stored(used).to(masked[layer.weight])
@@ -111,9 +120,7 @@ class Circuit:
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
     @torch.no_grad()
-    def respond(
-        self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16
-    ) -> Float[Tensor, "n p"]:
+    def respond(self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16) -> Float[Tensor, "n p"]:
         """Returns the circuit's responses, images x positions (or one number an image).
 
         Args:
@@ -121,7 +128,9 @@ class Circuit:
             frozen: what the full model fixes, when known (see `respond`); found by running the full model otherwise.
             batch_size: pictures at a time.
         """
-        return respond(self.model, self.readout, images, weights=self.weights, frozen=frozen, batch_size=batch_size).values
+        return respond(
+            self.model, self.readout, images, weights=self.weights, frozen=frozen, batch_size=batch_size
+        ).values
 
     def extract(self) -> Shrunk:
         """Returns a standalone, physically smaller module that computes the target as this circuit does.
@@ -133,11 +142,14 @@ class Circuit:
             UnsupportedOperation: the target is a loss (it needs labels) or reads each image's arg-max.
         """
         if isinstance(self.target, Loss) or self.readout.needs_freezing():
-            raise MaskError(f"target {self.target} cannot stand alone: it needs labels or the full model's arg-max")
+            raise UnsupportedOperation(
+                f"target {self.target} cannot stand alone: it needs labels or the full model's arg-max"
+            )
         graph = trace(self.model, self.mask.input_shape, any_batch=True)
         readout = Readout(self.target, graph)
-        conducting = self.mask.kernels() if self.biases == "masked" else self._reach.used
-        return shrink(self.model, graph, readout.seeds(), conducting, self.weights, _Head(readout))
+        conducting = self._conducting if self.biases == "masked" else self._reach.used
+        head = _Head(Readout(self.target, graph.outline(readout.layers)))
+        return shrink(self.model, graph, readout.seeds(), conducting, self.weights, head)
 
     def save(self, path: str | Path) -> None:
         """Writes the circuit (not the model) as safetensors with a JSON header, atomically."""
@@ -188,7 +200,9 @@ def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
     return array.flatten(1).any(1) if array.ndim > 1 else array
 
 
-def _restored(cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, store.Json]) -> Circuit:
+def _restored(
+    cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, store.Json]
+) -> Circuit:
     target = target_from_json(header["target"])
     shape = tuple(int(s) for s in header["input_shape"])  # pyright: ignore
     graph = trace(model, shape)

@@ -107,16 +107,6 @@ class Mask:
         both, either = self & other, self | other
         return {n: int(both.kept[n].sum()) / int(k.sum()) for n, k in either.kept.items() if bool(k.any())}
 
-    def kernels(self) -> dict[str, Bool[Tensor, "out in"]]:
-        """Returns layer -> kernels that conduct: kept, or with any kept weight, or in a kept filter.
-
-        Kernels that are not relevant count as conducting: they are never removed.
-        """
-        conducting = {name: kept | ~self.relevant[name] for name, kept in self.kept.items()}
-        if self.granularity == "weight":
-            return {name: array.flatten(2).any(2) if array.ndim > 2 else array for name, array in conducting.items()}
-        return conducting
-
     def factors(self, graph: NetGraph) -> dict[str, Shaped[Tensor, "..."]]:
         """Returns weight name -> 0/1 array that broadcasts against the layer's stored weight."""
         factors = {}
@@ -152,7 +142,7 @@ class Mask:
 def expand_relevant(
     graph: NetGraph, kernels: Mapping[str, Bool[Tensor, "out in"]], granularity: Granularity
 ) -> dict[str, Bool[Tensor, "..."]]:
-    """Returns relevant kernels as relevant structures of a granularity; layers that have none, or are wiring, drop out."""
+    """Returns relevant kernels as structures of a granularity; layers that have none, or are wiring, drop out."""
     arrays = {}
     for name, layer in graph.layers.items():
         relevant = kernels.get(name)

@@ -145,5 +145,3 @@ def _check(term: Target, graph: NetGraph) -> None:
                 f"position {term.position} is outside the map of {name}, which has {len(output.map_shape)} axes of "
                 f"size {output.map_shape} (row, column; counted from 0)"
             )
-
-

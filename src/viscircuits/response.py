@@ -56,7 +56,7 @@ def respond(
 
 @torch.no_grad()
 def freeze(model: nn.Module, readout: Readout, images: Float[Tensor, "n c h w"]) -> Frozen:
-    """Returns what the target fixes in the full model (arg-max positions, predicted classes); runs it only if needed."""
+    """Returns what the target fixes in the full model (arg-max, predicted class); runs it only if needed."""
     if not readout.needs_freezing():
         return (None,) * max(1, len(readout.terms))
     own = images.clone()  # the model may write over its pictures

@@ -70,9 +70,10 @@ class Scores:
     def minmax(self) -> "Scores":
         """Returns the scores scaled to [0, 1] within each layer, over relevant entries (paper 8.5).
 
-        A layer whose relevant entries are all equal becomes all 1.
+        A layer whose relevant entries are all equal becomes all 1. In a contrast, where zero means something, negative
+        entries become 0 and the others are divided by the layer's maximum.
         """
-        return self._map(_minmax)
+        return replace(self._map(_over_maximum if self.contrast else _minmax), n_images=1)
 
     def select(
         self,
@@ -91,8 +92,8 @@ class Scores:
             order: ``"worst"`` takes the lowest scores instead: a control of the same size.
 
         Raises:
-            MaskError: not exactly one of the three given, or out of range; more than the positive entries of a contrast;
-                another density than the one these scores were made for.
+            MaskError: not exactly one of the three given, or out of range; more than the positive entries of a
+                contrast; another density than the one these scores were made for.
         """
         ranked = self._ranked(order)
         k = self._size(ranked, density, count, cumulative)
@@ -152,11 +153,16 @@ class Scores:
     __rmul__ = __mul__
 
     def _combine(self, other: "Scores", operation: Callable[[Tensor, Tensor], Tensor], *, contrast: bool) -> "Scores":
-        same = self.granularity == other.granularity and self.target == other.target
-        if not same or any(self.sums[n].shape != other.sums[n].shape for n in self.sums if n in other.sums):
+        if self.granularity != other.granularity or self.target != other.target:
             raise MaskError(
                 f"scores combine only for one target and granularity: got {self.target!r} ({self.granularity}) and "
                 f"{other.target!r} ({other.granularity})"
+            )
+        if {n: a.shape for n, a in self.sums.items()} != {n: a.shape for n, a in other.sums.items()}:
+            raise MaskError("scores combine only for one network: the layers, or their shapes, differ")
+        if self.density != other.density:
+            raise MaskError(
+                f"scores made for one density combine only with their like: got {self.density} and {other.density}"
             )
         mine, theirs = self.means, other.means
         sums = {name: operation(mine[name], theirs[name]) for name in self.sums}
@@ -176,15 +182,13 @@ class Scores:
             values = values.clamp(min=0)
         return _Ranked(values, torch.sort(values, descending=order == "best", stable=True).indices)
 
-    def _size(
-        self, ranked: "_Ranked", density: float | None, count: int | None, cumulative: float | None
-    ) -> int:
+    def _size(self, ranked: "_Ranked", density: float | None, count: int | None, cumulative: float | None) -> int:
         if sum(v is not None for v in (density, count, cumulative)) != 1:
             raise MaskError("select needs exactly one of density, count and cumulative")
         if self.density is not None and density != self.density:
             raise MaskError(
-                f"{self.criterion} scores were made for density {self.density:g} and select at no other; score again at "
-                f"the density you want"
+                f"{self.criterion} scores were made for density {self.density:g} and select at no other; score again "
+                f"at the density you want"
             )
         total = len(ranked.values)
         if count is not None:
@@ -211,6 +215,11 @@ class _Ranked:
 def kept_count(density: float, relevant: int) -> int:
     """Returns how many structures a density keeps: ``max(1, round(density * relevant))``, halves to even."""
     return max(1, round(density * relevant))
+
+
+def _over_maximum(values: Tensor) -> Tensor:
+    positive = values.clamp(min=0)
+    return positive / positive.max() if bool((positive > 0).any()) else positive
 
 
 def _minmax(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from viscircuits.errors import StudyError
@@ -25,10 +26,13 @@ HEADER = "viscircuits"
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``path`` that replaces it when the block ends well; after an error nothing is left."""
+    """Yields a temporary path beside ``path`` that replaces it when the block ends well; an error leaves nothing."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}."[:64], suffix=path.suffix)
+    except OSError as error:
+        raise StudyError(f"cannot write {str(path)!r} ({error.strerror}); choose another place") from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -61,6 +65,8 @@ def read_json(path: str | Path) -> Json:
         raise StudyError(f"no file {str(path)!r}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StudyError(f"{str(path)!r} is not valid JSON ({error}); delete it and run the command again") from None
+    except OSError as error:
+        raise StudyError(f"cannot read {str(path)!r} ({error.strerror})") from None
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Json) -> None:
@@ -92,7 +98,8 @@ def digest(*parts: bytes | str | Tensor) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             sha.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            part = part.detach().cpu().contiguous().view(-1).numpy().tobytes()
+            flat = part.detach().cpu().contiguous().view(-1)
+            part = flat.view(torch.uint8).numpy().tobytes()  # bytes, because numpy has no bfloat16
         data = part.encode() if isinstance(part, str) else part
         sha.update(len(data).to_bytes(8, "little"))
         sha.update(data)

@@ -20,18 +20,22 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from viscircuits import __version__, store
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import StudyError
+from viscircuits.errors import StudyError, closest
 from viscircuits.scores import Scores
 from viscircuits.types import Granularity
 
 FORMAT = 1
 """Version of the folder; a folder of another one is refused."""
+
+_LONGEST = 60
+"""Characters of one part of a file name; most file systems take 255 in all."""
 
 
 class Pictures(BaseModel):
@@ -66,6 +70,12 @@ class Spec(BaseModel):
     biases: Biases = "masked"
     seed: int = 0
 
+    def differs(self, other: "Spec") -> list[str]:
+        """Returns the fields in which other numbers are asked for; another path to the same content is the same."""
+        words = {"weights": True, "scoring": {"source"}, "held_out": {"source"}}
+        mine, others = self.model_dump(exclude=words), other.model_dump(exclude=words)
+        return [field for field in mine if mine[field] != others[field]]
+
 
 class Header(BaseModel):
     """The content of study.json."""
@@ -93,19 +103,16 @@ class Study:
         Raises:
             StudyError: the folder holds another study, or something else.
         """
-        import torch
-
         folder = Path(path)
         if (folder / "study.json").exists():
             study = cls.open(folder)
-            different = [k for k in Spec.model_fields if getattr(study.header.spec, k) != getattr(spec, k)]
-            if different:
+            if different := study.header.spec.differs(spec):
                 raise StudyError(
-                    f"{str(folder)!r} holds another study (it differs in {', '.join(different)}); choose another folder "
-                    f"with --out, or delete this one"
+                    f"{str(folder)!r} holds another study (it differs in {', '.join(different)}; viscircuits inspect "
+                    f"shows it); choose another folder with --out, or delete this one"
                 )
             return study
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(not f.name.startswith(".") for f in folder.iterdir())):
             raise StudyError(f"{str(folder)!r} exists and is not a study; choose another folder with --out")
         header = Header(
             format=FORMAT, viscircuits=__version__, torch=torch.__version__,
@@ -138,34 +145,36 @@ class Study:
     def measurements(self) -> pl.DataFrame:
         """Returns the table of measurements; a `StudyError` if there is none yet."""
         if not self.measurements_path.is_file():
-            raise StudyError(f"study {str(self.path)!r} has no measurements yet; run its command again: {self.header.command}")
+            again = f"run its command again: {self.header.command}"
+            raise StudyError(f"study {str(self.path)!r} has no measurements yet; {again}")
         try:
-            return pl.read_parquet(self.measurements_path)
-        except pl.exceptions.PolarsError as error:
+            return pl.read_parquet(self.measurements_path, glob=False)  # a folder's name may hold brackets
+        except (pl.exceptions.PolarsError, OSError) as error:
             raise StudyError(f"{str(self.measurements_path)!r} is damaged ({error}); delete it and run again") from None
 
     def add_circuit(self, circuit: Circuit, criterion: str, density: float) -> Path:
         """Writes a circuit and returns where."""
-        path = self.path / "circuits" / f"{slug(str(circuit.target), criterion, f'{density:g}')}.safetensors"
+        path = self.path / "circuits" / f"{slug(str(circuit.target), criterion, _number(density))}.safetensors"
         circuit.save(path)
         return path
 
     def add_scores(self, scores: Scores) -> Path:
         """Writes scores and returns where."""
-        density = "" if scores.density is None else f"{scores.density:g}"
+        density = "" if scores.density is None else _number(scores.density)
         path = self.path / "scores" / f"{slug(scores.target, scores.criterion, density)}.safetensors"
         scores.save(path)
         return path
 
     def circuits(self) -> Sequence[Path]:
         """Returns the circuit files, sorted by name."""
-        return sorted((self.path / "circuits").glob("*.safetensors"))
+        return sorted((self.path / "circuits").glob("[!.]*.safetensors"))
 
     def circuit(self, model: nn.Module, target: str, criterion: str, density: float) -> Circuit:
         """Returns one of the study's circuits on its model."""
-        path = self.path / "circuits" / f"{slug(target, criterion, f'{density:g}')}.safetensors"
+        path = self.path / "circuits" / f"{slug(target, criterion, _number(density))}.safetensors"
         if not path.is_file():
-            raise StudyError(f"the study has no circuit {path.stem!r}; it has {', '.join(p.stem for p in self.circuits())}")
+            stems = [p.stem for p in self.circuits()]
+            raise StudyError(f"no circuit {path.stem!r} among the study's {len(stems)}{closest(path.stem, stems)}")
         return Circuit.load(path, model)
 
     def files(self) -> list[tuple[str, int]]:
@@ -175,8 +184,15 @@ class Study:
 
 
 def slug(*parts: str) -> str:
-    """Returns parts as one file name; distinct parts of ordinary targets stay distinct."""
-    joined = "__".join(part.replace("*", "x").replace("@", "-at-").replace(":", "-").replace(" ", "") for part in parts if part)
-    return re.sub(r"[^\w.,+-]", "_", joined)
+    """Returns parts as one file name; a part that is too long, or has other characters, is told apart by a hash."""
+    return "__".join(_slug(part) for part in parts if part)
 
 
+def _slug(part: str) -> str:
+    plain = part.replace("*", "x").replace("@", "-at-").replace(":", "-").replace(" ", "")
+    safe = re.sub(r"[^\w.,+-]", "_", plain, flags=re.ASCII)
+    return safe if safe == plain and len(safe) <= _LONGEST else f"{safe[:_LONGEST]}-{store.digest(part)[:8]}"
+
+
+def _number(density: float) -> str:
+    return f"{density:.12g}"

@@ -13,14 +13,14 @@ takes and what ``str`` gives::
 """
 
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Union
+from typing import Any, Literal, Protocol, SupportsIndex, Union, runtime_checkable
 
 from viscircuits.errors import TargetError, closest
 from viscircuits.model.graph import OUTPUT
-from viscircuits.store import Json
 from viscircuits.types import REDUCTIONS, Reduction
 
 Position = tuple[int, ...] | Literal["center", "max"] | None
@@ -33,6 +33,7 @@ _TERM = re.compile(r"\s*(?P<layer>[^:*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?
 _HELP = "expected layer:channel, layer:channel@y,x, layer:channel@center, layer:channel@max, logit:CLASS or loss"
 
 
+@runtime_checkable
 class _Floats(Protocol):
     """Anything with ``tolist``: a tensor or an array."""
 
@@ -41,7 +42,7 @@ class _Floats(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """One number, or one map of numbers, that a module's output holds for each image.
+    r"""One number, or one map of numbers, that a module's output holds for each image.
 
     Args:
         layer: dotted name of any module (its output is read, so a convolution is read before its activation);
@@ -50,7 +51,7 @@ class Target:
         direction: instead of a channel, one coefficient a channel; scaled to length 1.
         position: where on the map: everywhere, ``(y, x)``, ``"center"``, or ``"max"`` (frozen in the full model).
         reduction: how a map becomes one number an image before gradients are taken: ``sum_abs`` (sum over positions of
-            \\|A\\|, the paper's choice), ``sum`` or ``mean``.
+            \|A\|, the paper's choice), ``sum`` or ``mean``.
     """
 
     layer: str
@@ -62,9 +63,9 @@ class Target:
     def __init__(
         self,
         layer: str,
-        channel: int | None = None,
+        channel: SupportsIndex | None = None,
         direction: Sequence[float] | _Floats | None = None,
-        position: Position | list[int] = None,
+        position: Position | Sequence[SupportsIndex] = None,
         reduction: Reduction = "sum_abs",
     ) -> None:
         if (channel is None) == (direction is None):
@@ -73,11 +74,14 @@ class Target:
             raise TargetError(f"unknown reduction {reduction!r}; expected one of {', '.join(REDUCTIONS)}")
         if isinstance(position, str) and position not in ("center", "max"):
             raise TargetError(f"unknown position {position!r}; expected (y, x), 'center' or 'max'")
-        if isinstance(position, tuple | list):
-            position = tuple(int(p) for p in position)
+        if not isinstance(position, str | None):
+            position = tuple(_whole(p, "position") for p in position)
+        channel = None if channel is None else _whole(channel, "channel")
         unit = None if direction is None else _unit(direction)
         for name, value in zip(
-            ("layer", "channel", "direction", "position", "reduction"), (layer, channel, unit, position, reduction), strict=True
+            ("layer", "channel", "direction", "position", "reduction"),
+            (layer, channel, unit, position, reduction),
+            strict=True,
         ):
             object.__setattr__(self, name, value)
 
@@ -134,7 +138,8 @@ class TargetSum:
         return self + other * -1.0
 
     def __str__(self) -> str:
-        return " + ".join(f"{weight:g}*{target}" for weight, target in self.terms).replace("+ -", "- ")
+        texts = [f"{str(float(weight)).removesuffix('.0')}*{target}" for weight, target in self.terms]
+        return " + ".join(texts).replace("+ -", "- ")
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ def parse_target(text: str) -> AnyTarget:
     return TargetSum(tuple(terms))
 
 
-def target_to_json(target: AnyTarget) -> Json:
+def target_to_json(target: AnyTarget) -> list[Any] | dict[str, Any]:
     """Returns a target as plain JSON; `target_from_json` is the inverse."""
     if isinstance(target, Loss):
         return {"loss": True, "predicted": target.predicted}
@@ -192,7 +197,7 @@ def target_from_json(value: Any) -> AnyTarget:
 _FIELDS = ("layer", "channel", "direction", "position", "reduction")
 
 
-def _plain(value: Any) -> Json:
+def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -226,9 +231,22 @@ def _parse_position(position: str | None, text: str) -> Position:
         ) from None
 
 
+def _whole(value: SupportsIndex, name: str) -> int:
+    """Returns a plain int from any integer, numpy's and torch's too."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TargetError(f"a {name} needs whole numbers, got {value!r}") from None
+
+
 def _unit(direction: Sequence[float] | _Floats) -> tuple[float, ...]:
-    values = [float(v) for v in (direction.tolist() if not isinstance(direction, Sequence) else direction)]
-    length = math.sqrt(sum(v * v for v in values))
+    values = direction.tolist() if not isinstance(direction, Sequence) else direction
+    if any(isinstance(v, list) for v in values):
+        raise TargetError("a direction needs one coefficient a channel, not a matrix")
+    values = [float(v) for v in values]
+    length = math.hypot(*values)
     if not math.isfinite(length) or length == 0:
         raise TargetError("a direction needs finite coefficients that are not all zero")
+    if math.isclose(length, 1.0, rel_tol=1e-14):  # of length 1 already; a second division would change the last digits
+        return tuple(values)
     return tuple(v / length for v in values)

@@ -13,10 +13,10 @@ from unittest import mock
 import pytest
 import torch
 import torchvision
-from cifar_resnet20 import ResNet20
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cifar_resnet20 import ResNet20
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.reach import reach
 from viscircuits.model.trace import trace
@@ -55,23 +55,23 @@ CASES = [
     Case("vgg11", "features.18", slow=True),
     Case("vgg11_bn", "features.25", 762_560, slow=True),
     Case("squeezenet1_1", "features.7.expand3x3", 27_872),
-    Case("googlenet", "inception4c.branch2.1", 661_056, options=HEADS),
+    Case("googlenet", "inception4c.branch2.1", 661_056, options=HEADS, slow=True),
     Case("inception_v3", "Mixed_6c.branch7x7_3", 1_148_672, size=75, options=HEADS, slow=True),
     Case("resnet18", "layer3.1.conv1", 213_440),
     Case("resnet50", "layer3.2.conv2"),
     Case("wide_resnet50_2", "layer2.3.conv3", slow=True),
     Case("resnext50_32x4d", "layer3.2.conv2", 3_704_528),
-    Case("densenet121", "features.denseblock3.denselayer5.conv2", 1_036_608),
+    Case("densenet121", "features.denseblock3.denselayer5.conv2", 1_036_608, slow=True),
     Case("mobilenet_v2", "features.16.conv.2"),
     Case("mobilenet_v3_small", "features.9.block.0.0", 162_904),
-    Case("efficientnet_b0", "features.5.1.block.0.0", 388_720),
+    Case("efficientnet_b0", "features.5.1.block.0.0", 388_720, slow=True),
     Case("shufflenet_v2_x1_0", "stage2.2.branch2.5", 13_714),
     Case("shufflenet_v2_x1_0", "stage4.1.branch2.0", 364_800),
-    Case("regnet_y_400mf", "trunk_output.block3.block3-2.f.a.0", 295_536),
+    Case("regnet_y_400mf", "trunk_output.block3.block3-2.f.a.0", 295_536, slow=True),
     Case("convnext_tiny", "features.5.2.block.0", 2_971_009),
     Case("vit_b_16", "encoder.layers.encoder_layer_3.mlp.0", 23_596_032, options={"image_size": 64}, slow=True),
     Case("vit_b_16", "encoder.layers.encoder_layer_0.mlp.3", options={"image_size": 64}),
-    Case("swin_t", "features.3.1.mlp.0", 885_216),
+    Case("swin_t", "features.3.1.mlp.0", 885_216, slow=True),
     Case("cifar_resnet20", "layer3.1.conv1", size=32),
 ]
 
@@ -105,7 +105,7 @@ def _relevant(graph: NetGraph, layer: str, channel: int) -> dict[str, Tensor]:
     return dict(reach(graph, {layer: wanted}).used)
 
 
-# ---- the oracle: it knows modules and functions, no graph --------------------------------------------------------------
+# ---- the oracle: it knows modules and functions, no graph ------------------------------------------------------------
 
 
 class _Mix(nn.Module):
@@ -152,9 +152,8 @@ def _positive(model: nn.Module) -> nn.Module:
             parameter.copy_(_uniform(parameter.shape) / fan_in)
         for module in twin.modules():
             if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.zero_()
-                module.running_var.fill_(1)
+                nn.init.zeros_(module.running_mean)
+                nn.init.ones_(module.running_var)
     return twin
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from viscircuits.saliency.passes import Progress as Report
 
@@ -33,10 +34,10 @@ def progress_bars() -> Iterator[Report]:
 
 def print_table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table; each column is (name, whether it holds numbers)."""
-    out.print(title, style="bold", highlight=False)
+    out.print(Text(title, style="bold"))
     table = Table(header_style="dim", box=None, pad_edge=False, show_header=any(name for name, _ in columns))
     for name, numeric in columns:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # names of files and layers may look like markup
     out.print(table)

@@ -38,27 +38,34 @@ def extract(
         list[str],
         typer.Argument(
             metavar="TARGET...",
-            help="layer:channel, layer:channel@y,x, layer:channel@max, logit:CLASS, loss, or a sum such as 'a:3 - 0.5*b:7'.",
+            help="layer:channel, layer:channel@y,x, layer:channel@max, logit:CLASS, loss, or a sum: 'a:3 - 0.5*b:7'.",
         ),
     ],
-    images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures (or of class folders), or one file.")],
+    images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures or of class folders, or a file.")],
     weights: options.Weights = None,
     criterion: Annotated[
         list[str] | None,
-        typer.Option("--criterion", "-c", help="actgrad, snip, force, magnitude, random, activation, gradient; repeat for "
-                     "several; NAME:worst keeps the worst first, a control.  [dim]default: actgrad random[/]"),
+        typer.Option("--criterion", "-c", help="actgrad, snip, force, magnitude, random, activation, gradient; repeat "
+                     "for several; NAME:worst keeps the worst first, a control.  [dim]default: actgrad random[/]"),
     ] = None,
     density: Annotated[
         list[float] | None,
-        typer.Option("--density", "-d", help="Kept over relevant, in (0, 1]; repeat for several.  [dim]default: the paper's 13[/]"),
+        typer.Option("--density", "-d", help="Kept over relevant, in (0, 1]; repeat for several.  "
+                     "[dim]default: the paper's 13[/]"),
     ] = None,
     held_out: Annotated[
         str, typer.Option("--held-out", help="Pictures to measure on: a folder, or the fraction of --images set aside.")
     ] = "0.5",
-    limit: Annotated[int | None, typer.Option("--limit", min=2, help="Use this many of the pictures, drawn by the seed.")] = None,
-    granularity: Annotated[Structures, typer.Option("--granularity", "-g", help="What is kept or removed.")] = Structures.kernel,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=2, help="Use this many of the pictures, drawn by the seed.")
+    ] = None,
+    granularity: Annotated[
+        Structures, typer.Option("--granularity", "-g", help="What is kept or removed.")
+    ] = Structures.kernel,
     minmax: Annotated[bool, typer.Option("--minmax", help="Scale scores to [0, 1] within each layer.")] = False,
-    biases: Annotated[Bias, typer.Option("--biases", help="Filters without kernels keep their bias, or fall silent.")] = Bias.masked,
+    biases: Annotated[
+        Bias, typer.Option("--biases", help="Filters without kernels keep their bias, or fall silent.")
+    ] = Bias.masked,
     out: options.Out = None,
     seed: options.Seed = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time; changes no result.")] = 16,
@@ -72,6 +79,8 @@ def extract(
     Scores come from one half of the pictures and measurements from the other. Interrupted, the same command goes on
     where it stopped.
     """
+    from dataclasses import replace
+
     from viscircuits.cli.job import Source, on_device, print_study, run_job
     from viscircuits.data.images import ImageSet
     from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep
@@ -92,11 +101,12 @@ def extract(
     everything = pictures(images)
     everything = everything if limit is None or limit >= len(everything) else everything.take(limit, seed)
     scoring, measuring, source = _split(everything, held_out, seed, images, pictures)
-    scoring, measuring = _held(scoring), _held(measuring)
-    job = Sweep(
+    job = Sweep(  # checks names and ranges, before every picture is read
         network, parsed, scoring, measuring, tuple(criterion or ("actgrad", "random")),
-        tuple(density or PAPER_DENSITIES), granularity.value, "minmax" if minmax else None, biases.value, seed, batch_size,
+        tuple(density or PAPER_DENSITIES), granularity.value, "minmax" if minmax else None, biases.value, seed,
+        batch_size,
     )  # fmt: skip
+    job = replace(job, scoring=_held(scoring), held_out=_held(measuring))
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
     study = run_job(job, out or Path("studies") / name, Source(model, weights, str(images), source))
     print_study(study)
@@ -106,14 +116,20 @@ def _split(
     everything: "ImageSet", held_out: str, seed: int, source: Path, read: "Callable[[Path], ImageSet]"
 ) -> "tuple[ImageSet, ImageSet, str]":
     """Pictures to score on, pictures to measure on, and where the latter come from."""
+    if Path(held_out).exists():
+        return everything, read(Path(held_out)), held_out
     try:
         fraction = float(held_out)
     except ValueError:
-        return everything, read(Path(held_out)), held_out
+        raise ImageError(f"--held-out {held_out!r} is neither a fraction in (0, 1) nor a folder that exists") from None
     if not 0 < fraction < 1:
         raise ImageError(f"--held-out {held_out} is out of range; expected a fraction in (0, 1) or a folder")
-    if len(everything) < 2:
-        raise ImageError("one picture cannot be split in two; give --held-out FOLDER or more pictures")
+    n = len(everything)
+    if not 0 < round((1 - fraction) * n) < n:
+        raise ImageError(
+            f"--held-out {held_out} of {n} picture{'s' * (n > 1)} leaves nothing on one side; give --held-out FOLDER, "
+            f"another fraction or more pictures"
+        )
     scoring, measuring = everything.split(1 - fraction, seed=seed)
     return scoring, measuring, str(source)
 

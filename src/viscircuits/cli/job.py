@@ -1,4 +1,4 @@
-"""Running a sweep into a study folder, and telling what came of it. Imported when a command runs, not for ``--help``."""
+"""Running a sweep into a study folder, and telling what came of it; imported when a command runs, not for its help."""
 
 import shlex
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from rich.text import Text
 from torch import nn
 
 from viscircuits.cli.console import out, print_table, progress_bars
@@ -14,6 +15,7 @@ from viscircuits.diagram.curve import preservation_curve
 from viscircuits.errors import ModelError
 from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.scores import Scores
 from viscircuits.study import Pictures, Spec, Study
 
 CURVE = "preservation"
@@ -52,12 +54,12 @@ def run_job(job: Sweep, folder: Path, source: Source) -> Study:
         normalise=job.normalise, biases=job.biases, seed=job.seed,
     )  # fmt: skip
     study = Study.create(folder, spec, command=" ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])]))
-    written: set[int] = set()
+    saved: Scores | None = None
 
     def store(measurement: Measurement) -> None:
-        if id(measurement.scores) not in written:
-            study.add_scores(measurement.scores)
-            written.add(id(measurement.scores))
+        nonlocal saved
+        if measurement.scores is not saved:
+            study.add_scores(saved := measurement.scores)
         key = measurement.key
         study.add_circuit(measurement.circuit, f"{key.criterion}{'' if key.order == 'best' else '-worst'}", key.density)
 
@@ -73,11 +75,14 @@ def print_study(study: Study) -> None:
     targets = frame["target"].n_unique()
     title = f"|Pearson r| with the full model, {_targets(study.header.spec)}" + (", median" if targets > 1 else "")
     series = frame.select("criterion", "order").unique(maintain_order=True).rows()
-    columns = [("density", True), ("kept", True), *((c if o == "best" else f"{c}, worst first", True) for c, o in series)]
-    print_table(title, columns, [_row(frame, density, series) for density in _densities(frame)])
+    names = ["density", "kept", *(c if order == "best" else f"{c}, worst first" for c, order in series)]
+    rows = [_row(frame, density, series) for density in _densities(frame)]
+    print_table(title, [(name, True) for name in names], rows)
     if frame["disconnected"].any():
         out.print("[dim]0* no path leads from the image to the target[/]")
-    out.print(f"[bold]{study.path}[/]: table, {len(study.circuits())} circuits, {CURVE}.png", highlight=False)
+    curve = f", {CURVE}.png" if (study.path / f"{CURVE}.png").is_file() else "; not finished, run its command again"
+    line = Text.assemble((str(study.path), "bold"), f": table, {len(study.circuits())} circuits{curve}")
+    out.print(line, soft_wrap=True)  # a path that is cut cannot be copied
 
 
 def _targets(spec: Spec) -> str:

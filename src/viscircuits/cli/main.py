@@ -1,6 +1,8 @@
 """The entry point: commands, and what a user sees when something is wrong."""
 
 import sys
+import warnings
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,27 +24,44 @@ app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"viscircuits {__version__}")
         raise typer.Exit
+    return wanted
+
+
+_VERSION = typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
 
 
 @app.callback()
-def main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def main(version: Annotated[bool, _VERSION] = False) -> None:
     """Find, measure and look at the small circuits inside vision models."""
 
 
 def run() -> None:
     """Runs the command line; an error a user can put right is one clear line and exit status 1."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         app()
-    except ViscircuitsError as error:
+    except (ViscircuitsError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         from rich.console import Console
         from rich.text import Text
 
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+        line = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), line))
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; what was finished is saved, and the same command goes on from there", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        _interrupted()
+    except SystemExit as stop:  # typer turns an interrupt into an exit without a word
+        if stop.code == _INTERRUPTED:
+            _interrupted()
+        raise
+
+
+_INTERRUPTED = 130
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted; what was finished is saved, and the same command goes on from there", file=sys.stderr)  # noqa: T201
+    sys.exit(_INTERRUPTED)

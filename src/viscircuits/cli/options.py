@@ -9,7 +9,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="[bold]shapesnet[/] (built in), a torchvision model such as squeezenet1_1, timm:NAME, or package.module:callable.",
+        help="[bold]shapesnet[/] (built in), a torchvision model such as squeezenet1_1, timm:NAME, "
+        "or package.module:callable.",
     ),
 ]
 Weights = Annotated[

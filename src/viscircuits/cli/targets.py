@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 def targets(
     model: options.Model,
-    layer: Annotated[str | None, typer.Argument(metavar="[LAYER]", help="Count the kernels relevant to this layer.")] = None,
+    layer: Annotated[
+        str | None, typer.Argument(metavar="[LAYER]", help="Count the kernels relevant to this layer.")
+    ] = None,
     weights: options.Weights = None,
     input_size: options.InputSize = None,
 ) -> None:
     """List a model's layers and channels, in the order in which they run; every one of them can be a target."""
+    from rich.text import Text
+
     from viscircuits.cli.console import out, print_table
     from viscircuits.model import zoo
     from viscircuits.model.trace import trace
@@ -35,14 +39,14 @@ def targets(
     columns = [("layer", False), ("module", False), ("channels", True), ("map", True), ("kernels", True)]
     print_table(f"{model}, images {size}", columns, rows)
     if graph.not_scored:
-        out.print(f"[dim]not scored (attention projections): {', '.join(graph.not_scored)}[/]")
-    out.print("[dim]a target is layer:channel, for example [/]" + _example(graph), highlight=False)
+        out.print(Text(f"not scored (attention projections): {', '.join(graph.not_scored)}", style="dim"))
+    out.print(Text.assemble(("a target is layer:channel, for example ", "dim"), _example(graph)))
 
 
 def _example(graph: "NetGraph") -> str:
     scored = [name for name, layer in graph.layers.items() if layer.scored and name in graph.outputs]
     convolutions = [name for name in scored if graph.layers[name].kernel_size]
-    return f"{(convolutions or scored)[-1]}:0"
+    return f"{(convolutions or scored or ['logit'])[-1]}:0"
 
 
 def _relevant(graph: "NetGraph", layer: str) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from viscircuits import store
 from viscircuits.errors import StudyError
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
     "font.size": 10,
@@ -36,6 +36,7 @@ _COLOURS = {  # Okabe and Ito's palette: told apart with any colour vision
     "random": "#8A8A8A",
 }
 _OTHERS = ("#332288", "#882255", "#117733", "#AA4499")
+_TICKS = (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _METRICS = {
     "pearson": "|Pearson r| with the full model",
     "pearson_signed": "Pearson r with the full model",
@@ -115,13 +116,12 @@ def _furnish(axes: Axes, table: pl.DataFrame, metric: str, title: str) -> None:
     granularity, targets = table["granularity"][0], table["target"].n_unique()
     densities = sorted(table["density"].unique())
     axes.set_xscale("log")
-    axes.set_xlim(max(1.0, densities[-1]) * 1.02, densities[0] * 0.93)
+    axes.set_xlim(1.05, densities[0] * 0.93)
     if metric in ("pearson", "relative_difference"):
         axes.set_ylim(bottom=0)
     if metric != "relative_difference":
         axes.set_ylim(top=1.0)
-    ticks = _spaced(densities)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if t >= densities[0] * 0.99]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
@@ -132,19 +132,10 @@ def _furnish(axes: Axes, table: pl.DataFrame, metric: str, title: str) -> None:
     span = f"{relevant[0]:,}" if len(relevant) == 1 else f"{relevant[0]:,} to {relevant[-1]:,}"
     what = f"median and quartiles of {targets} targets" if targets > 1 else str(table["target"][0])
     axes.legend(
-        title=f"{what}\n{span} relevant {granularity}s, {table['biases'][0]} circuits,\n"
-        f"{table['n_held_out'][0]} held-out images",
+        title=f"{what}\n{span} relevant {granularity}s\n"
+        f"{table['biases'][0]} circuits, {table['n_held_out'][0]} unseen images",
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9.5, title_fontsize=8.5,
         alignment="left", labelspacing=0.6,
     )  # fmt: skip
     if title:
         axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color="#111111", pad=10)
-
-
-def _spaced(densities: list[float]) -> list[float]:
-    """Densities to write under the axis: from the smallest up, none closer than a factor of 1.7 to its neighbour."""
-    chosen: list[float] = []
-    for density in [*densities, 1.0]:
-        if not chosen or density >= 1.7 * chosen[-1]:
-            chosen.append(density)
-    return chosen

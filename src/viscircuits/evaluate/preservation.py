@@ -63,7 +63,7 @@ class Reference:
         if _constant(values):
             raise TargetError(
                 f"target {self.target} is dead: its response is {values.flat[0]:.4g} everywhere on these "
-                f"{len(values)} images; choose another channel or other images"
+                f"{len(values)} images; choose another channel, or other or more images"
             )
 
     @cached_property
@@ -77,6 +77,9 @@ class Reference:
     def compare(self, values: Float[Tensor, "n p"], *, disconnected: bool = False) -> Preservation:
         """Returns how well a circuit's responses agree with these."""
         full, circuit = self._values, values.double().numpy()
+        assert circuit.shape == full.shape
+        if not np.isfinite(circuit).all():  # a correlation of nan would pass every comparison
+            raise ImageError(f"the circuit's response to target {self.target} is not finite; run the model in float32")
         difference = float(np.abs(circuit - full).mean() / np.abs(full).mean())
         reason = "disconnected" if disconnected else "constant" if _constant(circuit) else None
         signed = 0.0 if reason else _correlation(circuit.ravel(), full.ravel())
@@ -99,8 +102,20 @@ def preservation(
         images: pictures; take others than those the scores came from, or the number flatters the circuit.
         full: the full model's responses to the same images, when several circuits are measured.
         batch_size: pictures at a time.
+
+    Raises:
+        TargetError: the target is dead on these pictures.
+        ImageError: pictures of another size than the circuit's, or another target's or other pictures' responses.
     """
+    size = tuple(images[0].shape)
+    if size != circuit.mask.input_shape:
+        raise ImageError(f"expected pictures of the circuit's shape {circuit.mask.input_shape}, got {size}")
     full = full or reference(circuit, images, batch_size=batch_size)
+    if (full.target, len(full.response.values)) != (str(circuit.target), len(images)):
+        raise ImageError(
+            f"expected responses of target {circuit.target} to these {len(images)} images, got those of {full.target} "
+            f"to {len(full.response.values)}; make them with reference(circuit, images)"
+        )
     values = _respond(circuit, images, full, batch_size)
     return full.compare(values, disconnected=circuit.disconnected)
 

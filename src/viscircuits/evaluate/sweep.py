@@ -6,10 +6,10 @@ interrupted sweep goes on where it stopped.
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import polars as pl
 from torch import nn
@@ -17,19 +17,22 @@ from torch import nn
 from viscircuits import store
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import ImageError, MaskError
+from viscircuits.errors import ImageError, MaskError, StudyError, TargetError
 from viscircuits.evaluate.preservation import Reference, preservation
+from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import respond
 from viscircuits.saliency.passes import Progress
 from viscircuits.saliency.registry import lookup, needs_density, score
 from viscircuits.scores import Scores
-from viscircuits.model.trace import trace
 from viscircuits.target import AnyTarget
-from viscircuits.types import Granularity
+from viscircuits.types import GRANULARITIES, Granularity
 
 PAPER_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001)
 """The 13 levels of the paper (figures 2 and 3)."""
+
+Row = dict[str, str | float | int | bool | None]
+"""One line of the table: column -> value."""
 
 
 class Key(NamedTuple):
@@ -46,7 +49,7 @@ class Measurement:
     """One circuit and its numbers, as a flat row."""
 
     key: Key
-    row: dict[str, str | float | int | bool | None]
+    row: Row
     circuit: Circuit
     scores: Scores
 
@@ -83,15 +86,22 @@ class Sweep:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        for criterion in self.criteria:
-            lookup(criterion.partition(":")[0])
-            if criterion.partition(":")[2] not in ("", "worst"):
-                raise MaskError(f"unknown control {criterion!r}; the only one is '{criterion.partition(':')[0]}:worst'")
+        if not (len(self.targets) and len(self.criteria) and len(self.densities)):
+            raise MaskError("a sweep needs at least one target, one criterion and one density")
+        for criterion in (*self.criteria, *(self.limits or ()), *(self.scoring_limits or ())):
+            name, _, control = criterion.partition(":")
+            lookup(name)
+            if control not in ("", "worst"):
+                raise MaskError(f"unknown control {criterion!r}; the only one is '{name}:worst'")
         for density in self.densities:
             if not 0 < density <= 1:
                 raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
-        if not self.targets or not self.criteria or not self.densities:
-            raise MaskError("a sweep needs at least one target, one criterion and one density")
+        for option, known in _OPTIONS.items():
+            if getattr(self, option) not in known:
+                raise MaskError(f"unknown {option} {getattr(self, option)!r}; expected one of {known}")
+        texts = [str(target) for target in self.targets]
+        if twice := next((text for text in texts if texts.count(text) > 1), None):
+            raise TargetError(f"two targets read {twice!r}: give each once; results are kept by this text")
         if self.scoring[0].shape != self.held_out[0].shape:
             raise ImageError(
                 f"scoring pictures have shape {tuple(self.scoring[0].shape)}, held-out ones "
@@ -101,26 +111,29 @@ class Sweep:
             Readout(target, trace(self.model, self.scoring[0].shape))
 
     def keys(self) -> list[Key]:
-        """Returns the names of all measurements, in the order in which they come."""
-        return [
-            Key(str(target), criterion.partition(":")[0], criterion.partition(":")[2] or "best", density)
+        """Returns the names of all measurements, each once: target by target, criterion by criterion."""
+        every = (
+            Key(str(target), criterion.partition(":")[0], criterion.partition(":")[2] or "best", float(density))
             for target in self.targets
             for criterion in self.criteria
             for density in self._densities(criterion)
-        ]
+        )
+        return list(dict.fromkeys(every))
 
     def measurements(self, done: Collection[Key] = ()) -> Iterator[Measurement]:
-        """Yields every measurement that is not done yet.
+        """Yields every measurement that is not done yet; both orders of one criterion come together.
 
         Raises:
             TargetError: a target is dead on the held-out pictures.
         """
         self._warn_of_overlap()
-        total, count = len(self.keys()), len(self.keys()) - len([k for k in self.keys() if k not in done])
-        for target in self.targets:
-            missing = [key for key in self.keys() if key.target == str(target) and key not in done]
-            if not missing:
-                continue
+        keys = self.keys()
+        todo = {target: [k for k in keys if k.target == str(target) and k not in done] for target in self.targets}
+        todo = {target: missing for target, missing in todo.items() if missing}
+        total, count = len(keys), len(keys) - sum(map(len, todo.values()))
+        for target in list(todo)[1:]:  # a dead one is better told now than after hours
+            self._reference(target)
+        for target, missing in todo.items():
             full = self._reference(target)
             for criterion in dict.fromkeys(key.criterion for key in missing):
                 scores: Scores | None = None
@@ -154,7 +167,7 @@ class Sweep:
         mask = scores.select(density=key.density, order="worst" if key.order == "worst" else "best")
         circuit = Circuit(self.model, target, mask, self.biases)
         kept = preservation(circuit, self.held_out, full=full, batch_size=self.batch_size)
-        row: dict[str, str | float | int | bool | None] = {
+        row: Row = {
             **key._asdict(),
             "sparsity": 1 - key.density,
             "kept": mask.n_kept,
@@ -181,11 +194,13 @@ class Sweep:
         shared = set(self.scoring.hashes) & set(self.held_out.hashes)
         if shared:
             warnings.warn(
-                f"{len(shared)} of {len(self.held_out)} held-out pictures were also scored on; the measured preservation "
-                f"is too high",
+                f"{len(shared)} of {len(self.held_out)} held-out pictures were also scored on; the measured "
+                f"preservation is too high",
                 stacklevel=3,
             )
 
+
+_OPTIONS = {"granularity": GRANULARITIES, "normalise": (None, "minmax"), "biases": get_args(Biases)}
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "target": pl.String, "criterion": pl.String, "order": pl.String, "density": pl.Float64, "sparsity": pl.Float64,
@@ -197,14 +212,20 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 """The columns of a sweep's table."""
 
 
-def table(rows: Sequence[dict[str, str | float | int | bool | None]]) -> pl.DataFrame:
+def table(rows: Iterable[Row]) -> pl.DataFrame:
     """Returns measurements as a tidy table, one row a circuit."""
     return pl.DataFrame(list(rows), schema=SCHEMA)
 
 
-def keys_of(frame: pl.DataFrame) -> set[Key]:
-    """Returns which measurements a table holds."""
-    return {Key(*row) for row in frame.select("target", "criterion", "order", "density").iter_rows()}
+def read_table(path: str | Path) -> pl.DataFrame:
+    """Returns a table that `sweep` wrote; a `StudyError` for any other file."""
+    try:
+        frame = pl.read_parquet(path, glob=False)  # a folder's name may hold brackets
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise StudyError(f"{str(path)!r} is damaged ({error}); delete it and run again") from None
+    if frame.schema != SCHEMA:
+        raise StudyError(f"{str(path)!r} is not a table of measurements of this version; delete it and run again")
+    return frame
 
 
 def sweep(
@@ -215,29 +236,29 @@ def sweep(
     Args:
         job: what to measure.
         checkpoint: a Parquet file that holds the rows done so far and is rewritten as they come (at most once a
-            second, and at the end or at an interruption); rows it already has are not measured again.
+            second, and at the end or at an interruption); rows it already has are not measured again. It knows targets,
+            criteria and densities, not the model or the pictures: one file a job (`Study` keeps them apart).
         each: called with every new measurement, to store its circuit or scores.
     """
     path = Path(checkpoint) if checkpoint is not None else None
-    frame = pl.read_parquet(path) if path is not None and path.exists() else table([])
-    rows = frame.to_dicts()
+    before = read_table(path) if path is not None and path.exists() else table([])
+    rows: dict[Key, Row] = {Key(*(row[name] for name in Key._fields)): row for row in before.iter_rows(named=True)}
     written = time.monotonic()
     try:
-        for measurement in job.measurements(keys_of(frame)):
+        for measurement in job.measurements(rows.keys()):
             if each is not None:
                 each(measurement)
-            rows.append(measurement.row)
+            rows[measurement.key] = measurement.row
             if path is not None and time.monotonic() - written > 1:
-                _write(path, rows)
+                _write(path, rows.values())
                 written = time.monotonic()
     finally:
-        if path is not None and rows:
-            _write(path, rows)
+        if path is not None and len(rows) > len(before):
+            _write(path, rows.values())
     wanted = job.keys()
-    return table(rows).filter(pl.struct("target", "criterion", "order", "density").map_elements(
-        lambda r: Key(**r) in wanted, return_dtype=pl.Boolean)) if rows else table([])  # fmt: skip
+    return table(rows[key] for key in wanted if key in rows)
 
 
-def _write(path: Path, rows: Sequence[dict[str, str | float | int | bool | None]]) -> None:
+def _write(path: Path, rows: Iterable[Row]) -> None:
     with store.atomic(path) as temporary:
         table(rows).write_parquet(temporary)

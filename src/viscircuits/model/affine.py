@@ -6,103 +6,124 @@ in parameters: zero the bias of the layer, and of every norm that directly follo
 norm without them, the running mean).
 """
 
-import operator
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.trace import op_name, origin
+from viscircuits.model.wires import any_but, keeps_zero, recording, step
 
 BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"}
-_MIXING_NORMS = {"layer_norm", "native_layer_norm", "group_norm", "native_group_norm"}
-_KEEPS_ZERO = {"clone", "contiguous", "dropout", "detach", "alias", "_to_copy", "to", "div"}
+CHANNEL_NORMS = BATCH_NORMS | {"instance_norm"}
+"""Norms that scale and shift each channel by itself; arguments 1 to 4 are weight, bias, running mean and variance."""
+
+_MIXING_NORMS = {"layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"}
 
 
-def silenced(
-    model: nn.Module, graph: NetGraph, dead: Mapping[str, Bool[Tensor, " out"]]
-) -> dict[str, Tensor]:
+def silenced(model: nn.Module, graph: NetGraph, dead: Mapping[str, Bool[Tensor, " out"]]) -> dict[str, Tensor]:
     """Returns the biases and norm parameters, by name, with which the dead filters of each layer put out zero.
 
     Raises:
-        UnsupportedOperation: a norm that mixes channels follows a dead filter, or a norm is shared between layers.
+        UnsupportedOperation: what follows a dead filter mixes channels, is shared between layers, or shifts each
+            channel by something that is not a stored parameter.
     """
     edits: dict[str, Tensor] = {}
-
-    def zero(name: str, channels: Tensor) -> None:
-        value = edits[name] if name in edits else _tensor(model, name).detach().clone()
-        value[channels.to(value.device)] = 0
-        edits[name] = value
-
     for name, channels in dead.items():
         if not bool(channels.any()):
             continue
-        if (bias := graph.layers[name].bias) is not None:
-            zero(bias, channels)
-        for norm in _norms_behind(graph, name):
-            _check_unshared(graph, norm, name)
-            weight, shift, mean = (_parameter(graph, norm, i) for i in _PLACES[op_name(norm)])
-            for parameter in (weight, shift) if weight or shift else (mean,):
-                if parameter is not None:
-                    zero(parameter, channels)
+        calls = {call: channels for call, layer in graph.kernel_calls.items() if layer == name}
+        norms = dict(item for call in calls for item in affine_tail(graph, call, ~channels))
+        stored = [*_stored(graph, name, calls, (2,)), *_stored(graph, name, norms, (1, 2))]
+        stored += _stored(graph, name, {norm: c for norm, c in norms.items() if _argument(norm, 2) is None}, (3,))
+        for parameter, silent in stored:
+            value = edits.setdefault(parameter, _tensor(model, parameter).detach().clone())
+            value[silent.to(value.device)] = 0
     return edits
 
 
-_PLACES = {
-    "batch_norm": (1, 2, 3),
-    "_native_batch_norm_legit_no_training": (1, 2, 3),
-    "native_batch_norm": (1, 2, 3),
-    "_batch_norm_no_update": (1, 2, 3),
-}
+def affine_tail(graph: NetGraph, call: fx.Node, live: Bool[Tensor, " c"]) -> Iterator[tuple[fx.Node, Tensor]]:
+    """Yields the norms of the affine behind a kernel layer's call, each with the channels that only dead filters feed.
+
+    Args:
+        graph: the network.
+        call: a call of a kernel layer.
+        live: which of its output channels are not dead.
+    """
+    shape = call.meta["val"].shape
+    axis = graph.axes[call]
+    with recording():
+        wire = live.float().view([-1 if a == axis else 1 for a in range(len(shape))]).expand(*shape)
+        wire = wire.clone().requires_grad_()
+    yield from _tail(graph, call, wire, graph.kernel_calls[call])
 
 
-def affine_tail(graph: NetGraph, node: fx.Node) -> Iterator[fx.Node]:
-    """Yields the nodes of the per-channel affine that directly follows a kernel layer's call, first to last."""
+def _tail(graph: NetGraph, node: fx.Node, value: object, layer: str) -> Iterator[tuple[fx.Node, Tensor]]:
     for user in node.users:
         name = op_name(user)
-        per_channel = name in BATCH_NORMS or user.target is operator.getitem or name in _KEEPS_ZERO
-        if per_channel or (name == "mul" and len(_from_image(graph, user)) == 1):
-            yield user
-            yield from affine_tail(graph, user)
+        if name in _MIXING_NORMS:
+            raise _unsupported(layer, user, "mixes its channels")
+        if name in CHANNEL_NORMS:
+            assert isinstance(value, Tensor)
+            if bool((any_but(value, 1) & any_but(1 - value, 1)).any()):
+                raise _unsupported(layer, user, "mixes its channels")
+            yield user, ~any_but(value, 1)
+        scaled = name in {"mul", "div"} and user.args[0] is node and _alone(graph, user)
+        if name in {"add", "sub"} and _alone(graph, user) and _by_channel(graph, user):
+            raise _unsupported(layer, user, "shifts its channels outside a norm")
+        if keeps_zero(user) or scaled:
+            arguments: Any = (list(user.args), dict(user.kwargs))
+            args, kwargs = map_arg(arguments, lambda n: value if n is node else None)  # pyright: ignore[reportArgumentType]
+            with recording():
+                moved = step(user, list(args), dict(kwargs))
+            yield from _tail(graph, user, moved, layer)
 
 
-def _norms_behind(graph: NetGraph, layer: str) -> list[fx.Node]:
-    norms = []
-    for call in (node for node, name in graph.kernel_calls.items() if name == layer):
-        for node in [call, *affine_tail(graph, call)]:
-            norms += [node] if op_name(node) in BATCH_NORMS else []
-            for user in node.users:
-                if op_name(user) in _MIXING_NORMS:
-                    raise UnsupportedOperation(
-                        f"a pruned circuit cannot silence single filters of {layer!r}: {op_name(user)} ({origin(user)}) "
-                        f"mixes its channels; use biases='masked'"
-                    )
-    return norms
+def _alone(graph: NetGraph, node: fx.Node) -> bool:
+    """Whether only one input depends on the image."""
+    return sum(n in graph.axes for n in node.all_input_nodes) == 1
 
 
-def _check_unshared(graph: NetGraph, norm: fx.Node, layer: str) -> None:
-    shift = norm.args[2]
-    if not isinstance(shift, fx.Node):
-        return
-    for other in shift.users:
-        source: object = other.args[0]
-        if isinstance(source, fx.Node) and graph.kernel_calls.get(source) != layer:
-            raise UnsupportedOperation(
-                f"a pruned circuit cannot silence filters of {layer!r}: the norm behind it is shared ({origin(other)}); "
-                f"use biases='masked'"
-            )
+def _by_channel(graph: NetGraph, node: fx.Node) -> bool:
+    """Whether one of the inputs holds one number a channel."""
+    shape = node.meta["val"].shape
+    wanted = [size if axis == graph.axes[node] else 1 for axis, size in enumerate(shape)]
+    constants = [n.meta["val"] for n in node.all_input_nodes if n not in graph.axes]
+    return any([1] * (len(shape) - c.ndim) + list(c.shape) == wanted and c.numel() > 1 for c in constants)
 
 
-def _from_image(graph: NetGraph, node: fx.Node) -> list[fx.Node]:
-    return [n for n in node.all_input_nodes if n in graph.axes]
+def _stored(
+    graph: NetGraph, layer: str, uses: Mapping[fx.Node, Tensor], places: tuple[int, ...]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the parameters at some places of calls, with the channels to silence; nobody else may use them."""
+    for node, silent in uses.items():
+        for argument in (_argument(node, place) for place in places):
+            if argument is None:
+                continue
+            name = graph.parameters.get(argument.name)
+            sharing = [p for p, other in graph.parameters.items() if other == name]
+            users = {user for p in graph.nodes if p.name in sharing for user in p.users}
+            if name is None or users - set(uses):
+                fault = "computes its parameters" if name is None else "shares its parameters with other layers"
+                raise _unsupported(layer, node, fault)
+            yield name, silent
 
 
-def _parameter(graph: NetGraph, node: fx.Node, place: int) -> str | None:
-    argument = node.args[place]
-    return graph.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
+def _argument(node: fx.Node, place: int) -> fx.Node | None:
+    argument = node.args[place] if place < len(node.args) else None
+    return argument if isinstance(argument, fx.Node) else None
+
+
+def _unsupported(layer: str, node: fx.Node, fault: str) -> UnsupportedOperation:
+    return UnsupportedOperation(
+        f"a pruned circuit cannot silence single filters of {layer!r}: {op_name(node)} ({origin(node)}) {fault}; "
+        f"use biases='masked'"
+    )
 
 
 def _tensor(model: nn.Module, name: str) -> Tensor:

@@ -8,8 +8,8 @@ A kernel is indexed ``(out, in)`` within a layer. Grouped layers have ``out x in
 have that shape; `KernelLayer.sources` says which global input channel stands behind each entry.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -65,7 +65,7 @@ class KernelLayer:
         return group[:, None] * width + torch.arange(width)[None, :]
 
     def out_first(self, weight: Shaped[Tensor, "..."]) -> Shaped[Tensor, "out in ..."]:
-        """Returns a weight-shaped tensor with axes ``(out, in/g, *kernel)``; only transposed convs are stored otherwise."""
+        """Returns a weight-shaped tensor with axes ``(out, in/g, *kernel)``; only transposed convs store others."""
         if self.op != "conv_transpose":
             return weight
         grouped = weight.unflatten(0, (self.groups, -1))  # (g, in/g, out/g, *kernel)
@@ -121,17 +121,25 @@ class NetGraph:
         """Kernel layers that only carry signals: projections inside multi-head attention, filters that are buffers."""
         return tuple(name for name, layer in self.layers.items() if not layer.scored)
 
+    def outline(self, layers: Iterable[str]) -> "NetGraph":
+        """Returns only where some modules' outputs stand: no topology, no tensors, nothing that holds the model."""
+        nowhere = fx.Graph().placeholder("nowhere")
+        outputs = {name: replace(self.output(name), node=nowhere) for name in layers}
+        return NetGraph(self.input_shape, {}, outputs, frozenset(), (), {}, {}, {}, {})
+
     def output(self, layer: str) -> Output:
         """Returns where a module's output stands; a `TargetError` says what is wrong with the name."""
         if layer in self.outputs:
             return self.outputs[layer]
         if layer + "@1" in self.outputs:  # called several times: every call is named
             calls = sum(1 for name in self.outputs if name.rpartition("@")[0] == layer)
-            raise TargetError(f"layer {layer!r} runs {calls} times; name the call: '{layer}@0' to '{layer}@{calls - 1}'")
+            raise TargetError(
+                f"layer {layer!r} runs {calls} times; name the call: '{layer}@0' to '{layer}@{calls - 1}'"
+            )
         if layer in self.silent:
             raise TargetError(
-                f"layer {layer!r} exists but computes nothing of its own in evaluation mode (an identity, it is not run, "
-                f"or its output is not one map an image); take the layer before or after it"
+                f"layer {layer!r} exists but computes nothing of its own in evaluation mode (an identity, it is not "
+                f"run, or its output is not one map an image); take the layer before or after it"
             )
         raise TargetError(
             f"layer {layer!r} is not in the model{closest(layer, self.outputs)} (list them: viscircuits targets MODEL)"

@@ -79,7 +79,7 @@ class _Watch(TorchFunctionMode):
 
 
 class _Reached(BaseException):
-    """Everything asked for has been seen; unwinds the model's forward. Not an `Exception`, so that no model swallows it."""
+    """Everything asked for has been seen; unwinds the forward. Not an `Exception`, so that no model swallows it."""
 
 
 def run(
@@ -125,7 +125,7 @@ def computing_first_outputs_last(model: nn.Module) -> Iterator[None]:
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         leaves, form = tree_flatten(output)
-        if len(leaves) > 1 and isinstance(leaves[0], Tensor):
+        if isinstance(leaves[0], Tensor) and any(isinstance(leaf, Tensor) for leaf in leaves[1:]):
             return tree_unflatten([leaves[0].clone(), *leaves[1:]], form)
         return None
 
@@ -172,5 +172,7 @@ def _copy(name: str, output: Any) -> Tensor:
         output = next(iter(output.values())) if isinstance(output, dict) else output[0]
     if not isinstance(output, Tensor):
         where = "the model" if name == OUTPUT else f"layer {name!r}"
-        raise ModelError(f"{where} must output a tensor (or a tuple whose first entry is one), not {type(output).__name__}")
+        raise ModelError(
+            f"{where} must output a tensor (or a tuple whose first entry is one), not {type(output).__name__}"
+        )
     return output.clone() if output.requires_grad else output.detach().clone()

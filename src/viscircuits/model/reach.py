@@ -11,10 +11,11 @@ from functools import partial
 import torch
 from jaxtyping import Bool
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.trace import concrete
-from viscircuits.model.wires import KernelUse, kernels, step
+from viscircuits.model.wires import KernelUse, kernels, recording, step, wires_in
 
 Seeds = Mapping[str, Bool[Tensor, " c"]]
 """Which channels of which modules' outputs are asked for."""
@@ -28,13 +29,13 @@ class Reach:
         used: per kernel layer, the kernels on a path from the image to a seed, ``Bool[out, in/g]``.
         connected: whether anything at all leads from the image to a seed.
         needed: per graph node, what the seeds ask of it, in the activation's shape (only when asked for).
-        alive: per graph node, what depends on the image, likewise.
+        varying: the graph nodes whose values depend on the image (not only on its size; likewise).
     """
 
     used: Mapping[str, Bool[Tensor, "out in"]]
     connected: bool
     needed: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
-    alive: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
+    varying: frozenset[fx.Node] = field(default_factory=frozenset, repr=False)
 
 
 def reach(
@@ -46,10 +47,10 @@ def reach(
         graph: the traced network.
         seeds: module name -> channels asked for.
         kept: kernel layer -> True where a kernel conducts; layers that are absent conduct everywhere.
-        nodes: also record needs and liveness of every node (for extraction).
+        nodes: also record the needs of every node (for extraction).
     """
     uses: list[KernelUse] = []
-    with torch.enable_grad():
+    with recording():
         values = _forward(graph, kept or {}, uses, {graph.output(name).node for name in seeds})
         ends, wanted = [], []
         for name, channels in seeds.items():
@@ -66,8 +67,8 @@ def reach(
     for use in uses:
         name = use.layer.name
         used[name] = used[name] | use.used if name in used else use.used
-    alive = {n: v.detach() for n, v in values.items() if isinstance(v, Tensor) and v.requires_grad} if nodes else {}
-    return Reach(used, connected, needed, alive)
+    varying = frozenset(node for node, value in values.items() if nodes and wires_in(value))
+    return Reach(used, connected, needed, varying)
 
 
 def _forward(
@@ -79,7 +80,8 @@ def _forward(
         if node.op == "placeholder":
             values[node] = graph.constants.get(node.name)
             if values[node] is None:
-                values[node] = torch.ones(concrete(node.meta["val"].shape), requires_grad=True)
+                image = node.meta["val"]
+                values[node] = torch.ones(concrete(image.shape), device=image.device, requires_grad=True)
         elif node.op == "call_function":
             values[node] = _value(graph, node, values, kept, uses)
             remaining.discard(node)
@@ -99,7 +101,7 @@ def _value(
         use = KernelUse(layer, connect, torch.zeros(layer.shape, dtype=torch.bool))
         uses.append(use)
         return kernels(wire, use, concrete(node.meta["val"].shape))
-    args, kwargs = fx.node.map_arg((list(node.args), dict(node.kwargs)), lambda n: values[n])  # pyright: ignore
+    args, kwargs = map_arg((list(node.args), dict(node.kwargs)), lambda n: values[n])  # pyright: ignore
     return step(node, list(args), dict(kwargs))
 
 

@@ -1,10 +1,10 @@
 """Extraction: a standalone, physically smaller module that computes what the seeds ask for.
 
 The exported graph is rebuilt operation by operation with only the channels that are needed downstream. Convolutions,
-linear maps, norms, pooling, activations, sums, concatenation and flattening run narrow; whatever moves or mixes channels
-in another way (shuffles, channel-mixing norms, attention) gets its input back at full width, absent channels filled with
-zeros that nothing reads, and is reported in `Shrunk.full_width`. Channels that no longer depend on the image stay, as
-maps that are the same for every image: dropping them would change what is at the borders.
+linear maps, norms, pooling, activations, sums, concatenation and flattening run narrow; whatever moves or mixes
+channels in another way (shuffles, channel-mixing norms, attention) gets its input back at full width, absent channels
+filled with zeros that nothing reads, and is reported in `Shrunk.full_width`. Channels that no longer depend on the
+image stay, as maps that are the same for every image: dropping them would change what is at the borders.
 """
 
 import operator
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
 
 from viscircuits.model import wires
-from viscircuits.model.affine import BATCH_NORMS
+from viscircuits.model.affine import CHANNEL_NORMS
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.reach import Seeds, reach
 from viscircuits.model.trace import concrete, op_name, origin
@@ -30,7 +31,9 @@ class Shrunk(nn.Module):
         full_width: where channels could not be dropped -> the operation that needs all of them.
     """
 
-    def __init__(self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module, full_width: Mapping[str, str]) -> None:
+    def __init__(
+        self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module, full_width: Mapping[str, str]
+    ) -> None:
         super().__init__()
         self.body = body
         self.head = head
@@ -85,7 +88,8 @@ class _Shrinker:
             model.named_buffers(remove_duplicate=False)
         )
         self.ends = {name: graph.output(name).node for name in seeds}
-        self.needed = reach(graph, seeds, kept, nodes=True).needed
+        found = reach(graph, seeds, kept, nodes=True)
+        self.needed, self.varying = found.needed, found.varying
         self.new = fx.Graph()
         self.root = nn.Module()
         self.env: dict[fx.Node, _Narrow] = {}
@@ -99,19 +103,22 @@ class _Shrinker:
             if node.op == "placeholder" and node in self.graph.axes:
                 self.image = self.new.placeholder("images")
                 self.env[node] = _Narrow(self.image)
-            elif node.op == "call_function" and node in self.graph.axes and self._wanted(node):
+                self.image_device = node.meta["val"].device
+            elif node in self.varying and self._wanted(node):
                 self.env[node] = self._emit(node)
+            elif node not in self.varying and any(self._here(n) for n in node.all_input_nodes):
+                self.env[node] = self._sized(node)
             remaining.discard(node)
         self.new.output(tuple(self._full(node) for node in self.ends.values()))
         self.new.eliminate_dead_code()
         body = fx.GraphModule(self.root, self.new)
-        return Shrunk(body, self.ends, head, self.full_width).eval()
+        return Shrunk(body, self.ends, head, self.full_width).eval().to(self.image_device)
 
     def _wanted(self, node: fx.Node) -> bool:
         value = node.meta.get("val")
-        if isinstance(value, tuple | list):  # a norm's tuple: wanted where its first entry is
+        if isinstance(value, tuple | list):  # wanted where one of its entries is
             return any(self._wanted(user) for user in node.users)
-        return not isinstance(value, Tensor) or (node in self.needed and bool(self.needed[node].any()))
+        return node in self.needed and bool(self.needed[node].any())
 
     # ---- one operation -----------------------------------------------------------------------------------------------
 
@@ -119,12 +126,10 @@ class _Shrinker:
         name = op_name(node)
         if node in self.graph.kernel_calls:
             return self._kernel(node, self.graph.layers[self.graph.kernel_calls[node]])
-        if not isinstance(node.meta.get("val"), Tensor | tuple | list):
-            return _Narrow(self._call(node, self._arguments(node)))  # a size
         inputs = self._images_in(node)
         narrow = [self.env[n] for n in inputs if n in self.env and self.env[n].channels is not None]
-        if name in BATCH_NORMS:
-            return self._batch_norm(node)
+        if name in CHANNEL_NORMS and self.env[inputs[0]].axis == 1:
+            return self._channel_norm(node)
         if node.target is operator.getitem:
             source = self.env[node.args[0]]  # pyright: ignore[reportArgumentType]
             return source._replace(node=self.new.call_function(operator.getitem, (source.node, node.args[1])))
@@ -147,14 +152,15 @@ class _Shrinker:
         axis = self._rank(node) - 1 if layer.op == "linear" else 1
         rows, columns, groups = self._shape_of(layer, self._need(node, axis))
         weight = layer.out_first(self._tensor(layer.weight))[rows]
-        bias = self._tensor(layer.bias)[rows] if layer.bias is not None else None
+        given = node.args[2] if len(node.args) > 2 else None  # calls that share a weight may differ in it
+        bias = self._constant(given)[rows] if isinstance(given, fx.Node) else None
         if not len(columns):
             return _Narrow(self._constant_map(node, bias, rows, axis), rows, axis)
         if layer.groups == 1:
             weight = weight[:, columns]
         narrow = KernelLayer(layer.name, layer.op, "", None, len(rows), len(columns), groups, layer.kernel_size)
-        args = list(node.args)
-        args[0] = self._select(node.args[0], columns, axis)  # pyright: ignore[reportArgumentType]
+        args: list[Any] = list(node.args)
+        args[0] = self._select(args[0], columns, axis)
         args[1] = self._hold(narrow.stored(weight))
         if bias is not None:
             args[2] = self._hold(bias)
@@ -174,13 +180,21 @@ class _Shrinker:
         alive = bool(kept[rows].any())
         return rows, columns if alive else columns[:0], int(groups.sum())
 
-    def _batch_norm(self, node: fx.Node) -> _Narrow:
+    def _sized(self, node: fx.Node) -> _Narrow:
+        """What depends on the number of images only: a size, or a constant for each image."""
+        arguments: Any = node.args
+        if op_name(node) == "sym_size" and arguments[1] == 0:
+            held = self.env.get(arguments[0])
+            whole = self.image if held is None else held.node
+            return _Narrow(self.new.call_function(node.target, (whole, 0)))  # pyright: ignore[reportArgumentType]
+        return _Narrow(self._call(node, self._arguments(node, full=True)))
+
+    def _channel_norm(self, node: fx.Node) -> _Narrow:
         source = self.env[node.args[0]]  # pyright: ignore[reportArgumentType]
         args = list(self._arguments(node))
         for place in range(1, 5):
-            name = self._parameter(node.args[place])
-            if name is not None:
-                value = self._tensor(name)
+            if isinstance(node.args[place], fx.Node):
+                value = self._constant(node.args[place])  # pyright: ignore[reportArgumentType]
                 args[place] = self._hold(value if source.channels is None else value[source.channels])
         return source._replace(node=self._call(node, tuple(args)))
 
@@ -200,9 +214,9 @@ class _Shrinker:
                 return value
             place = 0 if op_name(node) in ("prelu", "_prelu_kernel") else axis - self._rank(node) + value.ndim
             sliced = 0 <= place < value.ndim and value.shape[place] == width > 1
-            return self._hold(value.index_select(place, want) if sliced else value)
+            return self._hold(value.index_select(place, want.to(value.device)) if sliced else value)
 
-        args = fx.node.map_aggregate(tuple(node.args), operand)
+        args = map_aggregate(tuple(node.args), operand)
         return _Narrow(self.new.call_function(node.target, args, dict(node.kwargs)), want, axis)  # pyright: ignore
 
     def _cat(self, node: fx.Node) -> _Narrow:
@@ -211,7 +225,7 @@ class _Shrinker:
         for source in node.args[0]:  # pyright: ignore
             width = concrete(source.meta["val"].shape)[axis]
             held = self.env.get(source)
-            if held is not None or source not in self.graph.axes:
+            if held is not None or source not in self.varying:
                 parts.append(held.node if held is not None else self._hold(self._constant(source)))
                 there = torch.arange(width) if held is None or held.channels is None else held.channels
                 channels.append(start + there)
@@ -239,14 +253,14 @@ class _Shrinker:
     # ---- arguments ---------------------------------------------------------------------------------------------------
 
     def _call(self, node: fx.Node, args: tuple[Any, ...]) -> fx.Node:
-        kwargs = fx.node.map_arg(dict(node.kwargs), lambda n: self._argument(n, full=True))
+        kwargs = map_arg(dict(node.kwargs), lambda n: self._argument(n, full=True))
         return self.new.call_function(node.target, args, kwargs)  # pyright: ignore[reportArgumentType]
 
     def _arguments(self, node: fx.Node, full: bool = False) -> tuple[Any, ...]:
-        return fx.node.map_arg(tuple(node.args), lambda n: self._argument(n, full))  # pyright: ignore[reportReturnType]
+        return map_arg(tuple(node.args), lambda n: self._argument(n, full))  # pyright: ignore[reportReturnType]
 
     def _argument(self, node: fx.Node, full: bool) -> Any:
-        if node in self.graph.axes:
+        if self._here(node):
             return self._full(node) if full else self.env[node].node
         value = self._constant(node)
         return self._hold(value) if isinstance(value, Tensor) else value
@@ -300,25 +314,27 @@ class _Shrinker:
         if node.op == "placeholder":
             name = self.graph.parameters.get(node.name)
             return self._tensor(name) if name is not None else self.graph.constants[node.name]
-        args, kwargs = fx.node.map_arg((tuple(node.args), dict(node.kwargs)), self._constant)  # pyright: ignore
+        args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), self._constant)  # pyright: ignore
         return node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue, reportOptionalCall]
 
     def _tensor(self, name: str) -> Tensor:
         return (self.weights[name] if name in self.weights else self.tensors[name]).detach()
 
-    def _parameter(self, argument: object) -> str | None:
-        return self.graph.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
-
     # ---- questions about a node --------------------------------------------------------------------------------------
 
     def _images_in(self, node: fx.Node) -> list[fx.Node]:
-        return [n for n in node.all_input_nodes if n in self.graph.axes and isinstance(n.meta.get("val"), Tensor)]
+        return [n for n in node.all_input_nodes if self._here(n) and isinstance(n.meta.get("val"), Tensor)]
 
     def _constants_in(self, node: fx.Node) -> bool:
-        return any(n not in self.graph.axes for n in node.all_input_nodes)
+        return not all(self._here(n) for n in node.all_input_nodes)
+
+    def _here(self, node: fx.Node) -> bool:
+        """Whether a node stands in the new graph, or would if it were needed; all others are constants."""
+        return node in self.env or node in self.varying
 
     def _rank(self, node: fx.Node) -> int:
-        return node.meta["val"].ndim
+        value = node.meta["val"]
+        return value.ndim if isinstance(value, Tensor) else 0
 
     def _cat_axis(self, node: fx.Node) -> int:
         axis = node.args[1] if len(node.args) > 1 else 0
@@ -341,14 +357,14 @@ class _Shrinker:
         if name == "transpose":
             a, b = (d % rank for d in arguments[1:3])
             return {a: b, b: a}.get(axis, axis)
+        if name in wires.OVER_SPACE and axis != 1:
+            return None  # the channels stand among the axes that it mixes
         if name in wires.REDUCTIONS:
-            axes = arguments[1] if len(arguments) > 1 else node.kwargs.get("dim")
-            axes = [axes] if isinstance(axes, int) else axes
-            return axis if isinstance(axes, list | tuple) and all(a % rank > axis for a in axes) else None
+            return axis if all(a > axis for a in wires.reduced_axes(node)) else None
         return axis
 
     def _need(self, node: fx.Node, axis: int) -> Bool[Tensor, " c"]:
-        return self.needed[node].movedim(axis, 0).flatten(1).any(1)
+        return wires.any_but(self.needed[node], axis).cpu()
 
 
 def _blank(like: Tensor, axis: int, width: int) -> Tensor:

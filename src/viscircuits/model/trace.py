@@ -10,9 +10,11 @@ import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from viscircuits.errors import ModelError, UnsupportedOperation
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph, Output
@@ -111,10 +113,20 @@ def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.Expo
     constants = _constants(exported)
     axes = _channel_axes(nodes)
     layers, kernel_calls = _kernel_layers(model, nodes, parameters, axes)
-    outputs = _outputs(nodes, axes, signature.user_outputs)
-    silent = {name for name, _ in model.named_modules()} - {name.partition("@")[0] for name in outputs}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    outputs = _outputs(nodes, axes, signature.user_outputs, _first_names(modules.items()))
+    silent = modules.keys() - {name.partition("@")[0] for name in outputs}
     return NetGraph(
-        shape, layers, outputs, frozenset(silent), nodes, constants, parameters, kernel_calls, axes, _memory_format(model, shape)
+        shape,
+        layers,
+        outputs,
+        frozenset(silent),
+        nodes,
+        constants,
+        parameters,
+        kernel_calls,
+        axes,
+        _memory_format(model, shape),
     )
 
 
@@ -127,8 +139,9 @@ def _memory_format(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_for
     if len(shape) != 3:
         return torch.contiguous_format
     try:
-        with torch.random.fork_rng():
-            model(_example(model, shape).contiguous(memory_format=torch.channels_last))
+        own = {name: buffer.clone() for name, buffer in model.named_buffers()}  # a forward may write to them
+        with torch.random.fork_rng(devices=[]):
+            functional_call(model, own, (_example(model, shape).contiguous(memory_format=torch.channels_last),))
     except RuntimeError:
         return torch.contiguous_format
     return torch.channels_last
@@ -169,8 +182,8 @@ def _kernel_layers(
             if replace(layer, bias=first.bias, calls=first.calls) != first:
                 raise UnsupportedOperation(
                     f"{op_name(node)} in {origin(node)} reads the weight {layer.weight!r} in another way ({layer.op}, "
-                    f"{layer.groups} groups) than an earlier call ({first.op}, {first.groups} groups); kernels need one "
-                    f"meaning: give each call a weight of its own"
+                    f"{layer.groups} groups) than an earlier call ({first.op}, {first.groups} groups); kernels need "
+                    f"one meaning: give each call a weight of its own"
                 )
             layers[layer.name] = replace(first, calls=first.calls + 1)
         calls[node] = layer.name
@@ -182,12 +195,21 @@ def kernel_op(node: fx.Node) -> str | None:
     if node.op != "call_function" or node.target is operator.getitem:
         return None
     name = op_name(node)
-    return "conv" if name in _CONV else "conv_transpose" if name in _CONV_TRANSPOSE else "linear" if name == "linear" else None
+    return (
+        "conv"
+        if name in _CONV
+        else "conv_transpose"
+        if name in _CONV_TRANSPOSE
+        else "linear"
+        if name == "linear"
+        else None
+    )
 
 
 def _layer(model: nn.Module, node: fx.Node, parameters: Mapping[str, str]) -> KernelLayer:
     kind, weight, bias = kernel_op(node), node.args[1], (node.args[2] if len(node.args) > 2 else None)
-    assert kind is not None and isinstance(weight, fx.Node)
+    assert kind is not None
+    assert isinstance(weight, fx.Node)
     weight_name = parameters[weight.name]
     bias_name = parameters.get(bias.name) if isinstance(bias, fx.Node) else None
     shape = tuple(weight.meta["val"].shape)
@@ -217,13 +239,16 @@ def _trained(model: nn.Module, weight: str) -> bool:
 
 def _canonical_names(model: nn.Module) -> dict[str, str]:
     """Every parameter and buffer name, to the first name of the same tensor: tied weights are one layer."""
+    return _first_names([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+
+
+def _first_names(named: Iterable[tuple[str, object]]) -> dict[str, str]:
     first: dict[int, str] = {}
-    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
+    return {name: first.setdefault(id(thing), name) for name, thing in named}
 
 
 def _outputs(
-    nodes: tuple[fx.Node, ...], axes: Mapping[fx.Node, int], final: Iterable[object]
+    nodes: tuple[fx.Node, ...], axes: Mapping[fx.Node, int], final: Iterable[object], modules: Mapping[str, str]
 ) -> dict[str, Output]:
     """A module's output is the last tensor computed while it, and its current call, stand on the module stack."""
     last: dict[tuple[str, str], fx.Node] = {}
@@ -234,10 +259,13 @@ def _outputs(
         for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
             if path:
                 last[path, _call(key)] = node
-    repeated = {path for path, call in last if call != "0"}
-    named = {f"{path}@{call}" if path in repeated else path: node for (path, call), node in last.items()}
-    first = next(iter(final), None)
-    named |= {OUTPUT: node for node in axes if node.name == first}
+    calls: dict[str, list[fx.Node]] = {}
+    for (path, _), node in last.items():  # a module may stand under several names
+        calls.setdefault(modules[path], []).append(node)
+    named = {f"{p}@{i}" if len(c) > 1 else p: node for p, c in calls.items() for i, node in enumerate(c)}
+    by_name = {node.name: node for node in axes}
+    if (first := next(iter(final), None)) in by_name:
+        named[OUTPUT] = by_name[str(first)]
     return {
         name: Output(node, tuple(node.meta["val"].shape[1:]), axes[node])
         for name, node in named.items()
@@ -247,7 +275,7 @@ def _outputs(
 
 def concrete(shape: Iterable[int | torch.SymInt]) -> tuple[int, ...]:
     """Returns a shape in numbers, with two images where their number is symbolic."""
-    return tuple(size if isinstance(size, int) else size.node.hint for size in shape)
+    return tuple(size if isinstance(size, int) else int(size.node.hint) for size in shape)  # pyright: ignore
 
 
 def _call(stack_key: str) -> str:
@@ -255,7 +283,7 @@ def _call(stack_key: str) -> str:
 
 
 def _channel_axes(nodes: tuple[fx.Node, ...]) -> dict[fx.Node, int]:
-    """Which axis of each tensor holds the channels: 1, unless a linear map, a norm or a permutation put it elsewhere."""
+    """Which axis of each tensor holds the channels: 1, unless a linear map, a norm or a permutation moved it."""
     axes: dict[fx.Node, int] = {}
     image = next(node for node in reversed(nodes) if node.op == "placeholder")
     for node in nodes:
@@ -271,17 +299,18 @@ def _image_inputs(node: fx.Node, axes: Mapping[fx.Node, int]) -> list[fx.Node]:
 
 
 def _channel_axis(node: fx.Node, inputs: list[fx.Node], axes: Mapping[fx.Node, int]) -> int:
+    arguments: Any = node.args
     rank = len(_shape(node))
     axis = next((axes[n] for n in inputs if len(_shape(n)) == rank), 1)
     name = op_name(node)
-    if name == "linear" or (name in _LAYER_NORM and len(node.args[1]) == 1):  # pyright: ignore[reportArgumentType]
+    if name == "linear" or (name in _LAYER_NORM and len(arguments[1]) == 1):
         return rank - 1
     if kernel_op(node) is not None:
         return 1
     if name == "permute":
-        return [d % rank for d in node.args[1]].index(axis)  # pyright: ignore[reportArgumentType, reportGeneralTypeIssues]
+        return [d % rank for d in arguments[1]].index(axis)
     if name == "transpose":
-        a, b = (d % rank for d in node.args[1:3])  # pyright: ignore[reportOperatorIssue]
+        a, b = (d % rank for d in arguments[1:3])
         return {a: b, b: a}.get(axis, axis)
     if name in _RESHAPES and inputs:  # channels that stand last stay there when other axes are split or joined
         before = _shape(inputs[0])

@@ -9,12 +9,14 @@ Constants (parameters, positional encodings, index tables) have no wire: they ar
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_aggregate
 
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.graph import KernelLayer
@@ -49,27 +51,31 @@ class KernelUse:
 
 
 class _Kernels(torch.autograd.Function):
-    """``alive_out[o] = any over kernels (o, i) of connect & alive_in[i]``, and the transpose of it for what is needed."""
+    """``alive_out[o] = any over kernels (o, i) of connect & alive_in[i]``, and its transpose for what is needed."""
 
     @staticmethod
     def forward(ctx: Any, wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
         axis = wire.ndim - 1 if use.layer.op == "linear" else 1
-        alive = _any_but(wire, axis)
-        fed = use.connect & alive[use.layer.sources.to(alive.device)]
+        alive = any_but(wire, axis).cpu()  # masks live on the CPU, wires on the model's device
+        fed = use.connect & alive[use.layer.sources]
         ctx.use, ctx.fed, ctx.axis, ctx.wire_shape = use, fed, axis, wire.shape
         return _spread(fed.any(1), shape, axis if use.layer.op == "linear" else 1, wire)
 
     @staticmethod
     def backward(ctx: Any, need: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         use: KernelUse = ctx.use
-        needed = _any_but(need, need.ndim - 1 if use.layer.op == "linear" else 1)
+        needed = any_but(need, need.ndim - 1 if use.layer.op == "linear" else 1).cpu()
         use.used |= ctx.fed & needed[:, None]
         asks = use.connect & needed[:, None]
-        sources = use.layer.sources.to(asks.device)
-        asked = torch.zeros(use.layer.in_channels, device=asks.device).index_add_(
-            0, sources.flatten(), asks.flatten().float()
-        )
+        asked = torch.zeros(use.layer.in_channels).index_add_(0, use.layer.sources.flatten(), asks.flatten().float())
         return _spread(asked > 0, ctx.wire_shape, ctx.axis, need), None, None
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """A block in which wires can be told from constants, whatever the caller switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def kernels(wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
@@ -77,14 +83,15 @@ def kernels(wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
     return _Kernels.apply(wire, use, shape)  # pyright: ignore[reportReturnType]
 
 
-def _any_but(tensor: Tensor, axis: int) -> Tensor:
+def any_but(tensor: Tensor, axis: int) -> Tensor:
+    """Returns, for each place along an axis, whether anything there is not zero."""
     return (tensor != 0).movedim(axis, 0).flatten(1).any(1)
 
 
 def _spread(channels: Tensor, shape: Sequence[int], axis: int, like: Tensor) -> Tensor:
     view = [1] * len(shape)
     view[axis] = -1
-    return channels.to(like.dtype).view(view).expand(*shape)
+    return channels.to(like).view(view).expand(*shape)
 
 
 def _mixed(wire: Tensor, axes: Sequence[int], shape: Sequence[int] | None = None) -> Tensor:
@@ -98,8 +105,22 @@ def _shape(node: fx.Node, item: int = 0) -> tuple[int, ...]:
     return concrete((value[item] if isinstance(value, tuple | list) else value).shape)
 
 
-def _wires(values: Sequence[Value]) -> list[Tensor]:
-    return [v for v in values if isinstance(v, Tensor) and v.requires_grad]
+def wires_in(values: Value) -> list[Tensor]:
+    """Returns the wires in a value, however deep in tuples, lists and dicts."""
+    flat: list[Value] = []
+    map_aggregate(values, flat.append)
+    return [v for v in flat if isinstance(v, Tensor) and v.requires_grad]
+
+
+def reduced_axes(node: fx.Node) -> list[int]:
+    """Returns the axes that a reduction, or a softmax and its like, runs over."""
+    operation: Any = node.target
+    names = [argument.name for argument in operation._schema.arguments]
+    place = names.index("dim") if "dim" in names else len(node.args)
+    axes: Any = node.args[place] if place < len(node.args) else node.kwargs.get("dim")
+    source: Any = node.args[0]
+    rank = len(source.meta["val"].shape)
+    return [a % rank for a in ([axes] if isinstance(axes, int) else axes or range(rank))]
 
 
 # ---- the families ----------------------------------------------------------------------------------------------------
@@ -108,9 +129,11 @@ def _wires(values: Sequence[Value]) -> list[Tensor]:
 def _elementwise(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Everything alive among the inputs is alive in the result: a gate keeps both its sources."""
     shape = _shape(node)
-    sources = _wires([*args, *kwargs.values()])
-    return sources[0] if len(sources) == 1 and sources[0].shape == shape else binary(
-        torch.stack([s.expand(*shape) for s in sources]).sum(0)
+    sources = wires_in([*args, *kwargs.values()])
+    return (
+        sources[0]
+        if len(sources) == 1 and sources[0].shape == shape
+        else binary(torch.stack([s.expand(*shape) for s in sources]).sum(0))
     )
 
 
@@ -147,25 +170,22 @@ def _batch_norm(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> V
 
 def _reduction(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Sums, means and extremes over axes; everything along them matters."""
-    wire = args[0]
-    axes = kwargs.get("dim", args[1] if len(args) > 1 and isinstance(args[1], int | list | tuple) else None)
-    axes = list(range(wire.ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
-    keep = kwargs.get("keepdim", next((a for a in args[2:] if isinstance(a, bool)), False))
-    result = binary(wire.mean(axes or list(range(wire.ndim)), keepdim=keep))
-    result = result.reshape(_shape(node))
+    if len(args) > 1 and isinstance(args[1], Tensor):  # max and min of two tensors
+        return _elementwise(node, args, kwargs)
+    result = binary(args[0].mean(reduced_axes(node))).reshape(_shape(node))
     return (result, None) if isinstance(node.meta["val"], tuple | list) else result
 
 
 def _along_axis(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Softmax and its like mix one axis."""
-    return _mixed(args[0], [args[1]])
+    return _mixed(args[0], reduced_axes(node))
 
 
 def _matrix_product(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
-    """``A @ B``: a row of A reaches its row of the result, a column of B its column."""
+    """``A @ B``: a row of A reaches its row of the result, a column of B its column; what is added stays in place."""
     shape = _shape(node)
-    a, b = args[-2:] if op_name(node) in {"addmm", "baddbmm"} else args[:2]
-    parts = []
+    a, b = args[-2:]
+    parts = wires_in(args[:-2])
     if isinstance(a, Tensor) and a.requires_grad:
         parts.append(a.mean(-1, keepdim=True) if b.ndim > 1 else a.mean(-1))
     if isinstance(b, Tensor) and b.requires_grad:
@@ -184,7 +204,7 @@ def _attention(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Va
 def _einsum(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Each operand reaches what its own letters reach."""
     equation, operands = args[0], args[1]
-    ones = [torch.ones_like(operand) for operand in operands]
+    ones = [torch.ones(operand.shape, device=operand.device) for operand in operands]
     parts = [
         torch.einsum(equation, [*ones[:i], operand / operand.numel(), *ones[i + 1 :]])
         for i, operand in enumerate(operands)
@@ -199,6 +219,12 @@ def _created(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Valu
     return operation(args[0].detach(), *args[1:], **dead_kwargs(kwargs))
 
 
+def _copied(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """What is copied takes the place of what was there."""
+    source = args[1] if wires_in(args[1:]) else torch.zeros((), device=args[0].device)
+    return source.expand(*_shape(node))
+
+
 def _native(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Data movement runs as it is; constants it moves along have nothing alive."""
     operation: Any = node.target
@@ -210,7 +236,7 @@ def _native(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value
         if isinstance(value, list | tuple):
             return type(value)(dead(v) for v in value)
         floating = isinstance(value, Tensor) and not value.requires_grad and value.is_floating_point()
-        return torch.zeros_like(value) if floating else value
+        return torch.zeros_like(value, dtype=torch.float32) if floating else value
 
     if name in {"constant_pad_nd", "pad"}:  # the border is a constant
         args = [*args[:2], *([0.0] if name == "constant_pad_nd" else args[2:3])]
@@ -229,38 +255,50 @@ def _same(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
 
 
 _FAMILIES: dict[Rule, str] = {
-    _same: "clone contiguous dropout feature_dropout alpha_dropout native_dropout _to_copy to detach alias lift_fresh_copy "
-    "_assert_tensor_metadata",
-    _elementwise: "relu relu6 gelu silu sigmoid hardsigmoid hardswish hardtanh tanh mish elu selu celu leaky_relu softplus "
-    "softsign hardshrink softshrink threshold log_sigmoid prelu _prelu_kernel rrelu_with_noise abs neg exp log log1p expm1 sqrt rsqrt square pow "
-    "reciprocal sin cos erf clamp clamp_min clamp_max sign round floor ceil add sub rsub mul div maximum minimum addcmul "
-    "addcdiv lerp where masked_fill logaddexp atan bernoulli nan_to_num logical_not gt lt ge le eq ne fill",
-    _over_space: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices "
-    "max_pool3d_with_indices _adaptive_avg_pool2d _adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d "
-    "upsample_nearest3d upsample_bilinear2d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
-    "_upsample_bicubic2d_aa lp_pool2d avg_pool2d",
+    _same: "clone contiguous dropout feature_dropout alpha_dropout native_dropout _to_copy to detach alias "
+    "lift_fresh_copy _assert_tensor_metadata",
+    _elementwise: "relu relu6 gelu silu sigmoid hardsigmoid hardswish hardtanh tanh mish elu selu celu "
+    "leaky_relu softplus softsign hardshrink softshrink threshold log_sigmoid prelu _prelu_kernel "
+    "rrelu_with_noise abs neg exp log log1p expm1 sqrt rsqrt square pow reciprocal sin cos erf clamp "
+    "clamp_min clamp_max sign round floor ceil add sub rsub mul div maximum minimum addcmul addcdiv lerp "
+    "where masked_fill logaddexp atan bernoulli nan_to_num logical_not gt lt ge le eq ne fill",
+    _over_space: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
+    "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
+    "max_pool2d_with_indices max_pool3d_with_indices _adaptive_avg_pool2d _adaptive_avg_pool3d "
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_trilinear3d "
+    "_upsample_nearest_exact1d _upsample_nearest_exact3d upsample_bilinear2d upsample_bicubic2d "
+    "_upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa lp_pool2d",
     _normalised_axes: "layer_norm native_layer_norm rms_norm _fused_rms_norm",
     _group_norm: "group_norm native_group_norm",
     _instance_norm: "instance_norm",
-    _batch_norm: "batch_norm _native_batch_norm_legit_no_training native_batch_norm _batch_norm_no_update cudnn_batch_norm",
+    _batch_norm: "batch_norm _native_batch_norm_legit_no_training native_batch_norm _batch_norm_no_update "
+    "cudnn_batch_norm",
     _reduction: "mean sum amax amin max min var std norm linalg_vector_norm logsumexp prod var_mean std_mean",
     _along_axis: "softmax _softmax log_softmax _log_softmax cumsum cumprod",
     _matrix_product: "matmul bmm mm mv baddbmm addmm",
     _attention: "scaled_dot_product_attention",
     _einsum: "einsum",
+    _copied: "copy",
     _created: "sym_size sym_numel new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like",
-    _native: "view _unsafe_view reshape flatten unflatten permute transpose t numpy_T movedim swapaxes cat concat stack hstack vstack "
-    "slice select split split_with_sizes chunk unbind narrow expand expand_as squeeze unsqueeze repeat roll flip rot90 "
-    "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
-    "replication_pad3d _pad_circular index index_select gather pixel_shuffle pixel_unshuffle channel_shuffle "
-    "native_channel_shuffle slice_scatter select_scatter im2col unfold repeat_interleave view_as diagonal tile copy "
-    "tensor_split getitem",
+    _native: "view _unsafe_view reshape flatten unflatten permute transpose t numpy_T movedim swapaxes cat "
+    "concat stack hstack vstack slice select split split_with_sizes chunk unbind narrow expand expand_as "
+    "squeeze unsqueeze repeat roll flip rot90 constant_pad_nd pad reflection_pad1d reflection_pad2d "
+    "reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular index index_select "
+    "gather pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle slice_scatter select_scatter "
+    "im2col unfold repeat_interleave view_as diagonal tile tensor_split getitem",
 }
 RULES: dict[str, Rule] = {name: rule for rule, names in _FAMILIES.items() for name in names.split()}
 
 REDUCTIONS = frozenset(_FAMILIES[_reduction].split())
 JOINS = frozenset(_FAMILIES[_elementwise].split())
+OVER_SPACE = frozenset([*_FAMILIES[_over_space].split(), *_FAMILIES[_instance_norm].split()])
+_ASSEMBLES = {"cat", "concat", "stack", "hstack", "vstack", "slice_scatter", "select_scatter", "index", "gather"}
+
+
+def keeps_zero(node: fx.Node) -> bool:
+    """Whether an operation leaves zeros zero and apart from what else there is: no activation, sum or concatenation."""
+    families = {_same, _native, _over_space, _batch_norm, _instance_norm}
+    return node.target is operator.getitem or (RULES.get(op_name(node)) in families and op_name(node) not in _ASSEMBLES)
 
 
 def keeps_channels(node: fx.Node) -> bool:
@@ -274,10 +312,8 @@ def step(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Returns what a node other than a kernel layer holds, given what its inputs hold; constants are computed."""
     if node.target is operator.getitem:
         return args[0][args[1]]
-    flat: list[Value] = []
-    fx.node.map_aggregate((args, kwargs), lambda v: flat.append(v))  # pyright: ignore[reportArgumentType]
     operation: Any = node.target
-    if not _wires(flat):
+    if not wires_in((args, kwargs)):
         return operation(*args, **kwargs)
     rule = RULES.get(op_name(node))
     if rule is None:
@@ -285,4 +321,9 @@ def step(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
             f"no rule for the operation {op_name(node)!r} ({origin(node)}); which channels it connects is unknown. "
             f"If it acts on each channel alone, replace it by an equal standard operation, or report it"
         )
-    return rule(node, args, kwargs)
+    try:
+        return rule(node, args, kwargs)
+    except (RuntimeError, IndexError, TypeError) as error:  # say an index that depends on the image
+        raise UnsupportedOperation(
+            f"cannot follow channels through this use of {op_name(node)!r} ({origin(node)}): {str(error)[:200]}"
+        ) from error

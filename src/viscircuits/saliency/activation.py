@@ -15,6 +15,4 @@ def activation(job: Pass) -> Scores:
 
     Differs: 1. VISCNN rectifies a filter's map before averaging; here it is the absolute value, as for kernels.
     """
-    return job.sum_over_images(
-        "activation", lambda call, _: summed_maps(call, None, job.granularity), gradients=False
-    )
+    return job.sum_over_images("activation", lambda call, _: summed_maps(call, None, job.granularity), gradients=False)

@@ -9,6 +9,7 @@ with ``m`` relevant structures and ``k`` wanted. Mask t holds the k_t best by SN
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 from viscircuits.mask import Mask
 from viscircuits.saliency.passes import Pass
@@ -18,12 +19,12 @@ from viscircuits.scores import Scores, kept_count
 ROUNDS = 10
 
 
-def force(job: Pass, *, density: float, rounds: int = ROUNDS) -> Scores:
+def force(job: Pass, *, density: float, rounds: int = ROUNDS, normalise: Literal["minmax"] | None = None) -> Scores:
     """Returns the scores whose selection at ``density`` is mask T; they select at no other density.
 
     The score of round t is ``mean |w * df/dw'|`` with the gradient taken in the network under mask t - 1 (the full
     network for t = 1). ``w`` is the model's own weight, so this is the gradient with respect to the mask and removed
-    kernels can come back.
+    kernels can come back. ``normalise="minmax"`` scales every round's scores within each layer before they select.
 
     Differs: 1. T scoring passes and mask T is the result; the authors' code scores once more under mask T.
     """
@@ -34,6 +35,7 @@ def force(job: Pass, *, density: float, rounds: int = ROUNDS) -> Scores:
         gradients = job.absolute_gradients(f"force {t}/{rounds}", mask)
         sums = {name: pool(job.weight(name).abs() * g, job.granularity) for name, g in gradients.items()}
         scores = job.scores("force", sums)
+        scores = scores.minmax() if normalise == "minmax" else scores
         mask = scores.select(count=size)
     assert scores is not None
     return replace(scores, density=density)

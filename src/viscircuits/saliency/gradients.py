@@ -1,6 +1,6 @@
 """Weight gradients of single kernel calls, for a batch or image by image, without a second forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,17 +16,21 @@ def weight_gradient(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, 
     if call.layer.op == "linear":
         return grad.flatten(0, -2).T @ x.flatten(0, -2)  # (out, n) @ (n, in)
     x, options = _explicit_padding(call, x)
-    axes = len(call.layer.kernel_size)
-    transposed = call.layer.op == "conv_transpose"
-
-    def each(key: str, default: int) -> list[int]:
-        value = options.get(key, default)
-        return [value] * axes if isinstance(value, int) else list(value) * (axes if len(value) == 1 else 1)
-
+    axes, transposed = len(call.layer.kernel_size), call.layer.op == "conv_transpose"
+    stride, padding, dilation, output_padding = (
+        _each_axis(options.get(key, default), axes) for key, default in _DEFAULTS.items()
+    )
     return torch.ops.aten.convolution_backward(
-        grad, x, call.weight, None, each("stride", 1), each("padding", 0), each("dilation", 1), transposed,
-        each("output_padding", 0), call.layer.groups, [False, True, False],
+        grad, x, call.weight, None, stride, padding, dilation, transposed, output_padding, call.layer.groups,
+        [False, True, False],
     )[1]  # fmt: skip
+
+
+_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
+
+
+def _each_axis(value: int | Sequence[int], axes: int) -> list[int]:
+    return [value] * axes if isinstance(value, int) else list(value) * (axes if len(value) == 1 else 1)
 
 
 def absolute_gradients(call: KernelCall, n: int, grad: Tensor) -> Float[Tensor, "..."]:

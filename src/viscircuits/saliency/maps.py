@@ -11,12 +11,14 @@ closed form ``S = |w| (|x| correlated with m)``, one weight gradient.
 """
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.model.instrument import KernelCall
+from viscircuits.saliency.fused import MOST_TAPS, Pair, weighted_absolute_maps
 from viscircuits.saliency.gradients import weight_gradient
 from viscircuits.types import Granularity
 
@@ -38,8 +40,20 @@ def summed_maps(
     if granularity == "weight" or all(k == 1 for k in call.layer.kernel_size):
         taps = call.layer.out_first(call.weight.abs() * weight_gradient(call, call.x.abs(), m))
         return taps if granularity == "weight" or taps.ndim == 2 else taps.flatten(2).sum(2)
-    maps = _unfolded if call.function is torch.conv2d else _convolved
-    return maps(call, m)
+    return _maps(call, m)
+
+
+def _maps(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
+    """Chooses how: a fused loop for small kernels on a CPU, one matrix product a channel for large ones, else convolution."""
+    geometry = _geometry(call)
+    if geometry is None:
+        return _convolved(call, m)
+    on_cpu = call.x.device.type == "cpu" and call.x.dtype in (torch.float32, torch.float64)
+    fused = on_cpu and prod(call.layer.kernel_size) <= MOST_TAPS
+    by_group = weighted_absolute_maps if fused else _unfolded
+    groups = call.layer.groups
+    parts = zip(call.x.chunk(groups, 1), call.weight.chunk(groups), m.chunk(groups, 1), strict=True)
+    return torch.cat([by_group(x, weight, part, *geometry) for x, weight, part in parts])
 
 
 def _convolved(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
@@ -54,29 +68,25 @@ def _convolved(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
     return sums
 
 
-def _unfolded(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
-    """Two-dimensional convolutions: one matrix product an input channel, three times as fast as `_convolved`."""
-    layer = call.layer
-    stride, padding, dilation = (_pair(call.options.get(key, default)) for key, default in _DEFAULTS.items())
-    if padding is None or layer.groups > 1:
-        return _convolved(call, m)
-    out, width = layer.shape
-    sums = call.x.new_empty(out, width)
-    flat = m.transpose(0, 1).flatten(1).contiguous()  # (out, n h w); a view when channels are last in memory
-    for j in range(width):
-        patches = torch.nn.functional.unfold(
-            call.x[:, j : j + 1], layer.kernel_size, dilation=dilation, padding=padding, stride=stride
-        )
-        a = call.weight[:, j].flatten(1) @ patches.transpose(0, 1).flatten(1)  # (out, k) @ (k, n h w)
-        sums[:, j] = a.abs_().mul_(flat).sum(1)
+def _unfolded(
+    x: Tensor, weight: Tensor, m: Tensor, stride: Pair, padding: Pair, dilation: Pair
+) -> Float[Tensor, "out in"]:
+    """Two-dimensional convolutions with large kernels: one matrix product a picture and input channel."""
+    sums = x.new_zeros(weight.shape[:2])
+    taps = weight.flatten(2)
+    for picture, weighting in zip(x.split(1), m.flatten(2), strict=True):
+        for j in range(weight.shape[1]):
+            patches = torch.nn.functional.unfold(
+                picture[:, j : j + 1], weight.shape[2:], dilation=dilation, padding=padding, stride=stride
+            )
+            sums[:, j] += (taps[:, j] @ patches[0]).abs_().mul_(weighting).sum(1)  # (out, k) @ (k, h w)
     return sums
 
 
-_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1}
-
-
-def _pair(value: int | str | tuple[int, ...] | list[int]) -> tuple[int, ...] | None:
-    """Returns a setting for both axes, or None for padding given in words."""
-    if isinstance(value, str):
+def _geometry(call: KernelCall) -> tuple[Pair, Pair, Pair] | None:
+    """Returns stride, padding and dilation of a two-dimensional convolution; None for other layers or padding in words."""
+    values = [call.options.get(key, default) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
+    if call.function is not torch.conv2d or any(isinstance(value, str) for value in values):
         return None
-    return (value, value) if isinstance(value, int) else tuple(value) * (2 if len(value) == 1 else 1)
+    stride, padding, dilation = ((v, v) if isinstance(v, int) else (v[0], v[-1]) for v in values)
+    return stride, padding, dilation

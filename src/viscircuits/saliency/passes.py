@@ -10,6 +10,7 @@ and the magnitudes of every image's weight gradient (`Pass.absolute_gradients`).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +77,7 @@ class Pass:
             for name, relevant in self.relevant.items()
         }
         n = len(self.images) if n_images is None else n_images
-        return Scores(
-            arrays, self.relevant, n, self.granularity, criterion, str(self.target), self.graph.input_shape
-        )
+        return Scores(arrays, self.relevant, n, self.granularity, criterion, str(self.target), self.graph.input_shape)
 
     def weight(self, layer: str) -> Tensor:
         """Returns the model's own weight of a kernel layer, axes ``(out, in/g, *kernel)``."""
@@ -92,7 +91,7 @@ class Pass:
         return self.scores(criterion, sums)
 
     def absolute_gradients(self, criterion: str, mask: Mask | None = None) -> dict[str, Tensor]:
-        """Returns layer -> ``sum_n |df_n / dw|``, axes ``(out, in/g, *kernel)``; in the masked network if given a mask."""
+        """Returns layer -> ``sum_n |df_n / dw|``, ``(out, in/g, *kernel)``; of the masked network, given a mask."""
         size = self.batch_size if self._images_lead() else 1
         return self._run(criterion, lambda n, c: _GradientTape(self.relevant, n, c), mask, size)
 
@@ -114,6 +113,7 @@ class Pass:
             tape = self._batch(batch, new_tape, weights, copies)
             copies = tape.copies  # needed once, needed again
             for name, values in tape.finished().items():
+                values = values.to(torch.promote_types(values.dtype, torch.float32))  # half would swallow small terms
                 sums[name] = sums[name].add_(values) if name in sums else values
             if self.progress is not None:
                 self.progress(criterion, batch.start + len(batch.images), len(self.images))
@@ -146,7 +146,7 @@ class Pass:
             objective = self.readout.objective(outputs, frozen, labels)
             if not bool(torch.isfinite(objective).all()):
                 raise ImageError(
-                    f"target {self.target} is not finite on some images; check the preprocessing and the model's weights"
+                    f"target {self.target} is not finite on some images; check the preprocessing and the weights"
                 )
             if objective.requires_grad:
                 objective.sum().backward()
@@ -186,17 +186,15 @@ class _Tape:
         x = call.x.detach().clone() if self.copies else call.x.detach()
         kept = output.detach().clone() if self.copy_outputs else output.detach()  # an in-place activation may follow
         held = [KernelCall(call.layer, x, call.weight.detach(), kept, call.options, call.function)]
-        version = x._version
-
-        def arrived(grad: Tensor) -> None:
-            record = held.pop()  # frees the input as soon as it has served
-            if record.x._version != version:
-                self.overwritten = True
-            else:
-                self.add(record, grad)
-
-        output.register_hook(arrived)
+        output.register_hook(partial(self._arrived, held, x._version))
         return output
+
+    def _arrived(self, held: list[KernelCall], version: int, grad: Tensor) -> None:
+        call = held.pop()  # frees the input as soon as it has served
+        if call.x._version != version:
+            self.overwritten = True
+        else:
+            self.add(call, grad)
 
     @torch.no_grad()
     def add(self, call: KernelCall, grad: Tensor | None) -> None:

@@ -9,8 +9,8 @@ from torch import nn
 
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, closest
-from viscircuits.saliency.activation import activation
 from viscircuits.saliency.actgrad import actgrad
+from viscircuits.saliency.activation import activation
 from viscircuits.saliency.force import force
 from viscircuits.saliency.gradient import gradient
 from viscircuits.saliency.magnitude import magnitude
@@ -41,7 +41,9 @@ def needs_density(criterion: str) -> bool:
 def lookup(criterion: str) -> Callable[..., Scores]:
     """Returns a criterion by name; a `MaskError` lists the names when there is none."""
     if criterion not in CRITERIA:
-        raise MaskError(f"unknown criterion {criterion!r}{closest(criterion, CRITERIA)}; there are {', '.join(CRITERIA)}")
+        raise MaskError(
+            f"unknown criterion {criterion!r}{closest(criterion, CRITERIA)}; there are {', '.join(CRITERIA)}"
+        )
     return CRITERIA[criterion]
 
 
@@ -67,7 +69,7 @@ def score(
         images: the pictures to score on.
         criterion: a name in `CRITERIA`.
         granularity: what one score stands for: "kernel", "filter" or "weight".
-        normalise: "minmax" scales each layer to [0, 1] (paper 8.5).
+        normalise: "minmax" scales each layer to [0, 1] (paper 8.5); for force, in every round.
         density: the density to score for; only for criteria that depend on it (force).
         seed: for criteria that draw random numbers.
         batch_size: pictures at a time; changes no score beyond rounding.
@@ -85,7 +87,7 @@ def score(
     if density is not None and not 0 < density <= 1:
         raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
     job = Pass(model, target, images, granularity, batch_size, progress)
-    given = {"density": density, "seed": seed}
+    given = {"density": density, "seed": seed, "normalise": normalise}
     options = {k: v for k, v in given.items() if k in inspect.signature(function).parameters}
     scores = function(job, **options)
     return scores.minmax() if normalise == "minmax" else scores

@@ -1,0 +1,35 @@
+"""The documentation's Python snippets run, in order, one namespace a page, in an empty folder."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "docs/all-of-viscircuits.md"]
+SNIPPET = re.compile(r"(<!-- not run: [^\n]*-->\n)?```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snippets = [code for skipped, code in SNIPPET.findall((ROOT / page).read_text()) if not skipped]
+    assert snippets
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    names: dict[str, object] = {}
+    for number, code in enumerate(snippets):
+        exec(compile(code, f"{page}, snippet {number}", "exec"), names)
+
+
+def test_readme_picture_is_what_its_lines_make() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "](docs/demo.png)" in readme
+    assert 'save("docs/demo")' in readme
+    assert (ROOT / "docs/demo.png").stat().st_size > 10_000
+
+
+def test_the_two_commands_stand_in_the_readme_and_in_ci() -> None:
+    assert "uv run viscircuits demo" in (ROOT / "README.md").read_text()
+    test_command = "uv run pytest"
+    assert test_command in (ROOT / "README.md").read_text()
+    assert f"\n{test_command}\n" in (ROOT / ".ci/run").read_text()

@@ -1,0 +1,117 @@
+"""Who may import whom: downwards only, no cycles, every third-party package in its one home; an honest public API."""
+
+import ast
+import importlib
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import viscircuits
+
+ROOT = Path(viscircuits.__file__).parent
+LAYERS = (
+    {"errors", "types", "store"},
+    {"model", "data"},
+    {"target", "readout", "mask", "scores", "response", "circuit", "saliency"},
+    {"evaluate", "subcircuits", "optvis", "dissect", "attribution", "train", "study"},
+    {"diagram"},
+    {"explorer", "runs", "cli"},
+)
+NOUNS = ("target", "readout", "mask", "scores", "response", "circuit", "saliency")  # a noun imports those before it
+STUDIES = LAYERS[3] - {"study"}  # none of these imports another
+MAY = {("train", "study"), ("cli", "explorer"), ("cli", "runs")}  # beside what the layers allow
+HOMES = {
+    "matplotlib": ("diagram",),
+    "typer": ("cli",),
+    "rich": ("cli",),
+    "PIL": ("data/sources.py", "data/images.py", "model/builtin.py", "model/zoo.py"),
+    "polars": ("evaluate", "study.py", "diagram", "cli"),
+    "pydantic": ("study.py",),
+    "scipy": ("evaluate",),
+}
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+
+
+def imports(file: str, *, run_late: bool = True) -> set[str]:
+    """The dotted names a file imports; without ``run_late`` only those imported when it is."""
+    found, stack = set(), [ast.parse((ROOT / file).read_text())]
+    while stack:
+        node = stack.pop()
+        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if not run_late and (late or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: write the whole name"
+            assert node.module != "__future__", f"{file}:{node.lineno}"
+            assert node.names[0].name != "*", f"{file}:{node.lineno}"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        stack.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def part(name: str) -> str:
+    return name.split(".")[1] if name.startswith("viscircuits.") else ""
+
+
+def module(name: str) -> str | None:
+    """The file of a dotted name of ours, or of the module that holds it."""
+    path = "/".join(name.split(".")[1:])
+    parent = path.rpartition("/")[0]
+    return next(
+        (f for f in (f"{path}.py", f"{path}/__init__.py", f"{parent}.py", f"{parent}/__init__.py") if f in FILES), None
+    )
+
+
+def level(top: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if top in names)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f != "__init__.py"])
+def test_imports(file):
+    own = file.split("/")[0].removesuffix(".py")
+    assert any(own in names for names in LAYERS), f"{own} has no layer; give it one here and in ARCHITECTURE.md"
+    for name in imports(file):
+        home = HOMES.get(name.split(".")[0])
+        assert home is None or file in home or file.split("/")[0] in home, f"{file} imports {name}"
+        other = part(name)
+        if other in ("", own, "__version__") or (own, other) in MAY:
+            continue
+        assert level(other) <= level(own), f"{file} imports upwards: {name}"
+        if {own, other} <= set(NOUNS):
+            assert NOUNS.index(other) < NOUNS.index(own), f"{file} imports {name}, which comes after it"
+        if level(own) == level(other):
+            assert level(own) in (0, 1, 2) or (own == "study" and other not in STUDIES), (
+                f"{file} imports its peer {name}"
+            )
+
+
+def test_no_cycles():
+    graph = {
+        file: {f for name in imports(file, run_late=False) if (f := module(name))} - {file, "__init__.py"}
+        for file in FILES
+    }
+    assert sum(map(len, graph.values())) > 100
+    list(TopologicalSorter(graph).static_order())  # raises CycleError with the cycle
+
+
+def test_public_names_resolve_to_what_type_checkers_see():
+    source = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(node for node in source.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    homes = {
+        n: h.removesuffix(f".{n}") if h == f"viscircuits.model.{n}" and n == "zoo" else h
+        for n, h in viscircuits._HOMES.items()
+    }
+    assert seen == homes
+    assert list(viscircuits.__all__) == list(viscircuits._HOMES)
+    for name, home in seen.items():
+        expected = (
+            importlib.import_module(f"{home}.{name}") if name == "zoo" else getattr(importlib.import_module(home), name)
+        )
+        assert getattr(viscircuits, name) is expected
+        assert name in dir(viscircuits)
+    with pytest.raises(AttributeError, match=r"module 'viscircuits' has no attribute 'circuits'"):
+        _ = viscircuits.circuits

@@ -26,6 +26,7 @@ from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep, sweep
 ROOT = Path(__file__).parent.parent
 SEED = 0
 FORCE_DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.01)
+FORCE_PICTURES = 100
 CRITERIA = ("actgrad", "snip", "force", "magnitude", "random")
 
 
@@ -39,7 +40,7 @@ def squeezenet1_1() -> Sweep:
     channels = [(layer, channel) for layer, width in widths.items() for channel in range(width)]
     chosen = sorted(random.Random(SEED).sample(channels, 12), key=lambda c: (list(widths).index(c[0]), c[1]))
     targets = [vc.Target(layer, channel) for layer, channel in chosen]
-    return _job(model, targets, *images.split(0.5, seed=SEED), scoring_limit=100)
+    return _job(model, targets, *images.split(0.5, seed=SEED))
 
 
 def shapesnet() -> Sweep:
@@ -53,13 +54,13 @@ def shapesnet() -> Sweep:
         for layer in ("features.8", "features.10")
         for channel in range(model.get_submodule(layer).out_channels)
     ]
-    return _job(model, _live(model, targets, held_out), scoring, held_out, scoring_limit=100)
+    return _job(model, _live(model, targets, held_out), scoring, held_out)
 
 
-def _job(model: torch.nn.Module, targets: Sequence[vc.Target], scoring: vc.ImageSet, held_out: vc.ImageSet, scoring_limit: int) -> Sweep:
+def _job(model: torch.nn.Module, targets: Sequence[vc.Target], scoring: vc.ImageSet, held_out: vc.ImageSet) -> Sweep:
     return Sweep(
         model, targets, scoring, held_out, CRITERIA, PAPER_DENSITIES, seed=SEED,
-        limits={"force": FORCE_DENSITIES}, scoring_limits={"force": scoring_limit},
+        limits={"force": FORCE_DENSITIES}, scoring_limits={"force": FORCE_PICTURES},
     )  # fmt: skip
 
 
@@ -89,7 +90,8 @@ def markdown(name: str, job: Sweep, frame: pl.DataFrame) -> str:
     for density, *values in table.iter_rows():
         cells = ["" if v is None else f"{v:.3f}" for v in values]
         lines.append(f"| {density:g} ({1 - density:g}) | " + " | ".join(cells) + " |")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     cut = frame.filter("disconnected").group_by("density").len().sort("density", descending=True)
     disconnected = ", ".join(f"{d:g}: {n}" for d, n in cut.iter_rows()) or "none"
     return "\n".join([

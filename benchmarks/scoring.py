@@ -2,9 +2,9 @@
 
     uv run python benchmarks/scoring.py [--pictures 20] [--pairs 5] [--criterion actgrad]
 
-Pairs are run one after the other on one thread: our scoring of one target, and one forward + backward of the network up to
-the target (parameter gradients, none for the images), with the same batch and memory layout. Printed are medians of CPU seconds and of the
-ratios, and the peak of memory over the process's level before, each measured in a process of its own.
+Pairs are run one after the other on one thread: our scoring of one target, and one forward + backward of the network up
+to the target (parameter gradients, none for the images), with the same batch and memory layout. Printed are medians of CPU
+seconds and of the ratios, and the peak of memory over the process's level before, each measured in a process of its own.
 """
 
 import argparse
@@ -22,7 +22,12 @@ from torch import nn
 
 import viscircuits as vc
 
-NETWORKS = {"alexnet": "features.10", "squeezenet1_1": "features.12.expand3x3", "resnet18": "layer4.1.conv2", "vgg11": "features.18"}
+NETWORKS = {
+    "alexnet": "features.10",
+    "squeezenet1_1": "features.12.expand3x3",
+    "resnet18": "layer4.1.conv2",
+    "vgg11": "features.18",
+}
 CHANNEL = 9
 
 
@@ -44,7 +49,7 @@ def ours(name: str, pictures: int, batch: int, criterion: str) -> Callable[[], o
 def forward_backward(name: str, pictures: int, batch: int, criterion: str) -> Callable[[], object]:
     """The yardstick: forward to the target and backward to all parameters."""
     model, target, images = setting(name, pictures)
-    images = images.contiguous(memory_format=vc.trace(model, images.shape[1:]).memory_format)  # the faster layout, as ours
+    images = images.contiguous(memory_format=vc.trace(model, images.shape[1:]).memory_format)  # as ours
     reached: list[torch.Tensor] = []
 
     class Stop(Exception):
@@ -126,7 +131,7 @@ def main() -> None:
     if options.peak:
         print(peak(*options.peak, options.pictures, options.batch, options.criterion))
         return
-    print(f"{options.criterion}, {options.pictures} pictures at 224, batches of {options.batch}, one thread, {options.pairs} pairs")
+    print(f"{options.criterion}, {options.pictures} pictures at 224, batches of {options.batch}, one thread:")
     print("| network, target | ours, CPU s | forward+backward, CPU s | ratio | peak MB, ours | forward+backward |")
     print("|---|---|---|---|---|---|")
     for name in options.networks:
@@ -136,7 +141,8 @@ def main() -> None:
             command += ["--batch", str(options.batch), "--criterion", options.criterion]
             peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]))
         mine, theirs, ratio = pair(name, options)
-        print(f"| {name} {NETWORKS[name]} | {mine:.2f} | {theirs:.2f} | {ratio:.2f} | {peaks[0]:.0f} | {peaks[1]:.0f} |", flush=True)
+        numbers = f"{mine:.2f} | {theirs:.2f} | {ratio:.2f} | {peaks[0]:.0f} | {peaks[1]:.0f}"
+        print(f"| {name} {NETWORKS[name]} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

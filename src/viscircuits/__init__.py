@@ -72,13 +72,13 @@ if TYPE_CHECKING:
     from viscircuits.evaluate.preservation import preservation as preservation
     from viscircuits.evaluate.sweep import Sweep as Sweep
     from viscircuits.evaluate.sweep import sweep as sweep
-    from viscircuits.saliency.find import find as find
     from viscircuits.mask import Mask as Mask
     from viscircuits.model import zoo as zoo
     from viscircuits.model.graph import NetGraph as NetGraph
     from viscircuits.model.trace import trace as trace
     from viscircuits.readout import Readout as Readout
     from viscircuits.response import respond as respond
+    from viscircuits.saliency.find import find as find
     from viscircuits.saliency.registry import CRITERIA as CRITERIA
     from viscircuits.saliency.registry import score as score
     from viscircuits.scores import Scores as Scores

@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def _run(lines: Tensor, taps: Tensor, weighting: Tensor, shifts: np.ndarray, sum
         loop(*arrays, 0, len(lines))
         return
     with ThreadPoolExecutor(len(bounds) - 1) as pool:
-        list(pool.map(lambda ends: loop(*arrays, *ends), zip(bounds, bounds[1:], strict=False)))
+        list(pool.map(lambda ends: loop(*arrays, *ends), pairwise(bounds)))
 
 
 @cache

@@ -5,9 +5,9 @@ filter share one gradient, so every criterion on activations needs only
 
     S[o, i] = sum_n sum_hw |w[o, i] * x[i]| m[o]
 
-(divided by the number of positions later) with ``m = |g|`` (ActGrad) or ``m = 1`` (activation). Nothing of size ``n x out x in x h x w`` exists at any time: a
-local input channel of every group is convolved at a time, and 1x1 kernels, linear maps and single weights have the
-closed form ``S = |w| (|x| correlated with m)``, one weight gradient.
+with ``m = |g|`` (ActGrad) or ``m = 1`` (activation); the tape divides by the number of positions. Nothing of size
+``n x out x in x h x w`` exists at any time: small kernels take the fused loop, others one input channel at a time, and 1x1
+kernels, linear maps and single weights have the closed form ``S = |w| (|x| correlated with m)``, one weight gradient.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def summed_maps(
 
 
 def _maps(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
-    """Chooses how: a fused loop for small kernels on a CPU, one matrix product a channel for large ones, else convolution."""
+    """A fused loop for small kernels on a CPU, a matrix product a channel for large ones, else convolution."""
     geometry = _geometry(call)
     if geometry is None:
         return _convolved(call, m)
@@ -84,7 +84,7 @@ def _unfolded(
 
 
 def _geometry(call: KernelCall) -> tuple[Pair, Pair, Pair] | None:
-    """Returns stride, padding and dilation of a two-dimensional convolution; None for other layers or padding in words."""
+    """Stride, padding and dilation of a two-dimensional convolution; None for other layers or padding in words."""
     values = [call.options.get(key, default) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
     if call.function is not torch.conv2d or any(isinstance(value, str) for value in values):
         return None

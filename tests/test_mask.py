@@ -1,16 +1,20 @@
 """Masks: set algebra, overlap, and the factors that zero a layer's weights."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from micro import toy
+from micro import toy as new_toy
 from viscircuits.errors import MaskError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.trace import trace
 from viscircuits.saliency.registry import score
+
+toy = functools.cache(new_toy)  # tracing a network is what takes long
 
 SHAPES = {"a": (2, 3), "b": (3, 2), "c": (1, 1)}
 

@@ -154,6 +154,7 @@ def test_a_contrast_counts_its_positive_kernels_only():
     assert kept(contrast.select(count=2)) == {"l0": [0, 2]}
     assert contrast.select(cumulative=1.0).n_kept == 2  # 4 + 2; -1 takes nothing away
     assert contrast.select(cumulative=0.66).n_kept == 1
+    assert contrast.select(cumulative=0.75).n_kept == 2  # of 6, not of 5
     with pytest.raises(MaskError, match="asked for 3 structures, but only 2 score above zero in this contrast"):
         contrast.select(density=0.75)
     assert contrast.select(count=3, order="worst").n_kept == 3

@@ -42,7 +42,8 @@ class Circuit:
     Args:
         model: the user's module, in evaluation mode; never changed.
         target: what the circuit computes.
-        mask: what is kept, over what is relevant to this target.
+        mask: what is kept. What it keeps beyond what is relevant to this target cannot change it and is left out, so
+            that the mask of a circuit (of an intersection, say) always has the target's own denominator.
         biases: "masked" or "pruned".
     """
 
@@ -61,7 +62,8 @@ class Circuit:
                 raise MaskError(
                     f"mask of layer {name!r}, shape {tuple(kept.shape)}, does not fit the model: {expected}"
                 )
-        assert self.readout.layers
+        own = expand_relevant(self.graph, self.readout.relevant_kernels, self.mask.granularity)
+        object.__setattr__(self, "mask", self.mask.within(own))
 
     @cached_property
     def graph(self) -> NetGraph:
@@ -203,13 +205,13 @@ def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
 def _restored(
     cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, store.Json]
 ) -> Circuit:
-    target = target_from_json(header["target"])
+    everything = {name: torch.ones_like(kept) for name, kept in tensors.items()}
     shape = tuple(int(s) for s in header["input_shape"])  # pyright: ignore
-    graph = trace(model, shape)
-    granularity = header["granularity"]
-    relevant = expand_relevant(graph, reach(graph, Readout(target, graph).seeds()).used, granularity)  # pyright: ignore
-    kept = {name: tensors[name] for name in relevant if name in tensors}
-    mask = Mask(kept, {n: relevant[n] for n in kept}, granularity, shape, int(header["zero_scores"]))  # pyright: ignore
-    if set(tensors) != set(relevant) or mask.n_relevant != header["relevant"]:
-        raise StudyError("the circuit's relevant kernels are not those of this model; it was made on another network")
-    return cls(model, target, mask, header["biases"])  # pyright: ignore
+    mask = Mask(tensors, everything, header["granularity"], shape, int(header["zero_scores"]))  # pyright: ignore
+    try:
+        circuit = cls(model, target_from_json(header["target"]), mask, header["biases"])  # pyright: ignore
+    except MaskError as error:
+        raise StudyError(f"the circuit was made on another network: {error}") from None
+    if (circuit.mask.n_kept, circuit.mask.n_relevant) != (header["kept"], header["relevant"]):
+        raise StudyError("the circuit was made on another network: the kernels relevant to its target are others")
+    return circuit

@@ -107,6 +107,11 @@ class Mask:
         both, either = self & other, self | other
         return {n: int(both.kept[n].sum()) / int(k.sum()) for n, k in either.kept.items() if bool(k.any())}
 
+    def within(self, relevant: Mapping[str, Bool[Tensor, "..."]]) -> "Mask":
+        """Returns the mask over another denominator: what it keeps of it; layers it does not name are removed whole."""
+        kept = {name: array & self.kept.get(name, torch.tensor(False)) for name, array in relevant.items()}
+        return Mask(kept, relevant, self.granularity, self.input_shape, self.zero_scores)
+
     def factors(self, graph: NetGraph) -> dict[str, Shaped[Tensor, "..."]]:
         """Returns weight name -> 0/1 array that broadcasts against the layer's stored weight."""
         factors = {}

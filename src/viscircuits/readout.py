@@ -14,6 +14,7 @@ from torch import Tensor
 
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.model.graph import OUTPUT, NetGraph
+from viscircuits.model.reach import reach
 from viscircuits.target import AnyTarget, Loss, Target
 
 Frozen = tuple[Int[Tensor, " n"] | None, ...]
@@ -53,6 +54,11 @@ class Readout:
         for _, term in self.terms:
             seeds[term.layer] |= self._coefficients(term) != 0
         return seeds
+
+    @cached_property
+    def relevant_kernels(self) -> dict[str, Bool[Tensor, "out in"]]:
+        """Layer -> kernels with a path from the image to the target."""
+        return dict(reach(self.graph, self.seeds()).used)
 
     def needs_freezing(self) -> bool:
         """Whether something has to be fixed in the full model first."""

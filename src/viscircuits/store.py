@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from viscircuits.errors import StudyError
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 HEADER = "viscircuits"
 """The key of the safetensors metadata under which our JSON header stands."""

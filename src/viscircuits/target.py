@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, SupportsIndex, Union, runtime_checkab
 
 from viscircuits.errors import TargetError, closest
 from viscircuits.model.graph import OUTPUT
+from viscircuits.store import digest
 from viscircuits.types import REDUCTIONS, Reduction
 
 Position = tuple[int, ...] | Literal["center", "max"] | None
@@ -112,8 +113,9 @@ class Target:
 
     def __str__(self) -> str:
         place = self.position if isinstance(self.position, str) else ",".join(map(str, self.position or ()))
-        channel = str(self.channel) if self.direction is None else f"direction({len(self.direction)})"
-        return f"{self.layer or 'logit'}:{channel}" + (f"@{place}" if place else "")
+        channel = str(self.channel) if self.direction is None else f"direction-{digest(repr(self.direction))[:8]}"
+        reduced = f" ({self.reduction})" if self.reduction != "sum_abs" else ""
+        return f"{self.layer or 'logit'}:{channel}" + (f"@{place}" if place else "") + reduced
 
 
 @dataclass(frozen=True)

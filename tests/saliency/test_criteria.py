@@ -166,6 +166,7 @@ KINDS: dict[str, AnyTarget] = {
     "sum": Target("conv3", channel=1, reduction="sum"),
     "mean": Target("conv3", channel=1, reduction="mean"),
     "two layers": 2.0 * Target("conv3", channel=1, position="max") - 0.5 * Target("conv1", channel=0, reduction="mean"),
+    "overwritten later": Target("conv2", channel=3) + Target("conv3", channel=1),  # a ReLU in place stands between
     "same layer": Target("conv2", channel=0, reduction="sum") + Target("conv2", channel=1, reduction="mean"),
     "two logits": Target.logit(0) - Target.logit(3),
     "loss": Loss(),

@@ -6,8 +6,8 @@ filter share one gradient, so every criterion on activations needs only
     S[o, i] = sum_n sum_hw |w[o, i] * x[i]| m[o]
 
 with ``m = |g|`` (ActGrad) or ``m = 1`` (activation); the tape divides by the number of positions. Nothing of size
-``n x out x in x h x w`` exists at any time: small kernels take the fused loop, others one input channel at a time, and 1x1
-kernels, linear maps and single weights have the closed form ``S = |w| (|x| correlated with m)``, one weight gradient.
+``n x out x in x h x w`` exists at any time: small kernels take the fused loop, others one input channel at a time, and
+1x1 kernels, linear maps and single weights have the closed form ``S = |w| (|x| correlated with m)``, a weight gradient.
 """
 
 from collections.abc import Callable

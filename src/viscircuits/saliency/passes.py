@@ -20,7 +20,6 @@ from viscircuits.errors import ImageError, TargetError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, run
-from viscircuits.model.reach import reach
 from viscircuits.model.trace import concrete, trace
 from viscircuits.readout import Frozen, Readout
 from viscircuits.response import freeze, masked_weights, to_model
@@ -63,7 +62,7 @@ class Pass:
     def __post_init__(self) -> None:
         graph = trace(self.model, self.images[0].shape)
         readout = Readout(self.target, graph)
-        relevant = expand_relevant(graph, reach(graph, readout.seeds()).used, self.granularity)
+        relevant = expand_relevant(graph, readout.relevant_kernels, self.granularity)
         if not relevant:
             raise TargetError(f"no kernel leads from the images to target {self.target}")
         object.__setattr__(self, "graph", graph)

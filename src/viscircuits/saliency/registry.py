@@ -81,6 +81,8 @@ def score(
     function = lookup(criterion)
     if granularity not in GRANULARITIES:
         raise MaskError(f"unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}")
+    if normalise not in (None, "minmax"):
+        raise MaskError(f"unknown normalisation {normalise!r}; expected 'minmax' or None")
     wanted = needs_density(criterion)
     if wanted and density is None:
         raise MaskError(f"{criterion} depends on the density: give density=, a fraction in (0, 1]")

@@ -2,9 +2,10 @@
 
     uv run python benchmarks/scoring.py [--pictures 20] [--pairs 5] [--criterion actgrad]
 
-Pairs are run one after the other on one thread: our scoring of one target, and one forward + backward of the network up
-to the target (parameter gradients, none for the images), with the same batch and memory layout. Printed are medians of CPU
-seconds and of the ratios, and the peak of memory over the process's level before, each measured in a process of its own.
+Pairs are run one after the other on one thread: our scoring of one target, and one forward + backward of the network
+up to the target (parameter gradients, none for the images), with the same batch and memory layout. Printed are medians
+of CPU seconds and of the ratios, and the peak of memory over the process's level before, each measured in a process of
+its own.
 """
 
 import argparse

@@ -54,6 +54,7 @@ def test_create_open_and_go_on(tmp_path, spec):
 def test_another_spec_is_refused(tmp_path, spec, field):
     """Every field counts, but for the words that say where the same content came from."""
     Study.create(tmp_path / "s", spec)
+    (tmp_path / "s" / "measurements.parquet").write_bytes(b"something was computed")
     images = Pictures(source="here", count=3, hash="other")
     changes = {
         "model": "other", "weights": "other.pt", "fingerprint": "0", "input_shape": (3, 32, 32),
@@ -260,3 +261,10 @@ def test_atomic_leaves_nothing_after_an_error(tmp_path):
     long = tmp_path / ("n" * 240 + ".json")
     store.write_json(long, 2)
     assert store.read_json(long) == 2
+
+
+def test_a_study_in_which_nothing_was_computed_gives_way_to_another(tmp_path, spec):
+    Study.create(tmp_path / "s", spec)
+    other = spec.model_copy(update={"seed": 7})
+    assert Study.create(tmp_path / "s", other).header.spec.seed == 7
+    assert Study.open(tmp_path / "s").header.spec.seed == 7

@@ -106,13 +106,15 @@ class Study:
         folder = Path(path)
         if (folder / "study.json").exists():
             study = cls.open(folder)
-            if different := study.header.spec.differs(spec):
+            different = study.header.spec.differs(spec)
+            if not different:
+                return study
+            if any(name != "study.json" for name, _ in study.files()):  # nothing already computed is lost
                 raise StudyError(
                     f"{str(folder)!r} holds another study (it differs in {', '.join(different)}; viscircuits inspect "
                     f"shows it); choose another folder with --out, or delete this one"
                 )
-            return study
-        if folder.exists() and (not folder.is_dir() or any(not f.name.startswith(".") for f in folder.iterdir())):
+        elif folder.exists() and (not folder.is_dir() or any(not f.name.startswith(".") for f in folder.iterdir())):
             raise StudyError(f"{str(folder)!r} exists and is not a study; choose another folder with --out")
         header = Header(
             format=FORMAT, viscircuits=__version__, torch=torch.__version__,

@@ -464,7 +464,7 @@ CASES = {
     ),
     "scores as circuit": (
         StudyError,
-        r"is not a circuit file of format 1",
+        r"is not a circuit file of format 1, but scores of format 1",
         lambda b: b.score().save(b.path / "s") or vc.Circuit.load(b.path / "s", b.model),
     ),
 }

@@ -307,6 +307,9 @@ def test_a_mask_that_does_not_fit_is_refused():
     mask = circuit(Plain().ready()).mask
     with pytest.raises(MaskError, match=r"mask of layer 'a', shape \(4, 3\), does not fit the model: \(5, 3\)"):
         Circuit(Residual().ready(), HEAD, mask)
+    one = {"a.0": torch.ones(1, 1, dtype=torch.bool)}
+    with pytest.raises(MaskError, match=r"mask of layer 'a.0' does not fit the model: no such layer; closest: 'a'"):
+        Circuit(Plain().ready(), HEAD, Mask(one, one, "kernel", mask.input_shape))
 
 
 # ---- extraction ------------------------------------------------------------------------------------------------------

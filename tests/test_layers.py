@@ -28,7 +28,6 @@ HOMES = {
     "PIL": ("data/sources.py", "data/images.py", "model/builtin.py", "model/zoo.py"),
     "polars": ("evaluate", "study.py", "diagram", "cli"),
     "pydantic": ("study.py",),
-    "scipy": ("evaluate",),
 }
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 

@@ -96,6 +96,11 @@ def test_masks_have_no_hash_and_compare_with_anything():
     mask = Mask({"a": torch.tensor([True])}, {"a": torch.tensor([True])}, "filter", (1, 2, 2))
     assert mask != "a mask"
     assert mask != Mask({"a": torch.tensor([True])}, {"a": torch.tensor([True])}, "kernel", (1, 2, 2))
+    more = {"a": torch.tensor([True, False])}
+    assert Mask(more, more, "filter", (1, 2, 2)) != Mask(more, {"a": torch.tensor([True, True])}, "filter", (1, 2, 2))
+    assert mask != Mask(more, more, "filter", (1, 2, 2))  # another network
+    empty = {"b": torch.tensor([False])}
+    assert mask == Mask({**mask.kept, **empty}, {**mask.relevant, **empty}, "filter", (1, 2, 2))
     with pytest.raises(TypeError):
         hash(mask)
 

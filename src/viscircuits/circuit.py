@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import MaskError, StudyError, UnsupportedOperation
+from viscircuits.errors import MaskError, StudyError, UnsupportedOperation, closest
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.affine import silenced
 from viscircuits.model.fingerprint import fingerprint
@@ -55,9 +55,12 @@ class Circuit:
     def __post_init__(self) -> None:
         if self.biases not in ("masked", "pruned"):
             raise MaskError(f"biases must be 'masked' or 'pruned', got {self.biases!r}")
+        layers = self.graph.layers
         for name, kept in self.mask.kept.items():
-            layer = self.graph.layers.get(name)
-            expected = layer.structure_shape(self.mask.granularity) if layer is not None else None
+            layer = layers.get(name)
+            if layer is None:
+                raise MaskError(f"mask of layer {name!r} does not fit the model: no such layer{closest(name, layers)}")
+            expected = layer.structure_shape(self.mask.granularity)
             if expected != tuple(kept.shape):
                 raise MaskError(
                     f"mask of layer {name!r}, shape {tuple(kept.shape)}, does not fit the model: {expected}"
@@ -79,8 +82,11 @@ class Circuit:
     def _conducting(self) -> dict[str, Bool[Tensor, "out in"]]:
         """Layer -> kernels that are kept at least in part, or are not relevant and so never removed."""
         factors = self.mask.factors(self.graph)
-        layers = [self.graph.layers[name] for name in self.mask.kept]
-        return {ly.name: ly.out_first(factors[ly.weight]).reshape(*ly.shape, -1).any(2) for ly in layers}
+        conducting = {}
+        for name in self.mask.kept:
+            layer = self.graph.layers[name]
+            conducting[name] = layer.out_first(factors[layer.weight]).reshape(*layer.shape, -1).any(2)
+        return conducting
 
     @cached_property
     def _reach(self) -> Reach:
@@ -178,7 +184,7 @@ class Circuit:
         """
         tensors, header = store.read_tensors(path)
         if not isinstance(header, dict) or header.get("kind") != "circuit" or header.get("format") != FORMAT:
-            raise StudyError(f"{str(path)!r} is not a circuit file of format {FORMAT}")
+            raise StudyError(f"{str(path)!r} is not a circuit file of format {FORMAT}{store.described(header)}")
         if header["model"] != fingerprint(model):
             raise StudyError(
                 f"{str(path)!r} was made on another model or other weights (fingerprint {header['model']}, this model "

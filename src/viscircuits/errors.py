@@ -45,8 +45,8 @@ class StudyError(ViscircuitsError):
     """A study folder or a file in it that cannot be used."""
 
 
-def closest(name: str, candidates: Iterable[str], n: int = 3) -> str:
+def closest(name: str, candidates: Iterable[str]) -> str:
     """Returns ``"; closest: 'a', 'b'"`` for a misspelt name, or an empty string when nothing is near."""
     names = list(candidates)
-    found = difflib.get_close_matches(name, names, n=n, cutoff=0.5) or [c for c in names if name and name in c][:n]
+    found = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [c for c in names if name and name in c][:3]
     return "; closest: " + ", ".join(repr(c) for c in found) if found else ""

@@ -93,7 +93,13 @@ class Mask:
         return (self - other).n_kept == 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mask) and self.granularity == other.granularity and self <= other and other <= self
+        """Whether both keep the same of the same: granularity, kept and relevant; empty layers do not count."""
+        return (
+            isinstance(other, Mask)
+            and self.granularity == other.granularity
+            and _same(self.kept, other.kept)
+            and _same(self.relevant, other.relevant)
+        )
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
@@ -144,10 +150,15 @@ class Mask:
         return Mask(kept, relevant, self.granularity, self.input_shape)
 
 
+def _same(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    a, b = ({name: array for name, array in arrays.items() if bool(array.any())} for arrays in (mine, theirs))
+    return a.keys() == b.keys() and all(torch.equal(array, b[name]) for name, array in a.items())
+
+
 def expand_relevant(
     graph: NetGraph, kernels: Mapping[str, Bool[Tensor, "out in"]], granularity: Granularity
 ) -> dict[str, Bool[Tensor, "..."]]:
-    """Returns relevant kernels as structures of a granularity; layers that have none, or are wiring, drop out."""
+    """Returns relevant kernels as structures of a granularity; layers that have none, or are not scored, drop out."""
     arrays = {}
     for name, layer in graph.layers.items():
         relevant = kernels.get(name)

@@ -134,7 +134,7 @@ class Scores:
         """Returns scores that `save` wrote; a `StudyError` for any other file."""
         tensors, header = store.read_tensors(path)
         if not isinstance(header, dict) or header.get("kind") != "scores" or header.get("format") != FORMAT:
-            raise StudyError(f"{str(path)!r} is not a scores file of format {FORMAT}")
+            raise StudyError(f"{str(path)!r} is not a scores file of format {FORMAT}{store.described(header)}")
         fields: Any = {k: v for k, v in header.items() if k not in ("kind", "format", "layers")}
         layers: Any = header["layers"]
         sums, relevant = {n: tensors[n] for n in layers}, {n: tensors[RELEVANT + n] for n in layers}
@@ -184,7 +184,9 @@ class Scores:
 
     def _size(self, ranked: "_Ranked", density: float | None, count: int | None, cumulative: float | None) -> int:
         if sum(v is not None for v in (density, count, cumulative)) != 1:
-            raise MaskError("select needs exactly one of density, count and cumulative")
+            raise MaskError(
+                f"give exactly one of density, count and cumulative; got {density=}, {count=}, {cumulative=}"
+            )
         if self.density is not None and density != self.density:
             raise MaskError(
                 f"{self.criterion} scores were made for density {self.density:g} and select at no other; score again "

@@ -93,6 +93,11 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Json]:
     return tensors, json.loads(metadata[HEADER])
 
 
+def described(header: Json) -> str:
+    """Returns ``", but KIND of format N"`` for the header of a file that is not what was asked for."""
+    return f", but {header.get('kind')} of format {header.get('format')}" if isinstance(header, dict) else ""
+
+
 def digest(*parts: bytes | str | Tensor) -> str:
     """Returns the first 16 hex digits of a SHA-256 over the parts, in order; tensors count with dtype and shape."""
     sha = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""A study folder: the one interface between the command line, the explorer and other people.
+"""A study folder: the one interface between the command line and other programs or people.
 
 ::
 

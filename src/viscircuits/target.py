@@ -1,7 +1,7 @@
 """What is explained: a channel, a neuron, a direction, a class, a weighted sum of those, or the model's loss.
 
 A target is a description only; `viscircuits.readout` reads its values off a run. The text form is what the command line
-takes and what ``str`` gives::
+takes and what ``str`` gives (for a direction, or another reduction, ``str`` gives a name that cannot be read back)::
 
     features.6:55            channel 55 of a module's output, as a map
     features.6:55@7,3        the neuron of that channel at row 7, column 3
@@ -9,6 +9,7 @@ takes and what ``str`` gives::
     features.6:55@max        ... at each image's own arg-max in the full model
     logit:207                output 207 of the model
     loss                     the cross-entropy of the model, per image
+    loss@predicted           ... for the class that the full model predicts
     a:3 - 0.5*b:7            a weighted sum; each term is one number an image first
 """
 
@@ -31,7 +32,7 @@ AnyTarget = Union["Target", "TargetSum", "Loss"]
 """Whatever can be explained."""
 
 _TERM = re.compile(r"\s*(?P<layer>[^:*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?P<position>[\w,\s]+?))?\s*$")
-_HELP = "expected layer:channel, layer:channel@y,x, layer:channel@center, layer:channel@max, logit:CLASS or loss"
+_HELP = "expected layer:channel, layer:channel@y,x, @center or @max, logit:CLASS, loss or loss@predicted"
 
 
 @runtime_checkable
@@ -213,8 +214,7 @@ def _parse_weight(weight: str, text: str) -> float:
 def _parse_term(term: str, text: str) -> Target:
     match = _TERM.match(term)
     if match is None:
-        hint = " (a channel number is missing)" if ":" not in term else ""
-        hint = hint or (closest(term.split(":")[0], ["loss", "logit"]) if ":" in term else "")
+        hint = closest(term.split(":")[0], ["loss", "logit"]) if ":" in term else " (a channel number is missing)"
         raise TargetError(f"cannot read target {text!r}{hint}; {_HELP}")
     layer, channel = match["layer"], int(match["channel"])
     return Target(OUTPUT if layer == "logit" else layer, channel, position=_parse_position(match["position"], text))

@@ -6,17 +6,11 @@ kernel, ``t`` targets. Nothing here has behaviour.
 
 from typing import Literal, get_args
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 Images = Float[Tensor, "n c h w"]
 """Pictures as the model takes them: preprocessed, one dtype, one size."""
-
-KernelScores = Float[Tensor, "out in"]
-"""One number a kernel; row = output channel, column = global input channel."""
-
-KernelMask = Bool[Tensor, "out in"]
-"""One bit a kernel, True = kept."""
 
 Granularity = Literal["weight", "kernel", "filter"]
 """What one entry of a score or mask stands for."""

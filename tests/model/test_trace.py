@@ -146,6 +146,16 @@ def test_the_channel_axis_survives_windows_and_positions():
         assert found == {"patch": 1, "view": 4, "join": 2, "back": 1}
 
 
+def test_the_channel_axis_survives_a_mean_or_a_choice_before_it():
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.patch(x).permute(0, 2, 3, 1)  # channels last, [n, h, w, 5]
+        return m.mean(y.mean(1)).sum(1) + m.choice(y[:, :, 0]).sum(1) + m.gone(y.amax(3)).sum((1, 2))[:, None]
+
+    model = Compose(forward, patch=conv(3, 5), mean=nn.ReLU(), choice=nn.ReLU(), gone=nn.ReLU())
+    graph = trace(model, SHAPE)
+    assert {n: graph.output(n).channel_axis for n in ("mean", "choice", "gone")} == {"mean": 2, "choice": 2, "gone": 1}
+
+
 def test_layer_norm_over_all_axes_leaves_the_channels_where_they_are():
     model = Compose(lambda m, x: m.norm(m.a(x)), a=conv(3, 4), norm=nn.LayerNorm([4, 8, 6]))
     assert trace(model, SHAPE).output("norm").channel_axis == 1

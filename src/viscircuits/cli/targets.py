@@ -39,7 +39,9 @@ def targets(
     columns = [("layer", False), ("module", False), ("channels", True), ("map", True), ("kernels", True)]
     print_table(f"{model}, images {size}", columns, rows)
     if graph.not_scored:
-        out.print(Text(f"not scored (attention projections): {', '.join(graph.not_scored)}", style="dim"))
+        out.print(
+            Text(f"not scored (attention projections, fixed filters): {', '.join(graph.not_scored)}", style="dim")
+        )
     out.print(Text.assemble(("a target is layer:channel, for example ", "dim"), _example(graph)))
 
 
@@ -52,12 +54,11 @@ def _example(graph: "NetGraph") -> str:
 def _relevant(graph: "NetGraph", layer: str) -> None:
     from viscircuits.cli.console import print_table
     from viscircuits.mask import expand_relevant
-    from viscircuits.model.reach import reach
     from viscircuits.readout import Readout
     from viscircuits.target import Target
 
     target = Target("" if layer == "logit" else layer, 0)
-    used = expand_relevant(graph, reach(graph, Readout(target, graph).seeds()).used, "kernel")
+    used = expand_relevant(graph, Readout(target, graph).relevant_kernels, "kernel")
     rows = [(name, f"{int(array.sum()):,}", f"{array.numel():,}") for name, array in used.items()]
     rows.append(("all", f"{sum(int(a.sum()) for a in used.values()):,}", f"{sum(a.numel() for a in used.values()):,}"))
     title = f"kernels relevant to {layer}:0 (it has channels 0 to {graph.output(target.layer).n_channels - 1})"

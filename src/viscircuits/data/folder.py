@@ -28,8 +28,8 @@ def scan(root: Path) -> tuple[list[Path], list[str]]:
     nested = [path for name in classes for path in _below(root / name)]
     if flat and nested:
         raise ImageError(
-            f"{str(root)!r} holds pictures ({flat[0].name!r} and {len(flat) - 1} more) beside folders with pictures "
-            f"({str(nested[0].relative_to(root))!r}); expected pictures only, or one sub-folder a class"
+            f"{str(root)!r} holds pictures (such as {flat[0].name!r}) beside folders with pictures "
+            f"(such as {str(nested[0].relative_to(root))!r}); expected pictures only, or one sub-folder a class"
         )
     if not flat and not nested:
         raise ImageError(f"no pictures in {str(root)!r}: it holds {_held(root)}; expected {' '.join(sorted(SUFFIXES))}")

@@ -1,7 +1,7 @@
 """Where the pictures of an `ImageSet` come from: files, tensors in memory, or a torch dataset.
 
-A source is numbered pictures: ``read(row)`` gives the prepared, checked tensor, ``digest(row)`` its content hash. The
-only home of Pillow. Not here: names, labels, subsets, batches (`viscircuits.data.images`).
+A source is numbered pictures: ``read(row)`` gives the prepared, checked tensor, ``digest(row)`` its content hash. What
+Pillow decodes is decoded here. Not here: names, labels, subsets, batches (`viscircuits.data.images`).
 
 How a file becomes RGB: the first frame of an animation; turned upright by its EXIF orientation; transparent pixels
 stand on white, as on a page, because the colour stored beneath them is arbitrary; 16-bit grey is scaled from 0..65535

@@ -1,1 +1,1 @@
-"""Pictures of circuits and of their measurements: the only home of matplotlib and SVG."""
+"""Pictures of what was measured: the only home of matplotlib."""

@@ -1,5 +1,6 @@
 """The preservation curve: how much of a target survives as its circuit shrinks (paper, figure 2)."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,6 @@ class Curve:
         return files
 
     def _repr_svg_(self) -> str:
-        import io
-
         buffer = io.StringIO()
         with rc_context(_STYLE):
             self.figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
@@ -51,6 +52,7 @@ class Reference:
 
     Raises:
         TargetError: the responses never change; nothing can be preserved of a dead target.
+        ImageError: they are not finite.
     """
 
     response: Response
@@ -84,7 +86,7 @@ class Reference:
         reason = "disconnected" if disconnected else "constant" if _constant(circuit) else None
         signed = 0.0 if reason else _correlation(circuit.ravel(), full.ravel())
         spearman = 0.0 if reason else _correlation(_ranks(circuit), self._ranks)
-        return Preservation(abs(signed), signed, spearman, difference, reason, *(len(full), full.size))
+        return Preservation(abs(signed), signed, spearman, difference, reason, len(full), full.size)
 
 
 def reference(circuit: Circuit, images: ImageSet, *, batch_size: int = 16) -> Reference:
@@ -137,6 +139,4 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata  # slow to import, and needed only here
-
-    return rankdata(values, axis=None).ravel()
+    return pl.Series(values.ravel()).rank("average").to_numpy()

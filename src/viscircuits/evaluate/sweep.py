@@ -63,11 +63,12 @@ class Sweep:
         targets: what to explain.
         scoring: pictures for the scores.
         held_out: pictures for the measurements; sharing any with ``scoring`` warns.
-        criteria: names; also which to add as a control with the worst structures first, as ``"actgrad:worst"``.
+        criteria: names; ``"actgrad:worst"`` keeps the worst structures of a criterion first, as a control.
         densities: fractions of the relevant structures to keep, in (0, 1].
         granularity, normalise, biases, seed, batch_size: as in `score` and `Circuit`.
-        limits: criterion -> the only densities it is run at, and
-        scoring_limits: criterion -> how many of the scoring pictures it sees (for criteria that cost a lot).
+        limits: criterion -> the only ones of ``densities`` at which it, or its control, is run (where it costs a lot).
+        scoring_limits: criterion -> how many of the scoring pictures it sees at most, drawn by the seed.
+        progress: called as the work goes on, with "circuits" or a criterion, how many are done, and of how many.
     """
 
     model: nn.Module
@@ -81,14 +82,16 @@ class Sweep:
     biases: Biases = "masked"
     seed: int = 0
     batch_size: int = 16
-    limits: "dict[str, Sequence[float]] | None" = None
+    limits: dict[str, Sequence[float]] | None = None
     scoring_limits: dict[str, int] | None = None
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         if not (len(self.targets) and len(self.criteria) and len(self.densities)):
             raise MaskError("a sweep needs at least one target, one criterion and one density")
-        for criterion in (*self.criteria, *(self.limits or ()), *(self.scoring_limits or ())):
+        for name in (*(self.limits or ()), *(self.scoring_limits or ())):  # they hold for both orders
+            lookup(name)
+        for criterion in self.criteria:
             name, _, control = criterion.partition(":")
             lookup(name)
             if control not in ("", "worst"):

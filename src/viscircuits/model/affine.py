@@ -19,8 +19,10 @@ from viscircuits.model.graph import NetGraph
 from viscircuits.model.trace import op_name, origin
 from viscircuits.model.wires import any_but, keeps_zero, recording, step
 
-BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"}
-CHANNEL_NORMS = BATCH_NORMS | {"instance_norm"}
+CHANNEL_NORMS = {
+    *("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"),
+    *("cudnn_batch_norm", "instance_norm"),
+}
 """Norms that scale and shift each channel by itself; arguments 1 to 4 are weight, bias, running mean and variance."""
 
 _MIXING_NORMS = {"layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"}

@@ -1,13 +1,13 @@
 """Running somebody's model with edited weights, watching it, and leaving no trace.
 
-This is the only file that adds hooks or intercepts calls. Weights are edited through `torch.func.functional_call`, so
-the module's own parameters are never touched; outputs of modules are read by forward hooks that are gone when the run
-ends, however it ends; calls of kernel layers are seen where they happen, in `torch.nn.functional`, which also covers
-functional calls, modules that are used twice and every padding mode.
+This is the only file that adds hooks to modules or intercepts calls. Weights are edited through
+`torch.func.functional_call`, so the module's own parameters are never touched; outputs of modules are read by forward
+hooks that are gone when the run ends, however it ends; calls of kernel layers are seen where they happen, in
+`torch.nn.functional`, which also covers functional calls, modules that are used twice and every padding mode.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,7 @@ def run(
     watch = {id(tensors[layer.weight]): layer for layer in graph.layers.values() if layer.weight in tensors}
     with _reading(model, wanted, seen):
         try:
-            with _Watch(watch, see) if see is not None else _nothing():
+            with _Watch(watch, see) if see is not None else nullcontext():
                 functional_call(model, tensors, (images,))
         except _Reached:
             pass
@@ -135,11 +135,6 @@ def computing_first_outputs_last(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

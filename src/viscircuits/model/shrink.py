@@ -21,7 +21,7 @@ from viscircuits.model import wires
 from viscircuits.model.affine import CHANNEL_NORMS
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.reach import Seeds, reach
-from viscircuits.model.trace import concrete, op_name, origin
+from viscircuits.model.trace import PERMUTATIONS, concrete, moved_axis, op_name, origin, reduced_axes
 
 
 class Shrunk(nn.Module):
@@ -350,17 +350,13 @@ class _Shrinker:
 
     def _axis_after(self, node: fx.Node, axis: int) -> int | None:
         """Where the channels stand after an operation that may move or reduce axes; None if it reduces over them."""
-        name, rank = op_name(node), self._rank(self._images_in(node)[0])
-        arguments: Any = node.args
-        if name == "permute":
-            return [d % rank for d in arguments[1]].index(axis)
-        if name == "transpose":
-            a, b = (d % rank for d in arguments[1:3])
-            return {a: b, b: a}.get(axis, axis)
+        name = op_name(node)
+        if name in PERMUTATIONS:
+            return moved_axis(node, axis)
         if name in wires.OVER_SPACE and axis != 1:
             return None  # the channels stand among the axes that it mixes
         if name in wires.REDUCTIONS:
-            return axis if all(a > axis for a in wires.reduced_axes(node)) else None
+            return axis if all(a > axis for a in reduced_axes(node)) else None
         return axis
 
     def _need(self, node: fx.Node, axis: int) -> Bool[Tensor, " c"]:

@@ -24,6 +24,7 @@ _CONV = {"conv1d", "conv2d", "conv3d"}
 _CONV_TRANSPOSE = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _LAYER_NORM = {"layer_norm", "native_layer_norm"}
 _RESHAPES = {"view", "reshape", "flatten", "unflatten"}
+PERMUTATIONS = {"permute", "transpose"}
 
 _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
 _cache: "weakref.WeakKeyDictionary[nn.Module, tuple[object, _Graphs]]" = weakref.WeakKeyDictionary()
@@ -283,7 +284,7 @@ def _call(stack_key: str) -> str:
 
 
 def _channel_axes(nodes: tuple[fx.Node, ...]) -> dict[fx.Node, int]:
-    """Which axis of each tensor holds the channels: 1, unless a linear map, a norm or a permutation moved it."""
+    """Which axis of each tensor holds the channels: 1, unless a linear map, a norm or a move put them elsewhere."""
     axes: dict[fx.Node, int] = {}
     image = next(node for node in reversed(nodes) if node.op == "placeholder")
     for node in nodes:
@@ -307,16 +308,39 @@ def _channel_axis(node: fx.Node, inputs: list[fx.Node], axes: Mapping[fx.Node, i
         return rank - 1
     if kernel_op(node) is not None:
         return 1
-    if name == "permute":
-        return [d % rank for d in arguments[1]].index(axis)
-    if name == "transpose":
-        a, b = (d % rank for d in arguments[1:3])
-        return {a: b, b: a}.get(axis, axis)
+    if name in PERMUTATIONS:
+        return moved_axis(node, axis)
     if name in _RESHAPES and inputs:  # channels that stand last stay there when other axes are split or joined
         before = _shape(inputs[0])
         if 1 < axes[inputs[0]] == len(before) - 1 and before[-1] == _shape(node)[-1]:
             return rank - 1
+    lost = len(_shape(inputs[0])) - rank if inputs and arguments[:1] == (inputs[0],) else 0
+    if lost > 0 and isinstance(node.target, torch._ops.OpOverload):
+        gone, before = reduced_axes(node), axes[inputs[0]]
+        if len(gone) == lost and before not in gone:  # a mean or a choice along other axes
+            return before - sum(a < before for a in gone)
     return axis
+
+
+def moved_axis(node: fx.Node, axis: int) -> int:
+    """Returns where an axis of its input stands after one of the `PERMUTATIONS`."""
+    arguments: Any = node.args
+    rank = len(_shape(node))
+    if op_name(node) == "permute":
+        return [d % rank for d in arguments[1]].index(axis)
+    a, b = (d % rank for d in arguments[1:3])
+    return {a: b, b: a}.get(axis, axis)
+
+
+def reduced_axes(node: fx.Node) -> list[int]:
+    """Returns the axes that a reduction, or a softmax and its like, runs over."""
+    operation: Any = node.target
+    names = [argument.name for argument in operation._schema.arguments]
+    place = names.index("dim") if "dim" in names else len(node.args)
+    axes: Any = node.args[place] if place < len(node.args) else node.kwargs.get("dim")
+    source: Any = node.args[0]
+    rank = len(_shape(source))
+    return [a % rank for a in ([axes] if isinstance(axes, int) else axes or range(rank))]
 
 
 def _shape(node: fx.Node) -> tuple[int | torch.SymInt, ...]:

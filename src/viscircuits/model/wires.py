@@ -20,7 +20,7 @@ from torch.fx.node import map_aggregate
 
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.graph import KernelLayer
-from viscircuits.model.trace import concrete, op_name, origin
+from viscircuits.model.trace import PERMUTATIONS, concrete, op_name, origin, reduced_axes
 
 Value = Any  # what a node holds: a wire, a constant tensor, a number, a tuple of them
 Rule = Callable[[fx.Node, list[Value], dict[str, Value]], Value]
@@ -59,7 +59,7 @@ class _Kernels(torch.autograd.Function):
         alive = any_but(wire, axis).cpu()  # masks live on the CPU, wires on the model's device
         fed = use.connect & alive[use.layer.sources]
         ctx.use, ctx.fed, ctx.axis, ctx.wire_shape = use, fed, axis, wire.shape
-        return _spread(fed.any(1), shape, axis if use.layer.op == "linear" else 1, wire)
+        return _spread(fed.any(1), shape, axis, wire)
 
     @staticmethod
     def backward(ctx: Any, need: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -110,17 +110,6 @@ def wires_in(values: Value) -> list[Tensor]:
     flat: list[Value] = []
     map_aggregate(values, flat.append)
     return [v for v in flat if isinstance(v, Tensor) and v.requires_grad]
-
-
-def reduced_axes(node: fx.Node) -> list[int]:
-    """Returns the axes that a reduction, or a softmax and its like, runs over."""
-    operation: Any = node.target
-    names = [argument.name for argument in operation._schema.arguments]
-    place = names.index("dim") if "dim" in names else len(node.args)
-    axes: Any = node.args[place] if place < len(node.args) else node.kwargs.get("dim")
-    source: Any = node.args[0]
-    rank = len(source.meta["val"].shape)
-    return [a % rank for a in ([axes] if isinstance(axes, int) else axes or range(rank))]
 
 
 # ---- the families ----------------------------------------------------------------------------------------------------
@@ -285,7 +274,7 @@ _FAMILIES: dict[Rule, str] = {
     "squeeze unsqueeze repeat roll flip rot90 constant_pad_nd pad reflection_pad1d reflection_pad2d "
     "reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular index index_select "
     "gather pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle slice_scatter select_scatter "
-    "im2col unfold repeat_interleave view_as diagonal tile tensor_split getitem",
+    "im2col unfold repeat_interleave view_as diagonal tile tensor_split",
 }
 RULES: dict[str, Rule] = {name: rule for rule, names in _FAMILIES.items() for name in names.split()}
 
@@ -303,9 +292,8 @@ def keeps_zero(node: fx.Node) -> bool:
 
 def keeps_channels(node: fx.Node) -> bool:
     """Whether an operation treats every channel alone and in place (a reduction only where it spares the channels)."""
-    return RULES.get(op_name(node)) in {_same, _elementwise, _over_space, _instance_norm, _reduction} or op_name(
-        node
-    ) in {"permute", "transpose"}
+    families = {_same, _elementwise, _over_space, _instance_norm, _reduction}
+    return RULES.get(op_name(node)) in families or op_name(node) in PERMUTATIONS
 
 
 def step(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:

@@ -17,8 +17,6 @@ def actgrad(job: Pass) -> Scores:
 
     Granularity "weight": the map of one weight, ``|w| sum |x shifted| |g|``; "filter": the filter's own output, bias
     included. A linear layer averages over tokens. A layer that runs several times adds its calls' means.
-
-    Differs: 1. the paper sums over images, and so do we; `Scores.means` divides by their number.
     """
     return job.sum_over_images(
         "actgrad", lambda call, g: summed_maps(call, g.abs() if g is not None else None, job.granularity)

@@ -83,15 +83,19 @@ def medians(frame: pl.DataFrame) -> pl.DataFrame:
     return grouped.pivot("criterion", index="density").sort("density", descending=True)
 
 
-def markdown(name: str, job: Sweep, frame: pl.DataFrame) -> str:
+def head() -> str:
+    """The commit that is checked out."""
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def markdown(name: str, job: Sweep, frame: pl.DataFrame, commit: str) -> str:
     """The page kept in docs/results/."""
     table = medians(frame)
     lines = ["| density (sparsity) | " + " | ".join(table.columns[1:]) + " |", "|---" * table.width + "|"]
     for density, *values in table.iter_rows():
         cells = ["" if v is None else f"{v:.3f}" for v in values]
         lines.append(f"| {density:g} ({1 - density:g}) | " + " | ".join(cells) + " |")
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     cut = frame.filter("disconnected").group_by("density").len().sort("density", descending=True)
     disconnected = ", ".join(f"{d:g}: {n}" for d, n in cut.iter_rows()) or "none"
     return "\n".join([
@@ -102,20 +106,21 @@ def markdown(name: str, job: Sweep, frame: pl.DataFrame) -> str:
         *lines, "",
         f"Targets: {', '.join(frame['target'].unique(maintain_order=True).to_list())}.", "",
         f"Command: `uv run python benchmarks/criteria.py {name}`, seed {SEED}, torch {torch.__version__}, "
-        f"{platform.machine()}, {torch.get_num_threads()} thread(s), after commit {commit}.", "",
+        f"{platform.machine()}, {torch.get_num_threads()} thread(s), commit {commit}.", "",
     ])  # fmt: skip
 
 
 def main(name: str) -> None:
     job = {"squeezenet1_1": squeezenet1_1, "shapesnet": shapesnet}[name]()
-    checkpoint = ROOT / f"studies/criteria-{name}.parquet"
+    commit = head()  # in the file's name, so that no run goes on from the rows of other code
+    checkpoint = ROOT / f"studies/criteria-{name}-{commit}.parquet"
     checkpoint.parent.mkdir(exist_ok=True)
     total = len(job.keys())
     frame = sweep(job, checkpoint, each=lambda m: print(*m.key, f"{m.row['pearson']:.3f}", f"of {total}", flush=True))
     results = ROOT / "docs/results"
     frame.drop("seconds").write_csv(results / f"criteria-{name}.csv", float_precision=6)
     preservation_curve(frame, title=f"{name}: {len(job.targets)} channels").save(results / f"criteria-{name}")
-    page = markdown(name, job, frame)
+    page = markdown(name, job, frame, commit)
     (results / f"criteria-{name}.md").write_text(page)
     print(page)
 

@@ -25,7 +25,7 @@ HOMES = {
     "matplotlib": ("diagram",),
     "typer": ("cli",),
     "rich": ("cli",),
-    "PIL": ("data/sources.py", "data/images.py", "model/builtin.py", "model/zoo.py"),
+    "PIL": ("data/sources.py", "data/images.py", "model/builtin.py", "model/zoo.py", "diagram"),
     "polars": ("evaluate", "study.py", "diagram", "cli"),
     "pydantic": ("study.py",),
 }

@@ -34,6 +34,7 @@ _HOMES = {
     "Circuit": "viscircuits.circuit",
     "CRITERIA": "viscircuits.saliency.registry",
     "score": "viscircuits.saliency.registry",
+    "score_all": "viscircuits.saliency.registry",
     "find": "viscircuits.saliency.find",
     # measuring
     "Preservation": "viscircuits.evaluate.preservation",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from viscircuits.saliency.find import find as find
     from viscircuits.saliency.registry import CRITERIA as CRITERIA
     from viscircuits.saliency.registry import score as score
+    from viscircuits.saliency.registry import score_all as score_all
     from viscircuits.scores import Scores as Scores
     from viscircuits.study import Study as Study
     from viscircuits.target import Loss as Loss

@@ -4,6 +4,7 @@ Axis letters, everywhere: ``n`` images, ``c`` channels, ``h w`` space, ``out in`
 kernel, ``t`` targets. Nothing here has behaviour.
 """
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from jaxtyping import Float
@@ -17,6 +18,9 @@ Granularity = Literal["weight", "kernel", "filter"]
 
 Reduction = Literal["sum_abs", "sum", "mean"]
 """How a target's map becomes one scalar an image before gradients are taken."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total) as a job goes on."""
 
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from viscircuits.saliency.passes import Progress as Report
+from viscircuits.types import Progress as Report
 
 out = Console(soft_wrap=False)
 """Results, on standard output."""

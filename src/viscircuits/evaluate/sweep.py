@@ -22,11 +22,10 @@ from viscircuits.evaluate.preservation import Reference, preservation
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import respond
-from viscircuits.saliency.passes import Progress
 from viscircuits.saliency.registry import lookup, needs_density, score
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
-from viscircuits.types import GRANULARITIES, Granularity
+from viscircuits.types import GRANULARITIES, Granularity, Progress
 
 PAPER_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001)
 """The 13 levels of the paper (figures 2 and 3)."""

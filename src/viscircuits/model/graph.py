@@ -75,6 +75,10 @@ class KernelLayer:
         """Returns `out_first` of a stack of weight-shaped tensors."""
         return torch.stack([self.out_first(weight) for weight in weights])
 
+    def rows(self, weight: Shaped[Tensor, "..."], filters: Int[Tensor, " k"]) -> Shaped[Tensor, "..."]:
+        """Returns the part of a weight-shaped tensor that belongs to some filters; only of ungrouped layers."""
+        return weight.index_select(1 if self.op == "conv_transpose" else 0, filters.to(weight.device))
+
     def stored(self, values: Shaped[Tensor, "out in ..."]) -> Shaped[Tensor, "..."]:
         """Returns the inverse of `out_first`: axes as the module stores its weight."""
         if self.op != "conv_transpose":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
@@ -46,6 +46,8 @@ class KernelCall:
         output: its output, bias included.
         options: stride, padding and so on, as keyword arguments of the function.
         function: the function of `torch` that was called.
+        filters: which of the layer's filters were computed, where not all were; then ``weight`` and ``output`` are
+            those of these alone.
     """
 
     layer: KernelLayer
@@ -54,14 +56,25 @@ class KernelCall:
     output: Tensor
     options: Mapping[str, Any]
     function: Callable[..., Tensor]
+    filters: Int[Tensor, " k"] | None = None
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the output's channels."""
+        return self.output.ndim - 1 if self.layer.op == "linear" else 1
 
 
 class _Watch(TorchFunctionMode):
-    """Shows every call of a kernel layer to ``see``, which may replace the output."""
+    """Shows every call of a kernel layer to ``see``, which may replace the output, and computes the wanted filters."""
 
-    def __init__(self, layers: Mapping[int, KernelLayer], see: Callable[[KernelCall], Tensor]) -> None:
+    def __init__(
+        self,
+        layers: Mapping[int, KernelLayer],
+        see: Callable[[KernelCall], Tensor] | None,
+        filters: Mapping[str, Int[Tensor, " k"]],
+    ) -> None:
         super().__init__()
-        self.layers, self.see = layers, see
+        self.layers, self.see, self.filters = layers, see, filters
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,11 +84,19 @@ class _Watch(TorchFunctionMode):
         names = ("input", "weight", "bias", *(_TRANSPOSE_ARGUMENTS if kind == "conv_transpose" else _CONV_ARGUMENTS))
         given = dict(zip(names, args, strict=False)) | kwargs
         layer = self.layers.get(id(given["weight"]))
-        output = func(*args, **kwargs)
         if layer is None or not layer.scored:
+            return func(*args, **kwargs)
+        x, weight, bias = (given.pop(name, None) for name in ("input", "weight", "bias"))
+        filters = self.filters.get(layer.name)
+        if filters is not None:
+            weight, bias = layer.rows(weight, filters), None if bias is None else bias[filters]
+        call = KernelCall(layer, x, weight, func(x, weight, bias, **given), given, func, filters)
+        output = call.output if self.see is None else self.see(call)
+        if filters is None:
             return output
-        options = {k: v for k, v in given.items() if k not in ("input", "weight", "bias")}
-        return self.see(KernelCall(layer, given["input"], given["weight"], output, options, func))
+        shape = list(output.shape)
+        shape[call.channel_axis] = layer.out_channels
+        return output.new_zeros(shape).index_copy(call.channel_axis, filters, output)
 
 
 class _Reached(BaseException):
@@ -90,6 +111,7 @@ def run(
     *,
     weights: Mapping[str, Tensor] | None = None,
     see: Callable[[KernelCall], Tensor] | None = None,
+    filters: Mapping[str, Int[Tensor, " k"]] | None = None,
 ) -> dict[str, Tensor]:
     """Returns the outputs of the modules named in ``read``, computed by the user's own module, which stops there.
 
@@ -100,6 +122,7 @@ def run(
         read: modules to read, by name (``""`` is the model's own output).
         weights: parameters to use instead of the model's own, by full name.
         see: called with every call of a scored kernel layer; returns the output to go on with.
+        filters: kernel layer -> the only filters worth computing (see `needed_filters`); the others put out zero.
     """
     wanted = set(read)
     tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
@@ -110,13 +133,26 @@ def run(
     watch = {id(tensors[layer.weight]): layer for layer in graph.layers.values() if layer.weight in tensors}
     with _reading(model, wanted, seen):
         try:
-            with _Watch(watch, see) if see is not None else nullcontext():
+            with _Watch(watch, see, filters or {}) if see is not None or filters else nullcontext():
                 functional_call(model, tensors, (images,))
         except _Reached:
             pass
     missing = wanted - set(seen)
     assert not missing, f"never ran: {sorted(missing)}"
     return seen
+
+
+def needed_filters(graph: NetGraph, relevant: Mapping[str, Bool[Tensor, "out in"]]) -> dict[str, Int[Tensor, " k"]]:
+    """Returns layer -> filters with a relevant kernel, where these are few enough to be worth singling out.
+
+    In an ungrouped layer the other filters do not reach the target, so nothing can tell whether they are computed.
+    """
+    needed = {}
+    for name, kernels in relevant.items():
+        filters = kernels.any(1).nonzero()[:, 0]
+        if graph.layers[name].groups == 1 and 0 < len(filters) <= len(kernels) // 2:
+            needed[name] = filters
+    return needed
 
 
 @contextmanager

@@ -12,12 +12,10 @@ from viscircuits.saliency.passes import Pass
 from viscircuits.scores import Scores
 
 
-def actgrad(job: Pass) -> Scores:
-    """Returns, per structure, the sum over images of the mean over positions of ``|a * df/da|``.
+def actgrad(job: Pass) -> list[Scores]:
+    """Returns, per target and structure, the sum over images of the mean over positions of ``|a * df/da|``.
 
     Granularity "weight": the map of one weight, ``|w| sum |x shifted| |g|``; "filter": the filter's own output, bias
     included. A linear layer averages over tokens. A layer that runs several times adds its calls' means.
     """
-    return job.sum_over_images(
-        "actgrad", lambda call, g: summed_maps(call, g.abs() if g is not None else None, job.granularity)
-    )
+    return job.sum_over_images("actgrad", lambda call, g: summed_maps(call, g, job.granularity))

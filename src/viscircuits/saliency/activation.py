@@ -10,9 +10,11 @@ from viscircuits.saliency.passes import Pass
 from viscircuits.scores import Scores
 
 
-def activation(job: Pass) -> Scores:
-    """Returns, per structure, the sum over images of the mean over positions of ``|a|``; no gradient is taken.
+def activation(job: Pass) -> list[Scores]:
+    """Returns, per target and structure, the sum over images of the mean over positions of ``|a|``, without gradients.
 
     Differs: 1. VISCNN rectifies a filter's map before averaging; here it is the absolute value, as for kernels.
     """
-    return job.sum_over_images("activation", lambda call, _: summed_maps(call, None, job.granularity), gradients=False)
+    return job.sum_over_images(
+        "activation", lambda call, ones: summed_maps(call, ones, job.granularity), gradients=False
+    )

@@ -6,10 +6,9 @@ from torch import nn
 
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.saliency.passes import Progress
 from viscircuits.saliency.registry import needs_density, score
 from viscircuits.target import AnyTarget
-from viscircuits.types import Granularity
+from viscircuits.types import Granularity, Progress
 
 
 def find(
@@ -23,7 +22,8 @@ def find(
     normalise: Literal["minmax"] | None = None,
     biases: Biases = "masked",
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Circuit:
     """Returns the circuit of the best structures for a target, at a density.
@@ -32,12 +32,14 @@ def find(
     are told it.
 
     Args:
-        model, target, images, criterion, granularity, normalise, seed, batch_size, progress: as for `score`.
+        model, target, images, criterion, granularity, normalise, seed, batch_size, memory, progress: as for
+            `score`.
         density: fraction of the relevant structures to keep, in (0, 1].
         biases: "masked" or "pruned", as for `Circuit`.
     """
     scores = score(
         model, target, images, criterion, granularity=granularity, normalise=normalise, seed=seed,
-        density=density if needs_density(criterion) else None, batch_size=batch_size, progress=progress,
+        density=density if needs_density(criterion) else None, batch_size=batch_size,
+        memory=memory, progress=progress,
     )  # fmt: skip
     return Circuit(model, target, scores.select(density=density), biases)

@@ -19,8 +19,10 @@ from viscircuits.scores import Scores, kept_count
 ROUNDS = 10
 
 
-def force(job: Pass, *, density: float, rounds: int = ROUNDS, normalise: Literal["minmax"] | None = None) -> Scores:
-    """Returns the scores whose selection at ``density`` is mask T; they select at no other density.
+def force(
+    job: Pass, *, density: float, rounds: int = ROUNDS, normalise: Literal["minmax"] | None = None
+) -> list[Scores]:
+    """Returns, per target, the scores whose selection at ``density`` is mask T; they select at no other density.
 
     The score of round t is ``mean |w * df/dw'|`` with the gradient taken in the network under mask t - 1 (the full
     network for t = 1). ``w`` is the model's own weight, so this is the gradient with respect to the mask and removed
@@ -28,13 +30,17 @@ def force(job: Pass, *, density: float, rounds: int = ROUNDS, normalise: Literal
 
     Differs: 1. T scoring passes and mask T is the result; the authors' code scores once more under mask T.
     """
+    return [_force(one, density, rounds, normalise) for one in job.each()]
+
+
+def _force(job: Pass, density: float, rounds: int, normalise: Literal["minmax"] | None) -> Scores:
     mask: Mask | None = None
     scores: Scores | None = None
-    relevant = sum(int(array.sum()) for array in job.relevant.values())
+    relevant = sum(int(array.sum()) for array in job.relevant[0].values())
     for t, size in enumerate(schedule(kept_count(density, relevant), relevant, rounds), start=1):
         gradients = job.absolute_gradients(f"force {t}/{rounds}", mask)
         sums = {name: pool(job.weight(name).abs() * g, job.granularity) for name, g in gradients.items()}
-        scores = job.scores("force", sums)
+        (scores,) = job.scores("force", sums)
         scores = scores.minmax() if normalise == "minmax" else scores
         mask = scores.select(count=size)
     assert scores is not None

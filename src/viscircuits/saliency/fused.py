@@ -8,17 +8,19 @@ Pictures are padded, a stride becomes as many interleaved pictures (phases), and
 channel; then every tap is a constant shift along that line and the loop over positions vectorises. Where a row of the
 output ends before the line does, the weighting is zero.
 
-Two habits make it fast: indices are unsigned, because the compiler's check for negative ones would forbid vector code,
-and the number of taps is a constant of the compiled function. Two filters share each load of the input. Every (o, i) is
-summed in one fixed order, so the result does not depend on the number of threads.
+Three habits make it fast: indices are unsigned, because the compiler's check for negative ones would forbid vector
+code; the number of taps is a constant of the compiled function, cut into pieces that are small enough to be unrolled;
+and what is loaded or computed serves twice. One weighting shares each load of the input between two filters, several
+weightings (of as many targets) share the map. Every (o, i) is summed in one fixed order, so the result does not depend
+on the number of threads.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,8 +30,14 @@ from torch import Tensor
 _CACHE_BYTES = 2**22
 """Pictures are taken in blocks whose weighting stays in a core's own cache."""
 
-MOST_TAPS = 25
-"""Up to this many taps the compiler unrolls the loop over them; beyond, it is ten times as slow."""
+TOGETHER = 8
+"""Weightings that share a map: each holds a vector register."""
+
+_UNROLLED = 25
+"""Up to this many taps the compiler unrolls a loop over them; beyond, it is ten times as slow."""
+
+MOST_TAPS = 5 * _UNROLLED
+"""More taps than this take another way."""
 
 Pair = tuple[int, int]
 
@@ -37,25 +45,42 @@ Pair = tuple[int, int]
 def weighted_absolute_maps(
     x: Float[Tensor, "n i h w"],
     weight: Float[Tensor, "o i kh kw"],
-    m: Float[Tensor, "n o y x"],
+    weightings: Sequence[Float[Tensor, "n o y x"]],
     stride: Pair,
     padding: Pair,
     dilation: Pair,
-) -> Float[Tensor, "o i"]:
-    """Returns ``S`` for one group of a convolution; CPU tensors of one floating type (32 or 64 bits)."""
-    height, width = _line_shape(x, weight, m, stride, padding, dilation)
-    taps = weight.flatten(2).transpose(0, 1).contiguous()  # (i, o, t)
-    if len(weight) % 2:
-        taps = torch.cat([taps, torch.zeros_like(taps[:, :1])], 1)
-    sums = torch.zeros(taps.shape[1], taps.shape[0], dtype=x.dtype)
-    per_image = taps.shape[1] * height * width * x.element_size()
-    step = max(1, _CACHE_BYTES // per_image)
+) -> Float[Tensor, "t o i"]:
+    """Returns ``S`` of every weighting, for one group of a convolution; CPU tensors of one floating type (32 or 64)."""
+    height, width = _line_shape(x, weight, weightings[0], stride, padding, dilation)
+    sums = torch.zeros(len(weightings), *weight.shape[:2], dtype=x.dtype)
+    step = max(1, _CACHE_BYTES // (min(len(weightings), TOGETHER) * len(weight) * height * width * x.element_size()))
     for start in range(0, len(x), step):
         here = slice(start, start + step)
         lines = _lines(x[here], stride, padding, height, width)
         shifts = _shifts(weight, stride, dilation, len(x[here]), height, width)
-        _run(lines, taps, _weighting(m[here], taps.shape[1], height, width), shifts, sums)
-    return sums[: len(weight)]
+        for first, part in zip(range(0, len(weightings), TOGETHER), sums.split(TOGETHER), strict=True):
+            some = [m[here] for m in weightings[first : first + TOGETHER]]
+            part += _sums(lines, weight, some, shifts, height, width)
+    return sums
+
+
+def _sums(
+    lines: Tensor, weight: Tensor, weightings: Sequence[Tensor], shifts: np.ndarray, height: int, width: int
+) -> Float[Tensor, "t o i"]:
+    alone = len(weightings) == 1
+    targets, filters = (1, len(weight) + len(weight) % 2) if alone else (TOGETHER, len(weight))
+    taps = weight.new_zeros(filters, weight.shape[1], len(shifts))
+    taps[: len(weight)] = weight.flatten(2)
+    weighting = weight.new_zeros(targets, filters, len(weightings[0]) * height * width)
+    for m, line in zip(weightings, weighting, strict=False):
+        _lay(m, line[: len(weight)], (1, 1), (0, 0), height, width, absolute=True)
+    # positions after the last one with a full set of taps have weight zero and are not visited
+    length = np.uint64(min(weighting.shape[2], lines.shape[1] - int(shifts.max())))
+    sums = torch.zeros(targets, filters, len(lines), dtype=lines.dtype)
+    loop = compiled("alone" if alone else "together", number(lines), len(shifts))
+    arrays = lines.numpy(), taps.numpy(), weighting.numpy(), shifts, length, sums.numpy()
+    _in_parts(filters // 2 if alone else filters, lambda first, last: loop(*arrays, first, last))
+    return sums[: len(weightings), : len(weight)]
 
 
 def _line_shape(x: Tensor, weight: Tensor, m: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
@@ -70,19 +95,17 @@ def _line_shape(x: Tensor, weight: Tensor, m: Tensor, stride: Pair, padding: Pai
 
 def _lines(x: Tensor, stride: Pair, padding: Pair, height: int, width: int) -> Float[Tensor, "i l"]:
     """Pictures as one line a channel: phases, pictures, rows, columns."""
-    n, channels, rows, columns = x.shape
-    whole = x.new_zeros(channels, n, height * stride[0], width * stride[1])
-    top, left = padding
-    whole[:, :, top : top + rows, left : left + columns] = x.transpose(0, 1)
-    phases = whole.view(channels, n, height, stride[0], width, stride[1]).permute(0, 3, 5, 1, 2, 4)
-    return phases.reshape(channels, -1)
+    lines = x.new_zeros(x.shape[1], stride[0] * stride[1] * len(x) * height * width)
+    _lay(x, lines, stride, padding, height, width, absolute=False)
+    return lines
 
 
-def _weighting(m: Tensor, filters: int, height: int, width: int) -> Float[Tensor, "o l"]:
-    n, given, rows, columns = m.shape
-    whole = m.new_zeros(filters, n, height, width)
-    whole[:given, :, :rows, :columns] = m.transpose(0, 1)
-    return whole.flatten(1)
+def _lay(
+    source: Tensor, lines: Tensor, stride: Pair, padding: Pair, height: int, width: int, *, absolute: bool
+) -> None:
+    loop = compiled("lay", number(lines))
+    arrays = source.permute(0, 2, 3, 1).numpy(), lines.numpy(), *stride, *padding, height, width, absolute
+    _in_parts(len(lines), lambda first, last: loop(*arrays, first, last))
 
 
 def _shifts(weight: Tensor, stride: Pair, dilation: Pair, n: int, height: int, width: int) -> np.ndarray:
@@ -99,45 +122,158 @@ def _shifts(weight: Tensor, stride: Pair, dilation: Pair, n: int, height: int, w
     return np.array(shifts, dtype=np.uint64)
 
 
-def _run(lines: Tensor, taps: Tensor, weighting: Tensor, shifts: np.ndarray, sums: Tensor) -> None:
-    # positions after the last one with a full set of taps have weight zero and are not visited
-    length = min(weighting.shape[1], lines.shape[1] - int(shifts.max()))
-    loop = _compiled(len(shifts))
-    arrays = lines.numpy(), taps.numpy(), weighting.numpy(), shifts, np.uint64(length), sums.numpy()
-    bounds = np.linspace(0, len(lines), min(torch.get_num_threads(), len(lines)) + 1).astype(int).tolist()
+def _in_parts(size: int, loop: Callable[[int, int], None]) -> None:
+    """Runs a loop over ``range(size)``, in as many threads as torch uses."""
+    bounds = np.linspace(0, size, min(torch.get_num_threads(), size) + 1).astype(int).tolist()
     if len(bounds) == 2:
-        loop(*arrays, 0, len(lines))
+        loop(0, size)
         return
     with ThreadPoolExecutor(len(bounds) - 1) as pool:
-        list(pool.map(lambda ends: loop(*arrays, *ends), pairwise(bounds)))
+        list(pool.map(lambda ends: loop(*ends), pairwise(bounds)))
+
+
+# ---- compiled loops --------------------------------------------------------------------------------------------------
 
 
 @cache
-def _compiled(n_taps: int) -> Callable[..., None]:
-    """The loop for a number of taps; compiled once, then read from numba's cache on disk."""
+def compiled(kind: Literal["lay", "alone", "together"], dtype: str, n_taps: int = 0) -> Callable[..., None]:
+    """Returns a loop, compiled here (a second, the first time on a machine) or read from numba's cache on disk.
+
+    Args:
+        kind: laying pictures out, or the sums for one weighting or `TOGETHER`.
+        dtype: "float32" or "float64".
+        n_taps: number of taps of the kernels.
+    """
     import numba  # slow to import, and needed only here
 
+    value, whole = getattr(numba, dtype), numba.int64
+    lines, stack = value[:, ::1], value[:, :, ::1]
+    if kind == "lay":
+        loop, places = _laying, (*[whole] * 6, numba.boolean, whole, whole)
+        signature = numba.void(value[:, :, :, :], lines, *places)
+    else:
+        loop = (_alone if kind == "alone" else _together)(n_taps, *_pieces(n_taps))
+        signature = numba.void(lines, stack, stack, numba.uint64[::1], numba.uint64, stack, whole, whole)
+    # a run-time type checker may have wrapped the function; numba needs it bare
+    bare = inspect.unwrap(loop)
+    return numba.njit(signature, fastmath=True, nogil=True, cache=True, error_model="numpy")(bare)
+
+
+def number(tensor: Tensor) -> str:
+    """Returns the name of a tensor's numbers, as `compiled` takes it."""
+    return "float64" if tensor.dtype == torch.float64 else "float32"
+
+
+def _laying(
+    source: Any, lines: Any, sy: int, sx: int, top: int, left: int, height: int, width: int, absolute: bool,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    """Copies pictures ``(n, h, w, c)`` into lines of zeros ``(c, phases n height width)``."""
+    n, rows, columns, _ = source.shape
+    for start in range(first, last, 16):  # channels that stand side by side in memory are read together
+        for picture in range(n):
+            for y in range(rows):
+                row = source[picture, y]
+                for phase in range(sx):
+                    skipped = (phase - left) % sx
+                    steps = (columns - skipped + sx - 1) // sx
+                    line_row = ((y + top) % sy * sx + phase) * n * height + picture * height + (y + top) // sy
+                    at = line_row * width + (skipped + left) // sx
+                    for channel in range(start, min(start + 16, last)):
+                        line, c = lines[channel], np.uint64(channel)
+                        for x in range(steps):
+                            value = row[np.uint64(skipped + x * sx), c]
+                            line[np.uint64(at + x)] = abs(value) if absolute else value
+
+
+def _pieces(n_taps: int) -> list[int]:
+    """Where each of the five pieces of the taps ends."""
+    return [min(n_taps, end) for end in range(_UNROLLED, MOST_TAPS + 1, _UNROLLED)]
+
+
+def _alone(n_taps: int, end_a: int, end_b: int, end_c: int, end_d: int, end_e: int) -> Callable[..., None]:
     def loop(lines: Any, taps: Any, weighting: Any, shifts: Any, length: Any, sums: Any, first: int, last: int) -> None:
         zero = taps.dtype.type(0)
         shift = np.empty(n_taps, np.uint64)
         shift[:] = shifts
         w = np.empty((2, n_taps), taps.dtype)
-        for i in range(first, last):
+        for i in range(lines.shape[0]):
             x = lines[i]
-            for o in range(0, taps.shape[1], 2):
-                w[:] = taps[i, o : o + 2]
-                m0, m1 = weighting[o], weighting[o + 1]
+            for o in range(2 * first, 2 * last, 2):
+                w[0], w[1] = taps[o, i], taps[o + 1, i]
+                m0, m1 = weighting[0, o], weighting[0, o + 1]
                 s0, s1 = zero, zero
                 for position in range(length):
                     a0, a1 = zero, zero
-                    for t in range(n_taps):
+                    for t in range(end_a):
+                        v = x[position + shift[t]]
+                        a0 += w[0, t] * v
+                        a1 += w[1, t] * v
+                    for t in range(end_a, end_b):
+                        v = x[position + shift[t]]
+                        a0 += w[0, t] * v
+                        a1 += w[1, t] * v
+                    for t in range(end_b, end_c):
+                        v = x[position + shift[t]]
+                        a0 += w[0, t] * v
+                        a1 += w[1, t] * v
+                    for t in range(end_c, end_d):
+                        v = x[position + shift[t]]
+                        a0 += w[0, t] * v
+                        a1 += w[1, t] * v
+                    for t in range(end_d, end_e):
                         v = x[position + shift[t]]
                         a0 += w[0, t] * v
                         a1 += w[1, t] * v
                     s0 += abs(a0) * m0[position]
                     s1 += abs(a1) * m1[position]
-                sums[o, i] += s0
-                sums[o + 1, i] += s1
+                sums[0, o, i] += s0
+                sums[0, o + 1, i] += s1
 
-    # a run-time type checker may have wrapped the function; numba needs it bare
-    return numba.njit(fastmath=True, nogil=True, cache=True, error_model="numpy")(inspect.unwrap(loop))
+    return loop
+
+
+def _together(n_taps: int, end_a: int, end_b: int, end_c: int, end_d: int, end_e: int) -> Callable[..., None]:
+    def loop(lines: Any, taps: Any, weighting: Any, shifts: Any, length: Any, sums: Any, first: int, last: int) -> None:
+        zero = taps.dtype.type(0)
+        shift = np.empty(n_taps, np.uint64)
+        shift[:] = shifts
+        w = np.empty(n_taps, taps.dtype)
+        for o in range(first, last):
+            m0, m1, m2, m3 = weighting[0, o], weighting[1, o], weighting[2, o], weighting[3, o]
+            m4, m5, m6, m7 = weighting[4, o], weighting[5, o], weighting[6, o], weighting[7, o]
+            for i in range(lines.shape[0]):
+                x = lines[i]
+                w[:] = taps[o, i]
+                s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+                for position in range(length):
+                    a = zero
+                    for t in range(end_a):
+                        a += w[t] * x[position + shift[t]]
+                    for t in range(end_a, end_b):
+                        a += w[t] * x[position + shift[t]]
+                    for t in range(end_b, end_c):
+                        a += w[t] * x[position + shift[t]]
+                    for t in range(end_c, end_d):
+                        a += w[t] * x[position + shift[t]]
+                    for t in range(end_d, end_e):
+                        a += w[t] * x[position + shift[t]]
+                    a = abs(a)
+                    s0 += a * m0[position]
+                    s1 += a * m1[position]
+                    s2 += a * m2[position]
+                    s3 += a * m3[position]
+                    s4 += a * m4[position]
+                    s5 += a * m5[position]
+                    s6 += a * m6[position]
+                    s7 += a * m7[position]
+                sums[0, o, i] += s0
+                sums[1, o, i] += s1
+                sums[2, o, i] += s2
+                sums[3, o, i] += s3
+                sums[4, o, i] += s4
+                sums[5, o, i] += s5
+                sums[6, o, i] += s6
+                sums[7, o, i] += s7
+
+    return loop

@@ -8,8 +8,8 @@ from viscircuits.saliency.pool import pool
 from viscircuits.scores import Scores
 
 
-def gradient(job: Pass) -> Scores:
-    """Returns, per structure, the sum over images of the mean over its weights of ``|df/dw|``, per-image gradients.
+def gradient(job: Pass) -> list[Scores]:
+    """Returns, per target and structure, the sum over images of the mean over its weights of ``|df/dw|``.
 
     Differs: 1. VISCNN averages gradients of activation maps; here, as in SNIP, they are those of the weights.
     """

@@ -8,6 +8,6 @@ from viscircuits.saliency.pool import pool
 from viscircuits.scores import Scores
 
 
-def magnitude(job: Pass) -> Scores:
-    """Returns, per relevant structure, the mean absolute weight; a filter is the mean over its kernels."""
-    return job.scores("magnitude", {n: pool(job.weight(n).abs(), job.granularity) for n in job.relevant}, n_images=1)
+def magnitude(job: Pass) -> list[Scores]:
+    """Returns, per target and relevant structure, the mean absolute weight; a filter is the mean over its kernels."""
+    return job.scores("magnitude", {n: pool(job.weight(n).abs(), job.granularity) for n in job.layers}, n_images=1)

@@ -3,83 +3,88 @@
 A kernel's own map is ``a[o, i] = w[o, i] * x[i]``, before the sum over inputs and before the bias. All kernels of a
 filter share one gradient, so every criterion on activations needs only
 
-    S[o, i] = sum_n sum_hw |w[o, i] * x[i]| m[o]
+    S[t, o, i] = sum_n sum_hw |w[o, i] * x[i]| |m[t, o]|
 
-with ``m = |g|`` (ActGrad) or ``m = 1`` (activation); the tape divides by the number of positions. Nothing of size
-``n x out x in x h x w`` exists at any time: small kernels take the fused loop, others one input channel at a time, and
-1x1 kernels, linear maps and single weights have the closed form ``S = |w| (|x| correlated with m)``, a weight gradient.
+for every target ``t``, with ``m = g`` (ActGrad) or ``m = 1`` (activation); the tape divides by the number of
+positions. Nothing of size ``n x out x in x h x w`` exists at any time: two-dimensional kernels take the fused loop on a
+CPU, others one input channel at a time, and 1x1 kernels, linear maps and single weights have the closed form
+``S = |w| (|x| correlated with |m|)``, a weight gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.model.graph import KernelLayer
 from viscircuits.model.instrument import KernelCall
-from viscircuits.saliency.fused import MOST_TAPS, Pair, weighted_absolute_maps
+from viscircuits.saliency.fused import MOST_TAPS, Pair, compiled, number, weighted_absolute_maps
 from viscircuits.saliency.gradients import weight_gradient
-from viscircuits.types import Granularity
+from viscircuits.types import Granularity, Progress
 
 
 def summed_maps(
-    call: KernelCall, weighting: Float[Tensor, "n ..."] | None, granularity: Granularity
-) -> Float[Tensor, "out ..."]:
-    """Returns ``sum_n sum_positions |a| m`` for every structure of a call.
+    call: KernelCall, weightings: Sequence[Float[Tensor, "n ..."]], granularity: Granularity
+) -> Float[Tensor, "t out ..."]:
+    """Returns ``sum_n sum_positions |a| |m|`` for every structure of a call, one array a target.
 
     Args:
         call: what went into the layer, and its weight.
-        weighting: ``m``, shaped like the call's output; None for all ones.
+        weightings: ``m``, shaped like the call's output, one a target.
         granularity: a kernel's own map, a single weight's, or the filter's own output (bias included).
     """
-    m = torch.ones_like(call.output) if weighting is None else weighting
     if granularity == "filter":
-        axis = m.ndim - 1 if call.layer.op == "linear" else 1
-        return (call.output.abs() * m).movedim(axis, 0).flatten(1).sum(1)
+        each = ((call.output * m).abs_().movedim(call.channel_axis, 0) for m in weightings)
+        return torch.stack([values.flatten(1).sum(1) for values in each])
     if granularity == "weight" or all(k == 1 for k in call.layer.kernel_size):
-        taps = call.layer.out_first(call.weight.abs() * weight_gradient(call, call.x.abs(), m))
-        return taps if granularity == "weight" or taps.ndim == 2 else taps.flatten(2).sum(2)
-    return _maps(call, m)
-
-
-def _maps(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
-    """A fused loop for small kernels on a CPU, a matrix product a channel for large ones, else convolution."""
+        x = call.x.abs()
+        each = (call.weight.abs() * weight_gradient(call, x, m.abs()) for m in weightings)
+        taps = torch.stack([call.layer.out_first(values) for values in each])
+        return taps if granularity == "weight" or taps.ndim == 3 else taps.flatten(3).sum(3)
     geometry = _geometry(call)
-    if geometry is None:
-        return _convolved(call, m)
-    on_cpu = call.x.device.type == "cpu" and call.x.dtype in (torch.float32, torch.float64)
-    fused = on_cpu and prod(call.layer.kernel_size) <= MOST_TAPS
-    by_group = weighted_absolute_maps if fused else _unfolded
+    if geometry is None or not _loops(call.layer, call.x.device, call.x.dtype):
+        return _convolved(call, weightings)
     groups = call.layer.groups
-    parts = zip(call.x.chunk(groups, 1), call.weight.chunk(groups), m.chunk(groups, 1), strict=True)
-    return torch.cat([by_group(x, weight, part, *geometry) for x, weight, part in parts])
+    by_group = zip(*(m.chunk(groups, 1) for m in weightings), strict=True)
+    parts = zip(call.x.chunk(groups, 1), call.weight.chunk(groups), by_group, strict=True)
+    return torch.cat([weighted_absolute_maps(x, weight, ms, *geometry) for x, weight, ms in parts], 1)
 
 
-def _convolved(call: KernelCall, m: Tensor) -> Float[Tensor, "out in"]:
+def engine(device: torch.device, dtype: torch.dtype) -> str:
+    """Returns what computes the maps of convolutions: "numba" or "torch"."""
+    return "numba" if device.type == "cpu" and dtype in (torch.float32, torch.float64) else "torch"
+
+
+def _loops(layer: KernelLayer, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the compiled loop serves: on a CPU, in the two common types, for kernels it has room for."""
+    return engine(device, dtype) == "numba" and 1 < prod(layer.kernel_size) <= MOST_TAPS
+
+
+def compile_loops(layers: Iterable[KernelLayer], like: Tensor, n_targets: int, progress: Progress | None) -> None:
+    """Compiles the loops that some layers will need, now rather than within the first batch, and tells of it."""
+    planes = [layer for layer in layers if layer.op == "conv" and len(layer.kernel_size) == 2]
+    taps = sorted({prod(layer.kernel_size) for layer in planes if _loops(layer, like.device, like.dtype)})
+    for done, n_taps in enumerate(taps):
+        if progress is not None:
+            progress("compiling loops", done, len(taps))
+        compiled("lay", number(like))
+        compiled("alone" if n_targets == 1 else "together", number(like), n_taps)
+    if progress is not None and taps:
+        progress("compiling loops", len(taps), len(taps))
+
+
+def _convolved(call: KernelCall, weightings: Sequence[Tensor]) -> Float[Tensor, "t out in"]:
     """Any convolution: input channel ``j`` of every group at once."""
     convolve: Callable[..., Tensor] = call.function
-    out, width = call.layer.shape
-    sums = call.x.new_empty(out, width)
+    width = call.layer.shape[1]
+    sums = call.x.new_empty(len(weightings), call.output.shape[1], width)
     for j in range(width):
         weight = call.weight[j::width] if call.layer.op == "conv_transpose" else call.weight[:, j : j + 1]
         a = convolve(call.x[:, j::width], weight, **call.options)
-        sums[:, j] = a.abs_().mul_(m).transpose(0, 1).flatten(1).sum(1)
-    return sums
-
-
-def _unfolded(
-    x: Tensor, weight: Tensor, m: Tensor, stride: Pair, padding: Pair, dilation: Pair
-) -> Float[Tensor, "out in"]:
-    """Two-dimensional convolutions with large kernels: one matrix product a picture and input channel."""
-    sums = x.new_zeros(weight.shape[:2])
-    taps = weight.flatten(2)
-    for picture, weighting in zip(x.split(1), m.flatten(2), strict=True):
-        for j in range(weight.shape[1]):
-            patches = torch.nn.functional.unfold(
-                picture[:, j : j + 1], weight.shape[2:], dilation=dilation, padding=padding, stride=stride
-            )
-            sums[:, j] += (taps[:, j] @ patches[0]).abs_().mul_(weighting).sum(1)  # (out, k) @ (k, h w)
+        for t, m in enumerate(weightings):
+            sums[t, :, j] = (a * m).abs_().transpose(0, 1).flatten(1).sum(1)
     return sums
 
 

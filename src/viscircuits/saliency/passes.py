@@ -4,45 +4,47 @@ A criterion hands over its formula and gets `Scores` back; what is here is plumb
 frozen positions, checks. Gradients are taken for activations only (the weights take part as constants), so a pass costs
 less than one of training, and the user's parameters never see a gradient.
 
-Two shapes of formula cover the field: numbers from one call and the gradient of its output (`Pass.sum_over_images`),
+Several targets share a pass: one forward run, one backward run a target, and a formula that gets the gradients of all
+of them at once (axis ``t``), so that what does not depend on the target is computed once.
+
+Two shapes of formula cover the field: numbers from one call and the gradients of its output (`Pass.sum_over_images`),
 and the magnitudes of every image's weight gradient (`Pass.absolute_gradients`).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.instrument import KernelCall, run
+from viscircuits.model.instrument import KernelCall, needed_filters, run
 from viscircuits.model.trace import concrete, trace
-from viscircuits.readout import Frozen, Readout
+from viscircuits.readout import Readout
 from viscircuits.response import freeze, masked_weights, to_model
 from viscircuits.saliency.gradients import absolute_gradients, stacked_gradients
+from viscircuits.saliency.maps import compile_loops
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
-from viscircuits.types import Granularity
+from viscircuits.types import Granularity, Progress
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) as a job goes on."""
-
-Formula = Callable[[KernelCall, Tensor | None], Tensor]
-"""``(call, gradient of its output) -> one number a structure``, summed over images and positions; a pass divides by
-the positions of one image."""
+Formula = Callable[[KernelCall, Sequence[Float[Tensor, "n ..."]]], Float[Tensor, "t out ..."]]
+"""``(call, gradients of its output, one a target) -> one number a target and structure``, summed over images and
+positions; a pass divides by the positions of one image. Without gradients, all are 1 and there is one ``t``."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Everything that stays the same while one target is scored.
+    """Everything that stays the same while some targets are scored together.
 
     Args:
         model: the user's module.
-        target: what is explained.
+        targets: what is explained.
         images: the pictures to score on.
         granularity: what one score stands for.
         batch_size: pictures at a time; never changes a score beyond rounding.
@@ -50,56 +52,86 @@ class Pass:
     """
 
     model: nn.Module
-    target: AnyTarget
+    targets: Sequence[AnyTarget]
     images: ImageSet
     granularity: Granularity = "kernel"
     batch_size: int = 16
     progress: Progress | None = None
     graph: NetGraph = field(init=False, repr=False)
-    readout: Readout = field(init=False, repr=False)
-    relevant: Mapping[str, Tensor] = field(init=False, repr=False)
+    readouts: tuple[Readout, ...] = field(init=False, repr=False)
+    relevant: tuple[Mapping[str, Tensor], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         graph = trace(self.model, self.images[0].shape)
-        readout = Readout(self.target, graph)
-        relevant = expand_relevant(graph, readout.relevant_kernels, self.granularity)
-        if not relevant:
-            raise TargetError(f"no kernel leads from the images to target {self.target}")
+        readouts = tuple(Readout(target, graph) for target in self.targets)
+        relevant = tuple(expand_relevant(graph, r.relevant_kernels, self.granularity) for r in readouts)
+        for target, structures in zip(self.targets, relevant, strict=True):
+            if not structures:
+                raise TargetError(f"no kernel leads from the images to target {target}")
         object.__setattr__(self, "graph", graph)
-        object.__setattr__(self, "readout", readout)
+        object.__setattr__(self, "readouts", readouts)
         object.__setattr__(self, "relevant", relevant)
 
-    def scores(self, criterion: str, sums: Mapping[str, Tensor], n_images: int | None = None) -> Scores:
-        """Returns the sums as `Scores` of this target, zero where nothing is relevant or nothing arrived."""
-        arrays = {
-            name: sums[name].detach().cpu() * relevant if name in sums else torch.zeros(relevant.shape)
-            for name, relevant in self.relevant.items()
-        }
-        n = len(self.images) if n_images is None else n_images
-        return Scores(arrays, self.relevant, n, self.granularity, criterion, str(self.target), self.graph.input_shape)
+    def each(self) -> Iterator["Pass"]:
+        """Yields a pass of its own for every target, for criteria with nothing to share."""
+        for target in self.targets:
+            yield replace(self, targets=(target,))
 
-    def weight(self, layer: str) -> Tensor:
-        """Returns the model's own weight of a kernel layer, axes ``(out, in/g, *kernel)``."""
+    def scores(self, criterion: str, sums: Mapping[str, Tensor], n_images: int | None = None) -> list[Scores]:
+        """Returns the sums as `Scores`, one a target, zero where nothing is relevant or nothing arrived.
+
+        Args:
+            criterion: its name.
+            sums: layer -> numbers ``(t, out, ...)``, with one ``t`` where all targets have the same.
+            n_images: pictures summed over; all of them unless said.
+        """
+        return [
+            Scores(
+                {name: self._own(sums.get(name), t, array) for name, array in relevant.items()}, relevant,
+                len(self.images) if n_images is None else n_images, self.granularity, criterion, str(target),
+                self.graph.input_shape,
+            )
+            for t, (target, relevant) in enumerate(zip(self.targets, self.relevant, strict=True))
+        ]  # fmt: skip
+
+    def _own(self, sums: Tensor | None, t: int, relevant: Tensor) -> Tensor:
+        if sums is None:
+            return torch.zeros(relevant.shape)
+        return sums[t if len(sums) > 1 else 0].detach().cpu() * relevant
+
+    def weight(self, layer: str) -> Float[Tensor, "t out in ..."]:
+        """Returns the model's own weight of a kernel layer, with one ``t``: the same for every target."""
         kernel_layer = self.graph.layers[layer]
-        return kernel_layer.out_first(self.model.get_parameter(kernel_layer.weight).detach())
+        return kernel_layer.out_first(self.model.get_parameter(kernel_layer.weight).detach())[None]
 
-    def sum_over_images(self, criterion: str, formula: Formula, *, gradients: bool = True) -> Scores:
+    @property
+    def layers(self) -> list[str]:
+        """The kernel layers that matter to any of the targets, in order of execution."""
+        return [name for name in self.graph.layers if any(name in relevant for relevant in self.relevant)]
+
+    def sum_over_images(self, criterion: str, formula: Formula, *, gradients: bool = True) -> list[Scores]:
         """Returns the formula's numbers, averaged over positions, summed over calls and images."""
+        if self.granularity == "kernel":
+            like = next(self.model.parameters())
+            compile_loops((self.graph.layers[n] for n in self.layers), like, len(self.targets), self.progress)
         copy_outputs = self.granularity == "filter"
-        sums = self._run(criterion, lambda n, c: _Tape(self.relevant, n, c, formula, gradients, copy_outputs))
+        targets = len(self.targets) if gradients else 0
+        sums = self._run(criterion, lambda n, c: _Tape(self.layers, n, targets, c, formula, copy_outputs))
         return self.scores(criterion, sums)
 
-    def absolute_gradients(self, criterion: str, mask: Mask | None = None) -> dict[str, Tensor]:
-        """Returns layer -> ``sum_n |df_n / dw|``, ``(out, in/g, *kernel)``; of the masked network, given a mask."""
+    def absolute_gradients(self, criterion: str, mask: Mask | None = None) -> dict[str, Float[Tensor, "t out in ..."]]:
+        """Returns layer -> ``sum_n |df_n / dw|`` of every target; of the masked network, given a mask."""
         size = self.batch_size if self._images_lead() else 1
-        return self._run(criterion, lambda n, c: _GradientTape(self.relevant, n, c), mask, size)
+        targets = len(self.targets)
+        return self._run(criterion, lambda n, c: _GradientTape(self.layers, n, targets, c), mask, size)
 
     def _images_lead(self) -> bool:
         """Whether the first axis of every layer's input is the images: not behind window partitions, or tokens first.
 
         One image at a time is right for any layout.
         """
-        inputs = [node.all_input_nodes[0] for node, name in self.graph.kernel_calls.items() if name in self.relevant]
+        layers = set(self.layers)
+        inputs = [node.all_input_nodes[0] for node, name in self.graph.kernel_calls.items() if name in layers]
         return all(concrete(node.meta["val"].shape[:1]) == (2,) for node in inputs)  # traced with two images
 
     def _run(
@@ -120,11 +152,10 @@ class Pass:
 
     def _batch(self, batch: Batch, new_tape: "NewTape", weights: Mapping[str, Tensor], copies: bool) -> "_Tape":
         images, labels = to_model(batch, self.model, self.graph)
-        frozen = freeze(self.model, self.readout, images)
         if not copies:
             tape = new_tape(len(images), False)
             try:
-                self._record(tape, images, labels, frozen, weights)
+                self._record(tape, images, labels, weights)
                 if not tape.overwritten:
                     return tape
             except RuntimeError as error:
@@ -133,100 +164,135 @@ class Pass:
         # an in-place operation of the model wrote over something that the gradients need: once more, with copies
         tape = new_tape(len(images), True)
         with torch.autograd.graph.allow_mutation_on_saved_tensors():
-            self._record(tape, images, labels, frozen, weights)
+            self._record(tape, images, labels, weights)
         return tape
 
-    def _record(
-        self, tape: "_Tape", images: Tensor, labels: Tensor | None, frozen: Frozen, weights: Mapping[str, Tensor]
-    ) -> None:
-        with torch.set_grad_enabled(tape.gradients):
+    def _record(self, tape: "_Tape", images: Tensor, labels: Tensor | None, weights: Mapping[str, Tensor]) -> None:
+        read = dict.fromkeys(layer for readout in self.readouts for layer in readout.layers)
+        # what the targets fix in the full model is there in this very run, unless the weights are edited
+        frozen = [freeze(self.model, readout, images) if weights else None for readout in self.readouts]
+        with torch.set_grad_enabled(tape.n_targets > 0):
             # a clone, because the model may write over its pictures, and they may be needed once more
-            outputs = run(self.model, self.graph, images.clone(), self.readout.layers, weights=weights, see=tape.see)
-            objective = self.readout.objective(outputs, frozen, labels)
-            if not bool(torch.isfinite(objective).all()):
-                raise ImageError(
-                    f"target {self.target} is not finite on some images; check the preprocessing and the weights"
-                )
-            if objective.requires_grad:
-                objective.sum().backward()
+            outputs = run(
+                self.model, self.graph, images.clone(), read, weights=weights, see=tape.see, filters=self._filters
+            )
+            for t, (readout, fixed) in enumerate(zip(self.readouts, frozen, strict=True)):
+                fixed = readout.freeze(outputs) if fixed is None else fixed
+                objective = readout.objective(outputs, fixed, labels)
+                if not bool(torch.isfinite(objective).all()):
+                    raise ImageError(
+                        f"target {readout.target} is not finite on some images; check the preprocessing and the weights"
+                    )
+                if objective.requires_grad:
+                    tape.target = t
+                    objective.sum().backward(retain_graph=t + 1 < len(self.readouts))
+
+    @cached_property
+    def _filters(self) -> dict[str, Tensor]:
+        every: dict[str, Tensor] = {}
+        for readout in self.readouts:
+            for name, kernels in readout.relevant_kernels.items():
+                every[name] = every[name] | kernels if name in every else kernels
+        return needed_filters(self.graph, every)
 
 
 NewTape = Callable[[int, bool], "_Tape"]
 """``(number of images, whether to keep copies of inputs) -> tape``."""
 
 
+@dataclass(eq=False)
+class _Held:
+    """A recorded call, the state of its input then, and the gradients of its output that have arrived, by target."""
+
+    call: KernelCall
+    version: int
+    gradients: dict[int, Tensor] = field(default_factory=dict)
+
+
 class _Tape:
     """What one batch leaves behind: the formula's sums, collected as the gradients arrive."""
 
     def __init__(
-        self,
-        relevant: Mapping[str, Tensor],
-        n_images: int,
-        copies: bool,
-        formula: Formula,
-        gradients: bool = True,
+        self, layers: Sequence[str], n_images: int, n_targets: int, copies: bool, formula: Formula,
         copy_outputs: bool = False,
-    ) -> None:
-        self.relevant, self.n_images, self.formula, self.gradients = relevant, n_images, formula, gradients
+    ) -> None:  # fmt: skip
+        self.layers, self.n_images, self.n_targets, self.formula = frozenset(layers), n_images, n_targets, formula
         self.copies, self.copy_outputs = copies, copy_outputs
         self.overwritten = False
+        self.target = 0  # whose gradients are on their way
+        self.waiting: set[_Held] = set()
         self.sums: dict[str, Tensor] = {}
 
     def see(self, call: KernelCall) -> Tensor:
         """Records a call; returns its output, with a place in autograd's graph."""
-        if call.layer.name not in self.relevant:
+        if call.layer.name not in self.layers:
             return call.output
-        if not self.gradients:
-            self.add(call, None)
+        if not self.n_targets:
+            self.add(call, [torch.ones_like(call.output)])
             return call.output
         output = call.output
         if not output.requires_grad:  # the first layers: a zero with a gradient gives them a place, at no memory
             output = output.add_(torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True))
         x = call.x.detach().clone() if self.copies else call.x.detach()
         kept = output.detach().clone() if self.copy_outputs else output.detach()  # an in-place activation may follow
-        held = [KernelCall(call.layer, x, call.weight.detach(), kept, call.options, call.function)]
-        output.register_hook(partial(self._arrived, held, x._version))
+        held = _Held(replace(call, x=x, weight=call.weight.detach(), output=kept), x._version)
+        self.waiting.add(held)
+        output.register_hook(partial(self._arrived, held))
         return output
 
-    def _arrived(self, held: list[KernelCall], version: int, grad: Tensor) -> None:
-        call = held.pop()  # frees the input as soon as it has served
-        if call.x._version != version:
+    def _arrived(self, held: _Held, gradient: Tensor) -> None:
+        held.gradients[self.target] = gradient
+        if len(held.gradients) == self.n_targets:
+            self.waiting.remove(held)  # frees the input as soon as it has served
+            self._finish(held)
+
+    def _finish(self, held: _Held) -> None:
+        if held.call.x._version != held.version:
             self.overwritten = True
-        else:
-            self.add(call, grad)
+            return
+        blank = torch.zeros_like(held.call.output) if len(held.gradients) < self.n_targets else held.call.output
+        self.add(held.call, [held.gradients.get(t, blank) for t in range(self.n_targets)])
 
     @torch.no_grad()
-    def add(self, call: KernelCall, grad: Tensor | None) -> None:
+    def add(self, call: KernelCall, gradients: Sequence[Tensor]) -> None:
         """Adds what one call contributes."""
-        positions = call.output.numel() // (call.layer.out_channels * self.n_images)
-        values, name = self.formula(call, grad) / positions, call.layer.name
-        self.sums[name] = self.sums[name].add_(values) if name in self.sums else values
+        positions = call.output.numel() // (call.output.shape[call.channel_axis] * self.n_images)
+        self._put(self.sums, call, self.formula(call, gradients) / positions)
+
+    def _put(self, sums: dict[str, Tensor], call: KernelCall, values: Float[Tensor, "t k ..."]) -> None:
+        name, filters = call.layer.name, call.filters
+        if filters is not None:
+            blank = values.new_zeros(len(values), call.layer.out_channels, *values.shape[2:])
+            values = blank.index_copy_(1, filters.to(values.device), values)
+        sums[name] = sums[name].add_(values) if name in sums else values
 
     def finished(self) -> dict[str, Tensor]:
         """Returns layer -> the batch's sums."""
+        for held in self.waiting:
+            if held.gradients:  # some of the targets do not depend on this call
+                self._finish(held)
         return self.sums
 
 
 class _GradientTape(_Tape):
     """Sums of absolute weight gradients, image by image; a layer that runs twice adds its gradients before ``|.|``."""
 
-    def __init__(self, relevant: Mapping[str, Tensor], n_images: int, copies: bool) -> None:
-        super().__init__(relevant, n_images, copies, _no_formula)
+    def __init__(self, layers: Sequence[str], n_images: int, n_targets: int, copies: bool) -> None:
+        super().__init__(layers, n_images, n_targets, copies, _no_formula)
         self.pending: dict[str, Tensor] = {}
 
-    @torch.no_grad()
-    def add(self, call: KernelCall, grad: Tensor | None) -> None:
-        assert grad is not None
+    def add(self, call: KernelCall, gradients: Sequence[Tensor]) -> None:
         layer, n = call.layer, self.n_images
         if layer.calls == 1:
-            self.sums[layer.name] = layer.out_first(absolute_gradients(call, n, grad))
-        else:
-            each = layer.out_first_of_each(stacked_gradients(call, n, grad))
-            self.pending[layer.name] = self.pending[layer.name] + each if layer.name in self.pending else each
+            each = [layer.out_first(absolute_gradients(call, n, gradient)) for gradient in gradients]
+            self._put(self.sums, call, torch.stack(each))
+        else:  # (t, out, n, ...): the filters stand where `_put` expects them
+            each = [layer.out_first_of_each(stacked_gradients(call, n, g)).transpose(0, 1) for g in gradients]
+            self._put(self.pending, call, torch.stack(each))
 
     def finished(self) -> dict[str, Tensor]:
-        return self.sums | {name: each.abs().sum(0) for name, each in self.pending.items()}
+        return super().finished() | {name: each.abs().sum(2) for name, each in self.pending.items()}
 
 
-def _no_formula(call: KernelCall, grad: Tensor | None) -> Tensor:
+def _no_formula(call: KernelCall, gradients: Sequence[Tensor]) -> Tensor:
     raise AssertionError("a gradient tape has its own")

@@ -1,7 +1,8 @@
-"""The criteria by name, and `score`, the one function that runs any of them."""
+"""The criteria by name, and `score` and `score_all`, which run any of them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Literal
 
 import torch
@@ -9,19 +10,22 @@ from torch import nn
 
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, closest
+from viscircuits.model.trace import trace
+from viscircuits.readout import Readout
 from viscircuits.saliency.actgrad import actgrad
 from viscircuits.saliency.activation import activation
 from viscircuits.saliency.force import force
 from viscircuits.saliency.gradient import gradient
 from viscircuits.saliency.magnitude import magnitude
-from viscircuits.saliency.passes import Pass, Progress
+from viscircuits.saliency.passes import Pass
+from viscircuits.saliency.plan import plan
 from viscircuits.saliency.random import random
 from viscircuits.saliency.snip import snip
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
-from viscircuits.types import GRANULARITIES, Granularity
+from viscircuits.types import GRANULARITIES, Granularity, Progress
 
-CRITERIA: dict[str, Callable[..., Scores]] = {
+CRITERIA: dict[str, Callable[..., list[Scores]]] = {
     "actgrad": actgrad,
     "snip": snip,
     "force": force,
@@ -30,7 +34,7 @@ CRITERIA: dict[str, Callable[..., Scores]] = {
     "activation": activation,
     "gradient": gradient,
 }
-"""Name -> ``(Pass, *, options) -> Scores``. To add a criterion, write such a function and name it here."""
+"""Name -> ``(Pass, *, options) -> one Scores a target``. To add a criterion, write such a function and name it here."""
 
 
 def needs_density(criterion: str) -> bool:
@@ -47,7 +51,6 @@ def lookup(criterion: str) -> Callable[..., Scores]:
     return CRITERIA[criterion]
 
 
-@torch.inference_mode(False)  # gradients are needed, whatever the caller does
 def score(
     model: nn.Module,
     target: AnyTarget,
@@ -58,7 +61,8 @@ def score(
     normalise: Literal["minmax"] | None = None,
     density: float | None = None,
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Returns how much every relevant structure matters to a target.
@@ -72,11 +76,38 @@ def score(
         normalise: "minmax" scales each layer to [0, 1] (paper 8.5); for force, in every round.
         density: the density to score for; only for criteria that depend on it (force).
         seed: for criteria that draw random numbers.
-        batch_size: pictures at a time; changes no score beyond rounding.
+        batch_size: pictures at a time; changes no score beyond rounding; chosen to fit the memory limit where None.
+        memory: the most bytes the working set may take, beside the model and pictures held in memory; 2 GiB where None.
         progress: called as the work goes on.
 
     Raises:
         TargetError, ImageError, MaskError, UnsupportedOperation: see each.
+    """
+    (scores,) = score_all(
+        model, [target], images, criterion, granularity=granularity, normalise=normalise, density=density, seed=seed,
+        batch_size=batch_size, memory=memory, progress=progress,
+    )  # fmt: skip
+    return scores
+
+
+def score_all(
+    model: nn.Module,
+    targets: Sequence[AnyTarget],
+    images: ImageSet,
+    criterion: str = "actgrad",
+    *,
+    granularity: Granularity = "kernel",
+    normalise: Literal["minmax"] | None = None,
+    density: float | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Scores]:
+    """Yields the scores of every target, in order; some targets of one layer are scored together, which is faster.
+
+    Memory does not grow with the number of targets: save what comes (`Scores.save`) and let it go. The arguments are
+    those of `score`.
     """
     function = lookup(criterion)
     if granularity not in GRANULARITIES:
@@ -88,8 +119,15 @@ def score(
         raise MaskError(f"{criterion} depends on the density: give density=, a fraction in (0, 1]")
     if density is not None and not 0 < density <= 1:
         raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
-    job = Pass(model, target, images, granularity, batch_size, progress)
     given = {"density": density, "seed": seed, "normalise": normalise}
     options = {k: v for k, v in given.items() if k in inspect.signature(function).parameters}
-    scores = function(job, **options)
-    return scores.minmax() if normalise == "minmax" else scores
+    readouts = [Readout(target, trace(model, images[0].shape)) for target in targets]
+    while readouts:
+        alike = list(takewhile(lambda readout: readout.layers == readouts[0].layers, readouts))
+        size = plan(alike, memory=memory, batch_size=batch_size)
+        together = [readout.target for readout in readouts[: size.targets]]
+        del readouts[: size.targets]
+        with torch.inference_mode(False):  # gradients are needed, whatever the caller does
+            found = function(Pass(model, together, images, granularity, size.batch_size, progress), **options)
+        for scores in found:
+            yield scores.minmax() if normalise == "minmax" else scores

@@ -10,8 +10,8 @@ from viscircuits.saliency.pool import pool
 from viscircuits.scores import Scores
 
 
-def snip(job: Pass) -> Scores:
-    """Returns, per structure, the sum over images of the mean over its weights of ``|w * df/dw|``.
+def snip(job: Pass) -> list[Scores]:
+    """Returns, per target and structure, the sum over images of the mean over its weights of ``|w * df/dw|``.
 
     Gradients are each image's own: those of a batch would cancel. A layer that runs several times adds its gradients
     before the absolute value. A filter is the mean over its kernels.

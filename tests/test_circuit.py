@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.toys import TOYS, Compose, Concat, Normed, Plain, Residual, Toy
 from viscircuits.circuit import Biases, Circuit
@@ -18,6 +19,7 @@ from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.reach import reach
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
+from viscircuits.response import respond
 from viscircuits.target import AnyTarget, Loss, Target
 from viscircuits.types import GRANULARITIES, Granularity
 
@@ -112,6 +114,12 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and bool(((found - expected).abs() <= 1e-10 * expected.abs().max()).all())
 
 
+def by_the_model(part: Circuit, images: Tensor) -> Tensor:
+    """Responses of the user's own module with edited weights, the definition that every shortcut has to meet."""
+    found = respond(part.model, part.readout, ImageSet.from_tensors(images), weights=part.weights)
+    return found.values
+
+
 @pytest.fixture(scope="module", params=TOYS, ids=lambda toy: toy.__name__)
 def toy(request: pytest.FixtureRequest) -> Toy:
     torch.manual_seed(0)
@@ -128,7 +136,7 @@ def residual() -> Toy:
 
 
 @pytest.mark.parametrize("biases", BIASES)
-def test_a_full_mask_is_the_model_bit_for_bit(toy: Toy, biases: Biases):
+def test_a_full_mask_is_the_model(toy: Toy, biases: Biases):
     full = circuit(toy, keep=2, biases=biases)
     assert full.mask.density == 1
     images = toy.images()
@@ -139,7 +147,8 @@ def test_a_full_mask_is_the_model_bit_for_bit(toy: Toy, biases: Biases):
     with torch.no_grad():
         toy(laid_out)
     handle.remove()
-    assert torch.equal(found, seen[0][:, 1].reshape(len(images), -1))
+    assert close(found, seen[0][:, 1].reshape(len(images), -1))
+    assert all(torch.equal(w, toy.get_parameter(name)) for name, w in full.weights.items() if biases == "masked")
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -318,12 +327,13 @@ def test_a_mask_that_does_not_fit_is_refused():
 @pytest.mark.parametrize("biases", BIASES)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_extraction_equals_the_circuit(toy: Toy, biases: Biases, granularity: Granularity):
-    for seed in range(2):
-        part = circuit(toy, keep=0.4, granularity=granularity, biases=biases, seed=seed)
+    for seed, keep in ((0, 0.4), (1, 0.4), (2, 0.15), (3, 0.75)):
+        part = circuit(toy, keep=keep, granularity=granularity, biases=biases, seed=seed)
         extracted = part.extract()
         for n in (1, 2, 5):
             images = toy.images(n)
-            assert close(extracted(images), part.respond(ImageSet.from_tensors(images)))
+            assert close(part.respond(ImageSet.from_tensors(images)), by_the_model(part, images))
+            assert close(extracted(images), by_the_model(part, images))
 
 
 @pytest.mark.parametrize(
@@ -342,7 +352,7 @@ def test_extraction_equals_the_circuit(toy: Toy, biases: Biases, granularity: Gr
 def test_extraction_of_every_kind_of_target(residual: Residual, target: AnyTarget, biases: Biases):
     part = circuit(residual, target, keep=0.6, biases=biases)
     images = residual.images()
-    assert close(part.extract()(images), part.respond(ImageSet.from_tensors(images)))
+    assert close(part.extract()(images), by_the_model(part, images))
 
 
 def test_what_cannot_stand_alone_is_refused():
@@ -382,7 +392,7 @@ def test_extraction_of_real_networks(name: str, layer: str, size: int, keep: flo
         part = circuit(model, target, (3, size, size), keep=keep, biases=biases)
         assert not part.disconnected
         extracted = part.extract()
-        assert close(extracted(images), part.respond(ImageSet.from_tensors(images)))
+        assert close(extracted(images), by_the_model(part, images))
         assert close(extracted(images[:1]), extracted(images)[:1])
         assert bool(extracted.full_width) == shuffles
         upstream = sum(model.get_parameter(part.graph.layers[n].weight).numel() for n in part.mask.kept)
@@ -399,7 +409,7 @@ def test_extraction_of_a_vision_transformer_keeps_its_class_token():
     assert not any("self_attention" in name for name in part.mask.kept)
     images = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     extracted = part.extract()
-    assert close(extracted(images), part.respond(ImageSet.from_tensors(images)))
+    assert close(extracted(images), by_the_model(part, images))
     assert {"layer_norm", "scaled_dot_product_attention"} & set(extracted.full_width.values())
 
 
@@ -438,7 +448,40 @@ def test_extraction_of_odd_graphs(run, biases: Biases):
     for seed in range(3):
         part = circuit(model, shape=(3, 6, 6), keep=0.5, biases=biases, seed=seed)
         images = torch.randn(4, 3, 6, 6, dtype=torch.float64)
-        assert close(part.extract()(images), part.respond(ImageSet.from_tensors(images)))
+        assert close(part.extract()(images), by_the_model(part, images))
+
+
+@pytest.mark.parametrize("position", [(0, 0), (3, 5), "center", "max"])
+@pytest.mark.parametrize("biases", BIASES)
+def test_a_single_position_is_computed_on_crops(biases: Biases, position):
+    model = torchvision.models.squeezenet1_1(weights=None).double().eval()
+    target = Target("features.4.expand3x3", 7, position=position)
+    for keep in (0.9, 0.3, 0.1):
+        part = circuit(model, target, (3, 96, 96), keep=keep, biases=biases)
+        images = torch.randn(3, 3, 96, 96, dtype=torch.float64)
+        pictures = ImageSet.from_tensors(images)
+        expected = by_the_model(part, images)
+        with FlopCounterMode(display=False) as cropped:
+            assert close(part.respond(pictures, batch_size=2), expected)
+        with FlopCounterMode(display=False) as whole:
+            by_the_model(part, images)
+        assert part._on_crops is not None
+        if position != "max":  # the full model finds the place, on whole images
+            assert cropped.get_total_flops() < 0.8 * whole.get_total_flops()
+
+
+def test_what_is_run_depends_on_counted_work_alone():
+    """A thin circuit runs in the smaller network; the choice is the same every time."""
+    model = torchvision.models.squeezenet1_1(weights=None).eval()
+    target = Target("features.4.expand3x3", 7)
+    savings = [circuit(model, target, (3, 64, 64), keep=keep)._shrunk().saving for keep in (0.9, 0.5, 0.2, 0.2)]
+    assert savings[2] == savings[3] < savings[1] < savings[0] < 1
+    mixing = torchvision.models.convnext_tiny(weights=None).eval()  # its norms need all channels back
+    wide = circuit(mixing, Target("features.3.1.block.3", 7), (3, 64, 64), keep=0.9)
+    assert wide._shrunk().saving > 1
+    assert wide._small is None
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(wide.respond(ImageSet.from_tensors(images)), by_the_model(wide, images))
 
 
 def test_the_extracted_module_stands_alone(tmp_path):

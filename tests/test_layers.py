@@ -25,6 +25,7 @@ HOMES = {
     "matplotlib": ("diagram",),
     "typer": ("cli",),
     "rich": ("cli",),
+    "triton": ("saliency/fused_triton.py",),
     "PIL": ("data/sources.py", "data/images.py", "model/builtin.py", "model/zoo.py", "diagram"),
     "polars": ("evaluate", "study.py", "diagram", "cli"),
     "pydantic": ("study.py",),

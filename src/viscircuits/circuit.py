@@ -5,7 +5,8 @@ and everything else stays, so a filter without kernels still puts out its bias. 
 what only they fed goes with them (paper 8.7).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,18 +16,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viscircuits import store
-from viscircuits.data.images import ImageSet
+from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation, closest
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.affine import silenced
+from viscircuits.model.aligned import AlignedCrops, aligned_crops
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.instrument import needed_filters, run
 from viscircuits.model.reach import Reach, reach
 from viscircuits.model.shrink import Shrunk, shrink
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
-from viscircuits.response import masked_weights, respond
-from viscircuits.target import AnyTarget, Loss, target_from_json, target_to_json
+from viscircuits.response import freeze, masked_weights, rows_of, to_model
+from viscircuits.target import AnyTarget, Loss, Target, target_from_json, target_to_json
 
 Biases = Literal["masked", "pruned"]
 """What becomes of a filter without kernels: it keeps its bias, or it is silent."""
@@ -127,7 +130,6 @@ class Circuit:
         effective = self.effective.kept
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
-    @torch.no_grad()
     def respond(self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16) -> Float[Tensor, "n p"]:
         """Returns the circuit's responses, images x positions (or one number an image).
 
@@ -136,9 +138,41 @@ class Circuit:
             frozen: what the full model fixes, when known (see `respond`); found by running the full model otherwise.
             batch_size: pictures at a time.
         """
-        return respond(
-            self.model, self.readout, images, weights=self.weights, frozen=frozen, batch_size=batch_size
-        ).values
+        return torch.cat([self.respond_to(batch, frozen) for batch in images.batches(batch_size)])
+
+    @torch.no_grad()
+    def respond_to(self, batch: Batch, frozen: tuple[Tensor | None, ...] | None = None) -> Float[Tensor, "n p"]:
+        """Returns the responses to one batch; ``frozen`` is that of the whole set.
+
+        Runs whatever is least work: the user's module with edited weights, the physically smaller network, and, for a
+        single position, either of them on the part of each image that the position sees. All give the same responses.
+        """
+        images, labels = to_model(batch, self.model, self.graph)
+        here = freeze(self.model, self.readout, images) if frozen is None else rows_of(frozen, batch)
+        if self._on_crops is not None:
+            return self._on_crops(images, here)
+        if self._small is not None:
+            outputs = self._small.outputs(images)
+        else:
+            outputs = run(
+                self.model, self.graph, images, self.readout.layers, weights=self.weights,
+                filters=needed_filters(self.graph, self.readout.relevant_kernels),
+            )  # fmt: skip
+        return self.readout.response(outputs, here, labels).cpu()
+
+    @cached_property
+    def _small(self) -> Shrunk | None:
+        """The physically smaller network, where it is less work."""
+        small = self._shrunk()
+        return small if small.saving < 1 else None
+
+    @cached_property
+    def _on_crops(self) -> "Callable[[Tensor, Frozen], Tensor] | None":
+        """The circuit on crops of images, where its target is one position that does not see the whole image."""
+        if not isinstance(self.target, Target) or self.target.position is None:
+            return None
+        crops = aligned_crops(self.graph, self.target.layer)
+        return None if crops is None else _OnCrops(self, crops)
 
     def extract(self) -> Shrunk:
         """Returns a standalone, physically smaller module that computes the target as this circuit does.
@@ -153,11 +187,12 @@ class Circuit:
             raise UnsupportedOperation(
                 f"target {self.target} cannot stand alone: it needs labels or the full model's arg-max"
             )
+        return self._shrunk(_Head(Readout(self.target, self.graph.outline(self.readout.layers))))
+
+    def _shrunk(self, head: nn.Module | None = None) -> Shrunk:
         graph = trace(self.model, self.mask.input_shape, any_batch=True)
-        readout = Readout(self.target, graph)
         conducting = self._conducting if self.biases == "masked" else self._reach.used
-        head = _Head(Readout(self.target, graph.outline(readout.layers)))
-        return shrink(self.model, graph, readout.seeds(), conducting, self.weights, head)
+        return shrink(self.model, graph, self.readout.seeds(), conducting, self.weights, head)
 
     def save(self, path: str | Path) -> None:
         """Writes the circuit (not the model) as safetensors with a JSON header, atomically."""
@@ -191,6 +226,36 @@ class Circuit:
                 f"has {fingerprint(model)}); load the weights it was made with"
             )
         return _restored(cls, model, tensors, header)
+
+
+class _OnCrops:
+    """A circuit with a target at one position, on the part of each image that the position sees."""
+
+    def __init__(self, whole: Circuit, crops: AlignedCrops) -> None:
+        assert isinstance(whole.target, Target)
+        self.whole, self.crops = whole, crops
+        shape = (whole.mask.input_shape[0], *crops.size)
+        mask = replace(whole.mask, input_shape=shape)
+        target = replace(whole.target, position="max")  # each image has a position of its own on its crop
+        self.circuit = Circuit(whole.model, target, mask, whole.biases)
+        assert self.circuit.mask == whole.mask
+
+    def __call__(self, images: Tensor, frozen: Frozen) -> Float[Tensor, "n 1"]:
+        (layer,) = self.whole.readout.layers
+        width, small = (c.graph.output(layer).map_shape[1] for c in (self.whole, self.circuit))
+        found = [self.crops.at(divmod(place, width)) for place in self._places(len(images), frozen[0])]
+        parts = torch.stack([image[:, *box.slices] for image, (box, _) in zip(images, found, strict=True)])
+        places = torch.tensor([y * small + x for _, (y, x) in found])
+        return self.circuit.respond_to(Batch(parts, None, 0), (places,))
+
+    def _places(self, n: int, frozen: Tensor | None) -> list[int]:
+        """Where on the flat map each image is read."""
+        if frozen is not None:
+            return frozen.tolist()
+        assert isinstance(self.whole.target, Target)
+        where, shape = self.whole.target.position, self.whole.graph.output(self.whole.target.layer).map_shape
+        y, x = where if isinstance(where, tuple) else (size // 2 for size in shape)
+        return [y * shape[1] + x] * n
 
 
 class _Head(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.mask import Mask
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.instrument import run
+from viscircuits.model.instrument import needed_filters, run
 from viscircuits.readout import Frozen, Readout
 
 
@@ -42,13 +42,13 @@ def respond(
         frozen: what the full model fixes for every image; found by running the full model where None.
         batch_size: pictures at a time.
     """
+    filters = needed_filters(readout.graph, readout.relevant_kernels)
     values: list[Tensor] = []
     fixed: list[Frozen] = []
     for batch in images.batches(batch_size):
         pictures, labels = to_model(batch, model, readout.graph)
-        rows = slice(batch.start, batch.start + len(pictures))
-        here = freeze(model, readout, pictures) if frozen is None else tuple(_rows(f, rows) for f in frozen)
-        outputs = run(model, readout.graph, pictures, readout.layers, weights=weights)
+        here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
+        outputs = run(model, readout.graph, pictures, readout.layers, weights=weights, filters=filters)
         values.append(readout.response(outputs, here, labels).cpu())
         fixed.append(here)
     return Response(torch.cat(values), tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
@@ -80,8 +80,10 @@ def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> tuple[Tensor, T
     return images.contiguous(memory_format=graph.memory_format), labels
 
 
-def _rows(frozen: Tensor | None, rows: slice) -> Tensor | None:
-    return None if frozen is None else frozen[rows]
+def rows_of(frozen: tuple[Tensor | None, ...], batch: Batch) -> Frozen:
+    """Returns what is fixed for the images of a batch, out of what is for the whole set."""
+    rows = slice(batch.start, batch.start + len(batch.images))
+    return tuple(None if part is None else part[rows] for part in frozen)
 
 
 def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:

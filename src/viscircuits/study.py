@@ -86,6 +86,7 @@ class Header(BaseModel):
     torch: str
     created: str
     command: str
+    engine: str = Field("", description="what computed the maps of convolutions: numba, triton or torch")
     spec: Spec
 
 
@@ -97,7 +98,7 @@ class Study:
     header: Header
 
     @classmethod
-    def create(cls, path: str | Path, spec: Spec, *, command: str = "") -> "Study":
+    def create(cls, path: str | Path, spec: Spec, *, command: str = "", engine: str = "") -> "Study":
         """Returns the study in a folder: a new one, or the one already there if it was asked for the same.
 
         Raises:
@@ -118,7 +119,8 @@ class Study:
             raise StudyError(f"{str(folder)!r} exists and is not a study; choose another folder with --out")
         header = Header(
             format=FORMAT, viscircuits=__version__, torch=torch.__version__,
-            created=datetime.now(UTC).isoformat(timespec="seconds"), command=command, spec=spec,
+            created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
+            engine=engine, spec=spec,
         )  # fmt: skip
         store.write_json(folder / "study.json", header.model_dump(mode="json"))
         return cls(folder, header)

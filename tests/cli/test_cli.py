@@ -158,6 +158,24 @@ def write_model(folder: Path) -> None:
     safetensors.torch.save_file(vc.zoo.load("shapesnet").model.state_dict(), folder / "w.safetensors")
 
 
+def test_memory_bounds_the_work_and_changes_no_result(command_line, photos, tmp_path):
+    arguments = ("extract", "shapesnet", "features.10:5", "-i", photos, *SMALL)
+    frames = []
+    for number, memory in enumerate(("60MB", "4g")):
+        status, _, err = command_line(*arguments, "--memory", memory, "-o", tmp_path / str(number))
+        assert (status, err.strip()) == (0, "")
+        study = Study.open(tmp_path / str(number))
+        assert study.header.engine == "numba"
+        frames.append(study.measurements())
+    assert frames[0]["pearson"].to_list() == pytest.approx(frames[1]["pearson"].to_list(), abs=1e-6)
+    status, _, err = command_line(*arguments, "--memory", "20MB", "-o", tmp_path / "2")
+    assert status == 1
+    assert "for one picture at a time, and the memory limit is 21 MB" in err
+    status, _, err = command_line(*arguments, "--memory", "lots", "-o", tmp_path / "3")
+    assert status != 0
+    assert "'lots' is not an amount of memory" in " ".join(err.split())
+
+
 def test_extract_with_a_model_of_ones_own(command_line, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path)

@@ -68,7 +68,11 @@ def extract(
     ] = Bias.masked,
     out: options.Out = None,
     seed: options.Seed = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time; changes no result.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Pictures at a time; changes no result.  [dim]default: what fits[/]"),
+    ] = None,
+    memory: options.Memory = None,
     input_size: options.InputSize = None,
     skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave out damaged pictures.")] = False,
     device: options.Device = "auto",
@@ -104,9 +108,9 @@ def extract(
     job = Sweep(  # checks names and ranges, before every picture is read
         network, parsed, scoring, measuring, tuple(criterion or ("actgrad", "random")),
         tuple(density or PAPER_DENSITIES), granularity.value, "minmax" if minmax else None, biases.value, seed,
-        batch_size,
+        batch_size, memory,
     )  # fmt: skip
-    job = replace(job, scoring=_held(scoring), held_out=_held(measuring))
+    job = replace(job, scoring=_held(scoring, memory), held_out=_held(measuring, memory))
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
     study = run_job(job, out or Path("studies") / name, Source(model, weights, str(images), source))
     print_study(study)
@@ -134,7 +138,7 @@ def _split(
     return scoring, measuring, str(source)
 
 
-def _held(images: "ImageSet") -> "ImageSet":
+def _held(images: "ImageSet", memory: int | None) -> "ImageSet":
     """The set in memory, if it is small enough: a sweep reads it many times."""
     size = len(images) * images[0].numel() * images[0].element_size()
-    return images.in_memory() if size <= _MEMORY else images
+    return images.in_memory() if size <= (_MEMORY if memory is None else memory // 4) else images

@@ -15,6 +15,7 @@ from viscircuits.diagram.curve import preservation_curve
 from viscircuits.errors import ModelError
 from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.saliency.maps import engine
 from viscircuits.scores import Scores
 from viscircuits.study import Pictures, Spec, Study
 
@@ -53,7 +54,11 @@ def run_job(job: Sweep, folder: Path, source: Source) -> Study:
         criteria=tuple(job.criteria), densities=tuple(job.densities), granularity=job.granularity,
         normalise=job.normalise, biases=job.biases, seed=job.seed,
     )  # fmt: skip
-    study = Study.create(folder, spec, command=" ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])]))
+    weight = next(job.model.parameters())
+    study = Study.create(
+        folder, spec, command=" ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])]),
+        engine=engine(weight.device, weight.dtype),
+    )  # fmt: skip
     saved: Scores | None = None
 
     def store(measurement: Measurement) -> None:

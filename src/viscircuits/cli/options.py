@@ -1,9 +1,25 @@
 """The options that several commands share, each declared once."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def size(text: str) -> int:
+    """Returns the bytes that a text such as "4GB", "500M" or "2e9" stands for."""
+    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), flags=re.IGNORECASE)
+    try:
+        number = float(found[1]) if found else 0.0
+    except ValueError:
+        number = 0.0
+    if not found or number <= 0:
+        raise typer.BadParameter(f"{text!r} is not an amount of memory; expected something like 4GB or 500MB")
+    return int(number * _UNITS[found[2].upper()])
+
 
 Model = Annotated[
     str,
@@ -21,4 +37,9 @@ InputSize = Annotated[int | None, typer.Option("--input-size", min=1, help="Side
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; default studies/MODEL-TARGET.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (cuda where there is one).")]
+Memory = Annotated[
+    int | None,
+    typer.Option("--memory", parser=size, metavar="SIZE", help="The most memory to work in, beside the model, such as "
+                 "4GB; more pictures are then taken at a time, or fewer.  [dim]default: 2GB[/]"),
+]  # fmt: skip
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own choice.")]

@@ -16,8 +16,8 @@ from torch import Tensor
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
+from viscircuits.evaluate.responses import respond_all
 from viscircuits.response import Response, respond
-from viscircuits.target import Target
 
 _ROUNDING = 1e-6
 """A spread below this fraction of the largest value is rounding of 32-bit numbers, not a response."""
@@ -118,14 +118,8 @@ def preservation(
             f"expected responses of target {circuit.target} to these {len(images)} images, got those of {full.target} "
             f"to {len(full.response.values)}; make them with reference(circuit, images)"
         )
-    values = _respond(circuit, images, full, batch_size)
+    (values,) = respond_all([circuit], images, frozen=full.response.frozen, batch_size=batch_size)
     return full.compare(values, disconnected=circuit.disconnected)
-
-
-def _respond(circuit: Circuit, images: ImageSet, full: Reference, batch_size: int) -> Float[Tensor, "n p"]:
-    if circuit.disconnected and isinstance(circuit.target, Target) and not circuit.readout.needs_freezing():
-        return circuit.respond(images.subset([0])).expand(len(images), -1)  # the same for every image
-    return circuit.respond(images, frozen=full.response.frozen, batch_size=batch_size)
 
 
 def _constant(values: np.ndarray) -> bool:

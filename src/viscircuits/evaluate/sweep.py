@@ -6,7 +6,7 @@ interrupted sweep goes on where it stopped.
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -18,11 +18,14 @@ from viscircuits import store
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, StudyError, TargetError
-from viscircuits.evaluate.preservation import Reference, preservation
+from viscircuits.evaluate.preservation import Preservation, Reference
+from viscircuits.evaluate.responses import respond_all
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import respond
-from viscircuits.saliency.registry import lookup, needs_density, score
+from viscircuits.saliency.fused import TOGETHER
+from viscircuits.saliency.plan import plan
+from viscircuits.saliency.registry import lookup, needs_density, score_all
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
 from viscircuits.types import GRANULARITIES, Granularity, Progress
@@ -64,7 +67,7 @@ class Sweep:
         held_out: pictures for the measurements; sharing any with ``scoring`` warns.
         criteria: names; ``"actgrad:worst"`` keeps the worst structures of a criterion first, as a control.
         densities: fractions of the relevant structures to keep, in (0, 1].
-        granularity, normalise, biases, seed, batch_size: as in `score` and `Circuit`.
+        granularity, normalise, biases, seed, batch_size, memory: as in `score` and `Circuit`.
         limits: criterion -> the only ones of ``densities`` at which it, or its control, is run (where it costs a lot).
         scoring_limits: criterion -> how many of the scoring pictures it sees at most, drawn by the seed.
         progress: called as the work goes on, with "circuits" or a criterion, how many are done, and of how many.
@@ -80,7 +83,8 @@ class Sweep:
     normalise: Literal["minmax"] | None = None
     biases: Biases = "masked"
     seed: int = 0
-    batch_size: int = 16
+    batch_size: int | None = None
+    memory: int | None = None
     limits: dict[str, Sequence[float]] | None = None
     scoring_limits: dict[str, int] | None = None
     progress: Progress | None = None
@@ -133,51 +137,71 @@ class Sweep:
         todo = {target: [k for k in keys if k.target == str(target) and k not in done] for target in self.targets}
         todo = {target: missing for target, missing in todo.items() if missing}
         total, count = len(keys), len(keys) - sum(map(len, todo.values()))
-        for target in list(todo)[1:]:  # a dead one is better told now than after hours
+        for target in list(todo)[TOGETHER:]:  # a dead one is better told now than after hours
             self._reference(target)
-        for target, missing in todo.items():
-            full = self._reference(target)
-            for criterion in dict.fromkeys(key.criterion for key in missing):
-                scores: Scores | None = None
-                for key in (k for k in missing if k.criterion == criterion):
-                    if scores is None or needs_density(criterion):
-                        scores = self._score(target, key)
-                    yield self._measure(target, key, scores, full)
-                    count += 1
-                    if self.progress is not None:
-                        self.progress("circuits", count, total)
+        while todo:
+            group = {target: todo.pop(target) for target in list(todo)[:TOGETHER]}
+            references = {target: self._reference(target) for target in group}
+            for criterion in dict.fromkeys(key.criterion for missing in group.values() for key in missing):
+                own = {target: [k for k in missing if k.criterion == criterion] for target, missing in group.items()}
+                own = {target: keys for target, keys in own.items() if keys}
+                for scores, keys in self._scored(criterion, own):
+                    target = next(target for target in group if str(target) == scores.target)
+                    for measurement in self._measured(target, keys, scores, references[target]):
+                        yield measurement
+                        count += 1
+                        if self.progress is not None:
+                            self.progress("circuits", count, total)
 
     def _densities(self, criterion: str) -> Sequence[float]:
         limited = (self.limits or {}).get(criterion.partition(":")[0])
         return [d for d in self.densities if limited is None or d in limited]
 
-    def _score(self, target: AnyTarget, key: Key) -> Scores:
-        limit = (self.scoring_limits or {}).get(key.criterion)
+    def _scored(self, criterion: str, todo: Mapping[AnyTarget, list[Key]]) -> Iterator[tuple[Scores, list[Key]]]:
+        """Scores, each with the measurements to make from it; the targets are scored together."""
+        limit = (self.scoring_limits or {}).get(criterion)
         images = self.scoring if limit is None or limit >= len(self.scoring) else self.scoring.take(limit, self.seed)
-        return score(
-            self.model, target, images, key.criterion, granularity=self.granularity, normalise=self.normalise,
-            density=key.density if needs_density(key.criterion) else None, seed=self.seed, batch_size=self.batch_size,
-            progress=self.progress,
-        )  # fmt: skip
+        wanted = sorted({key.density for keys in todo.values() for key in keys}, reverse=True)
+        for density in wanted if needs_density(criterion) else [None]:
+            some = {t: [k for k in keys if density in (None, k.density)] for t, keys in todo.items()}
+            some = {target: keys for target, keys in some.items() if keys}
+            found = score_all(
+                self.model, list(some), images, criterion, granularity=self.granularity, normalise=self.normalise,
+                density=density, seed=self.seed, batch_size=self.batch_size, memory=self.memory, progress=self.progress,
+            )  # fmt: skip
+            yield from zip(found, some.values(), strict=True)
 
     def _reference(self, target: AnyTarget) -> Reference:
         readout = Readout(target, trace(self.model, self.held_out[0].shape))
-        return Reference(respond(self.model, readout, self.held_out, batch_size=self.batch_size), str(target))
+        size = plan([readout], memory=self.memory, batch_size=self.batch_size).batch_size
+        return Reference(respond(self.model, readout, self.held_out, batch_size=size), str(target))
 
-    def _measure(self, target: AnyTarget, key: Key, scores: Scores, full: Reference) -> Measurement:
-        start = time.perf_counter()
-        mask = scores.select(density=key.density, order="worst" if key.order == "worst" else "best")
-        circuit = Circuit(self.model, target, mask, self.biases)
-        kept = preservation(circuit, self.held_out, full=full, batch_size=self.batch_size)
-        row: Row = {
+    def _measured(
+        self, target: AnyTarget, keys: Sequence[Key], scores: Scores, full: Reference
+    ) -> Iterator[Measurement]:
+        """The circuits of some scores, measured some densities at a time in one pass over the pictures."""
+        for start in range(0, len(keys), _CIRCUITS):
+            some = keys[start : start + _CIRCUITS]
+            began = time.perf_counter()
+            masks = [scores.select(density=k.density, order="worst" if k.order == "worst" else "best") for k in some]
+            circuits = [Circuit(self.model, target, mask, self.biases) for mask in masks]
+            size = plan([circuits[0].readout], memory=self.memory, batch_size=self.batch_size).batch_size
+            values = respond_all(circuits, self.held_out, frozen=full.response.frozen, batch_size=size)
+            seconds = (time.perf_counter() - began) / len(some)
+            for key, circuit, own in zip(some, circuits, values, strict=True):
+                kept = full.compare(own, disconnected=circuit.disconnected)
+                yield Measurement(key, self._row(key, circuit, kept, scores.n_images, seconds), circuit, scores)
+
+    def _row(self, key: Key, circuit: Circuit, kept: Preservation, n_scoring: int, seconds: float) -> Row:
+        return {
             **key._asdict(),
             "sparsity": 1 - key.density,
-            "kept": mask.n_kept,
-            "relevant": mask.n_relevant,
+            "kept": circuit.mask.n_kept,
+            "relevant": circuit.mask.n_relevant,
             "effective": circuit.effective.n_kept,
             "effective_density": circuit.effective_density,
             "disconnected": circuit.disconnected,
-            "zero_scores": mask.zero_scores,
+            "zero_scores": circuit.mask.zero_scores,
             "pearson": kept.pearson,
             "pearson_signed": kept.signed,
             "spearman": kept.spearman,
@@ -185,12 +209,11 @@ class Sweep:
             "reason": kept.reason,
             "granularity": self.granularity,
             "biases": self.biases,
-            "n_scoring": scores.n_images,
+            "n_scoring": n_scoring,
             "n_held_out": kept.n_images,
             "seed": self.seed,
-            "seconds": time.perf_counter() - start,
+            "seconds": seconds,
         }
-        return Measurement(key, row, circuit, scores)
 
     def _warn_of_overlap(self) -> None:
         shared = set(self.scoring.hashes) & set(self.held_out.hashes)
@@ -201,6 +224,9 @@ class Sweep:
                 stacklevel=3,
             )
 
+
+_CIRCUITS = 4
+"""Circuits in one pass over the pictures: enough to share reading them, few enough to lose little when stopped."""
 
 _OPTIONS = {"granularity": GRANULARITIES, "normalise": (None, "minmax"), "biases": get_args(Biases)}
 

@@ -7,6 +7,7 @@ One forward pass of wires from the image and one backward pass from the target a
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Bool
@@ -29,13 +30,15 @@ class Reach:
         used: per kernel layer, the kernels on a path from the image to a seed, ``Bool[out, in/g]``.
         connected: whether anything at all leads from the image to a seed.
         needed: per graph node, what the seeds ask of it, in the activation's shape (only when asked for).
-        varying: the graph nodes whose values depend on the image (not only on its size; likewise).
+        varying: the graph nodes whose values may depend on the image (not only on its size; likewise).
+        alive: per graph node, which of its elements depend on the image (likewise).
     """
 
     used: Mapping[str, Bool[Tensor, "out in"]]
     connected: bool
     needed: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
     varying: frozenset[fx.Node] = field(default_factory=frozenset, repr=False)
+    alive: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
 
 
 def reach(
@@ -68,7 +71,12 @@ def reach(
         name = use.layer.name
         used[name] = used[name] | use.used if name in used else use.used
     varying = frozenset(node for node, value in values.items() if nodes and wires_in(value))
-    return Reach(used, connected, needed, varying)
+    alive = {node: value.detach() != 0 for node, value in values.items() if nodes and _is_wire(value)}
+    return Reach(used, connected, needed, varying, alive)
+
+
+def _is_wire(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _forward(
@@ -111,7 +119,7 @@ def _backward(
     needed: dict[fx.Node, Tensor] = {}
     if nodes:
         for node, value in values.items():
-            if isinstance(value, Tensor) and value.requires_grad:
+            if _is_wire(value):
                 value.register_hook(partial(_note, needed, node))
     if ends:
         torch.autograd.backward(ends, wanted)

@@ -1,10 +1,11 @@
 """Extraction: a standalone, physically smaller module that computes what the seeds ask for.
 
-The exported graph is rebuilt operation by operation with only the channels that are needed downstream. Convolutions,
-linear maps, norms, pooling, activations, sums, concatenation and flattening run narrow; whatever moves or mixes
-channels in another way (shuffles, channel-mixing norms, attention) gets its input back at full width, absent channels
-filled with zeros that nothing reads, and is reported in `Shrunk.full_width`. Channels that no longer depend on the
-image stay, as maps that are the same for every image: dropping them would change what is at the borders.
+The exported graph is rebuilt operation by operation with only the channels that are needed downstream and still depend
+on the image. Convolutions, linear maps, norms, pooling, activations, sums, concatenation and flattening run narrow;
+whatever moves or mixes channels in another way (shuffles, channel-mixing norms, attention) gets its input back at full
+width and is reported in `Shrunk.full_width`. Channels that no longer depend on the image are the same map for every
+image, uneven at zero-padded borders: they are computed once, on a blank image, and what a convolution makes of them
+is added to its output as a map, or to its bias where that map is even.
 """
 
 import operator
@@ -19,6 +20,7 @@ from torch.fx.node import map_aggregate, map_arg
 
 from viscircuits.model import wires
 from viscircuits.model.affine import CHANNEL_NORMS
+from viscircuits.model.cost import Work
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.reach import Seeds, reach
 from viscircuits.model.trace import PERMUTATIONS, concrete, moved_axis, op_name, origin, reduced_axes
@@ -29,20 +31,28 @@ class Shrunk(nn.Module):
 
     Attributes:
         full_width: where channels could not be dropped -> the operation that needs all of them.
+        saving: estimated time for one image over that of the network it was made from; above 1 it is slower.
     """
 
     def __init__(
-        self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module, full_width: Mapping[str, str]
-    ) -> None:
+        self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module | None, full_width: Mapping[str, str],
+        saving: float,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.body = body
         self.head = head
         self.layers = tuple(layers)
         self.full_width = dict(full_width)
+        self.saving = saving
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n p"]:
         """Returns the target's response to images of the size the circuit was extracted for."""
-        return self.head(dict(zip(self.layers, self.body(images), strict=True)))
+        assert self.head is not None
+        return self.head(self.outputs(images))
+
+    def outputs(self, images: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
+        """Returns the outputs of the modules that the target reads; only what it reads of them is meaningful."""
+        return dict(zip(self.layers, self.body(images), strict=True))
 
     @property
     def n_parameters(self) -> int:
@@ -51,7 +61,10 @@ class Shrunk(nn.Module):
 
 
 class _Narrow(NamedTuple):
-    """A node of the new graph, which of the original channels it holds (None: all), and along which axis."""
+    """A node of the new graph, which of the original channels it holds (None: all), and along which axis.
+
+    The others are not needed, or constant.
+    """
 
     node: Any
     channels: Int[Tensor, " k"] | None = None
@@ -64,7 +77,7 @@ def shrink(
     seeds: Seeds,
     kept: Mapping[str, Bool[Tensor, "out in"]],
     weights: Mapping[str, Tensor],
-    head: nn.Module,
+    head: nn.Module | None = None,
 ) -> Shrunk:
     """Returns the smaller module.
 
@@ -74,7 +87,7 @@ def shrink(
         seeds: module outputs and channels to compute.
         kept: kernel layer -> kernels that conduct.
         weights: edited parameters by name, taken instead of the model's own.
-        head: from a dict of full-width module outputs to the response.
+        head: from a dict of full-width module outputs to the response; without one, only `Shrunk.outputs` serves.
     """
     return _Shrinker(model, graph, seeds, kept, weights).build(head)
 
@@ -89,13 +102,15 @@ class _Shrinker:
         )
         self.ends = {name: graph.output(name).node for name in seeds}
         found = reach(graph, seeds, kept, nodes=True)
-        self.needed, self.varying = found.needed, found.varying
+        self.needed, self.varying, self.alive = found.needed, found.varying, found.alive
+        with Work() as self.dense:
+            self.blank = self._run_blank()
         self.new = fx.Graph()
         self.root = nn.Module()
         self.env: dict[fx.Node, _Narrow] = {}
         self.full_width: dict[str, str] = {}
 
-    def build(self, head: nn.Module) -> Shrunk:
+    def build(self, head: nn.Module | None) -> Shrunk:
         remaining = set(self.ends.values())
         for node in self.graph.nodes:
             if not remaining:
@@ -103,7 +118,7 @@ class _Shrinker:
             if node.op == "placeholder" and node in self.graph.axes:
                 self.image = self.new.placeholder("images")
                 self.env[node] = _Narrow(self.image)
-                self.image_device = node.meta["val"].device
+                self.image_device, self.image_node = node.meta["val"].device, node
             elif node in self.varying and self._wanted(node):
                 self.env[node] = self._emit(node)
             elif node not in self.varying and any(self._here(n) for n in node.all_input_nodes):
@@ -111,14 +126,49 @@ class _Shrinker:
             remaining.discard(node)
         self.new.output(tuple(self._full(node) for node in self.ends.values()))
         self.new.eliminate_dead_code()
+        _write_in_place(self.new)
         body = fx.GraphModule(self.root, self.new)
-        return Shrunk(body, self.ends, head, self.full_width).eval().to(self.image_device)
+        shrunk = Shrunk(body, self.ends, head, self.full_width, self._saving(body))
+        return shrunk.eval().to(self.image_device)
+
+    @torch.no_grad()
+    def _saving(self, body: fx.GraphModule) -> float:
+        with Work() as work:
+            body(self.blank[self.image_node])
+        return work.seconds / self.dense.seconds
+
+    @torch.no_grad()
+    def _run_blank(self) -> dict[fx.Node, Any]:
+        """What every node holds for one blank image; right for all images where a channel is constant."""
+        blank: dict[fx.Node, Any] = {}
+        for node in self.graph.nodes:
+            if node.op == "placeholder" and node in self.graph.axes:
+                image = node.meta["val"]
+                blank[node] = torch.zeros((1, *concrete(image.shape)[1:]), device=image.device, dtype=image.dtype)
+            elif node.op == "placeholder":
+                blank[node] = self._constant(node)
+            elif node.op == "call_function":
+                args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda n: blank[n])  # pyright: ignore
+                blank[node] = node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+            if blank.keys() >= set(self.ends.values()):
+                break
+        return blank
 
     def _wanted(self, node: fx.Node) -> bool:
+        """Whether a node has to be computed for every image."""
         value = node.meta.get("val")
         if isinstance(value, tuple | list):  # wanted where one of its entries is
             return any(self._wanted(user) for user in node.users)
-        return node in self.needed and bool(self.needed[node].any())
+        if node not in self.needed:
+            return False
+        if not self._images_first(node):
+            return bool(self.needed[node].any())
+        return bool((self.needed[node] & self.alive[node]).any())
+
+    def _images_first(self, node: fx.Node) -> bool:
+        """Whether what is constant can be stored once and repeated along the first axis."""
+        value = self.blank[node]
+        return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
 
     # ---- one operation -----------------------------------------------------------------------------------------------
 
@@ -150,35 +200,57 @@ class _Shrinker:
 
     def _kernel(self, node: fx.Node, layer: KernelLayer) -> _Narrow:
         axis = self._rank(node) - 1 if layer.op == "linear" else 1
-        rows, columns, groups = self._shape_of(layer, self._need(node, axis))
-        weight = layer.out_first(self._tensor(layer.weight))[rows]
-        given = node.args[2] if len(node.args) > 2 else None  # calls that share a weight may differ in it
-        bias = self._constant(given)[rows] if isinstance(given, fx.Node) else None
+        source, _, *rest = node.args
+        assert isinstance(source, fx.Node)
+        rows, columns, groups = self._shape_of(layer, self._live(node, axis), self._live(source, axis))
         if not len(columns):
-            return _Narrow(self._constant_map(node, bias, rows, axis), rows, axis)
+            return self._barrier(node)
+        weight = layer.out_first(self._tensor(layer.weight))[rows]
+        bias = self.blank[rest[0]][rows] if rest and isinstance(rest[0], fx.Node) else None  # calls may differ in it
+        settings: list[Any] = rest[1:]
+        if layer.op != "linear" and len(settings) > 3:
+            settings[3] = groups
+        constant = None
         if layer.groups == 1:
+            columns = self._at_hand(source, columns, axis)
+            constant = self._constant_part(node, layer.stored(weight), bias, columns, axis, settings)
             weight = weight[:, columns]
+        if constant is not None:  # the bias is in it
+            bias = constant.movedim(axis, 0).flatten(1)[:, 0] if _even(constant, axis) else None
         narrow = KernelLayer(layer.name, layer.op, "", None, len(rows), len(columns), groups, layer.kernel_size)
-        args: list[Any] = list(node.args)
-        args[0] = self._select(args[0], columns, axis)
-        args[1] = self._hold(narrow.stored(weight))
-        if bias is not None:
-            args[2] = self._hold(bias)
-        if layer.op != "linear" and len(args) > 6:
-            args[6] = groups
-        return _Narrow(self.new.call_function(node.target, tuple(args), dict(node.kwargs)), rows, axis)  # pyright: ignore
+        args = [self._select(source, columns, axis), self._hold(narrow.stored(weight))]
+        args += [None if bias is None else self._hold(bias), *settings]
+        made = self.new.call_function(node.target, tuple(args), dict(node.kwargs))  # pyright: ignore
+        if constant is not None and bias is None:
+            made = self.new.call_function(torch.ops.aten.add_.Tensor, (made, self._hold(constant)))
+        return _Narrow(made, rows, axis)
 
-    def _shape_of(self, layer: KernelLayer, need: Tensor) -> tuple[Tensor, Tensor, int]:
+    def _at_hand(self, source: fx.Node, columns: Tensor, axis: int) -> Tensor:
+        """The channels for a layer to read: all at hand where it needs most (other kernels are zero), else its own."""
+        held = self.env.get(source)
+        if held is None or held.channels is None or held.axis != axis:
+            return columns
+        return held.channels if _SUBSET * len(held.channels) <= len(columns) else columns
+
+    @torch.no_grad()
+    def _constant_part(
+        self, node: fx.Node, weight: Tensor, bias: Tensor | None, columns: Tensor, axis: int, settings: list[Any]
+    ) -> Tensor | None:
+        """What a layer makes of constant inputs and its bias, ``(1, rows, ...)``; None where nothing is constant."""
+        x = self.blank[node.args[0]].clone()  # pyright: ignore[reportArgumentType]
+        x.index_fill_(axis, columns.to(x.device), 0.0)
+        return node.target(x, weight, bias, *settings, **node.kwargs) if bool(x.any()) else None  # pyright: ignore
+
+    def _shape_of(self, layer: KernelLayer, out: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, int]:
         """Output channels to compute, input channels to read, groups left; grouped layers shrink by whole groups."""
         kept = self.kept.get(layer.name, torch.ones(layer.shape, dtype=torch.bool))
         if layer.groups == 1:
-            rows = need.nonzero()[:, 0]
-            return rows, kept[rows].any(0).nonzero()[:, 0], 1
-        groups = need.view(layer.groups, -1).any(1)
+            rows = out.nonzero()[:, 0]
+            return rows, (kept[rows].any(0) & alive).nonzero()[:, 0], 1
+        groups = out.view(layer.groups, -1).any(1)
         rows = groups.repeat_interleave(layer.out_channels // layer.groups).nonzero()[:, 0]
         columns = groups.repeat_interleave(layer.in_channels // layer.groups).nonzero()[:, 0]
-        alive = bool(kept[rows].any())
-        return rows, columns if alive else columns[:0], int(groups.sum())
+        return rows, columns, int(groups.sum())
 
     def _sized(self, node: fx.Node) -> _Narrow:
         """What depends on the number of images only: a size, or a constant for each image."""
@@ -194,14 +266,14 @@ class _Shrinker:
         args = list(self._arguments(node))
         for place in range(1, 5):
             if isinstance(node.args[place], fx.Node):
-                value = self._constant(node.args[place])  # pyright: ignore[reportArgumentType]
+                value = self.blank[node.args[place]]  # pyright: ignore[reportArgumentType]
                 args[place] = self._hold(value if source.channels is None else value[source.channels])
         return source._replace(node=self._call(node, tuple(args)))
 
     def _join(self, node: fx.Node, inputs: list[fx.Node], axis: int) -> _Narrow:
         """Sums, products and gates: every operand brings the channels that are needed."""
-        need = self._need(node, axis)
-        want, width = need.nonzero()[:, 0], len(need)
+        live = self._live(node, axis)
+        want, width = live.nonzero()[:, 0], len(live)
 
         def operand(argument: Any) -> Any:
             if not isinstance(argument, fx.Node):
@@ -209,7 +281,7 @@ class _Shrinker:
             if argument in inputs:
                 broad = concrete(argument.meta["val"].shape)[axis] == 1 != width
                 return self._full(argument) if broad else self._select(argument, want, axis)
-            value = self._constant(argument)
+            value = self.blank[argument]
             if not isinstance(value, Tensor):
                 return value
             place = 0 if op_name(node) in ("prelu", "_prelu_kernel") else axis - self._rank(node) + value.ndim
@@ -225,10 +297,9 @@ class _Shrinker:
         for source in node.args[0]:  # pyright: ignore
             width = concrete(source.meta["val"].shape)[axis]
             held = self.env.get(source)
-            if held is not None or source not in self.varying:
-                parts.append(held.node if held is not None else self._hold(self._constant(source)))
-                there = torch.arange(width) if held is None or held.channels is None else held.channels
-                channels.append(start + there)
+            if held is not None:
+                parts.append(held.node)
+                channels.append(start + (torch.arange(width) if held.channels is None else held.channels))
             start += width
         joined = parts[0] if len(parts) == 1 else self.new.call_function(node.target, (parts, *node.args[1:]))  # pyright: ignore
         return _Narrow(joined, torch.cat(channels), axis)
@@ -262,47 +333,49 @@ class _Shrinker:
     def _argument(self, node: fx.Node, full: bool) -> Any:
         if self._here(node):
             return self._full(node) if full else self.env[node].node
-        value = self._constant(node)
+        value = self.blank[node]
         return self._hold(value) if isinstance(value, Tensor) else value
 
     def _full(self, node: fx.Node) -> fx.Node:
-        """A node at full width; absent channels are zero, and nothing that is needed reads them."""
+        """A node at full width, constant channels filled in; channels that nothing needs may hold anything."""
         held = self.env.get(node)
         if not isinstance(node.meta.get("val"), Tensor):
             return self.env[node].node  # a size
-        shape = concrete(node.meta["val"].shape)
         if held is None:
-            return self._expanded(torch.zeros(()), shape[1:])
+            return self._for_each_image(self.blank[node])
+        shape = concrete(node.meta["val"].shape)
         if held.channels is None or torch.equal(held.channels, torch.arange(shape[held.axis])):
             return held.node
-        blank = self.new.call_function(_blank, (held.node, held.axis, shape[held.axis]))
-        return self.new.call_function(torch.index_copy, (blank, held.axis, self._hold(held.channels), held.node))
+        return self._filled(held, self.blank[node], held.channels)
+
+    def _filled(self, held: _Narrow, constants: Tensor, places: Tensor) -> fx.Node:
+        whole = self.new.call_function(torch.clone, (self._for_each_image(constants),))
+        return self.new.call_function(torch.index_copy, (whole, held.axis, self._hold(places), held.node))
 
     def _select(self, node: fx.Node, want: Tensor, axis: int) -> fx.Node:
-        """The wanted channels of a node, in order; absent ones are zero."""
+        """The wanted channels of a node, in order; constant ones are filled in."""
         held = self.env.get(node)
-        have = held.channels if held is not None and held.axis == axis else None
-        if have is None or not bool(torch.isin(want, have).all()):
-            have = torch.arange(concrete(node.meta["val"].shape)[axis])
-            source = self._full(node)
-        else:
-            assert held is not None
-            source = held.node
-        if torch.equal(have, want):
-            return source
-        return self.new.call_function(torch.index_select, (source, axis, self._hold(torch.searchsorted(have, want))))
+        if held is None:  # all constant; broadcast over the images
+            return self._hold(self.blank[node].index_select(axis, want.to(self.blank[node].device)))
+        if held.axis != axis:
+            held = _Narrow(self._full(node), None, axis)
+        if held.channels is None:
+            held = held._replace(channels=torch.arange(concrete(node.meta["val"].shape)[axis]))
+        assert held.channels is not None
+        if torch.equal(held.channels, want):
+            return held.node
+        here = torch.isin(want, held.channels)
+        places = torch.searchsorted(held.channels, want[here])
+        if not torch.equal(places, torch.arange(len(held.channels))):
+            held = held._replace(node=self.new.call_function(_pick, (held.node, axis, self._hold(places))))
+        if bool(here.all()):
+            return held.node
+        constants = self.blank[node].index_select(axis, want.to(self.blank[node].device))
+        return self._filled(held, constants, here.nonzero()[:, 0])
 
-    def _constant_map(self, node: fx.Node, bias: Tensor | None, rows: Tensor, axis: int) -> fx.Node:
-        shape = list(concrete(node.meta["val"].shape)[1:])
-        shape[axis - 1] = len(rows)
-        values = torch.zeros(len(rows)) if bias is None else bias
-        view = [1] * len(shape)
-        view[axis - 1] = -1
-        return self._expanded(values.view(view), tuple(shape))
-
-    def _expanded(self, value: Tensor, shape: tuple[int, ...]) -> fx.Node:
-        """A value that is the same for every image, as a map for each of them."""
-        return self.new.call_function(_for_each_image, (self._hold(value), self.image, shape))
+    def _for_each_image(self, value: Tensor) -> fx.Node:
+        """A constant ``(1, ...)``, repeated for every image."""
+        return self.new.call_function(_for_each_image, (self._hold(value), self.image))
 
     def _hold(self, value: Tensor) -> fx.Node:
         name = f"tensor_{len(self.root._buffers)}"
@@ -310,12 +383,9 @@ class _Shrinker:
         return self.new.get_attr(name)
 
     def _constant(self, node: fx.Node) -> Any:
-        """What a node that does not depend on the image holds."""
-        if node.op == "placeholder":
-            name = self.graph.parameters.get(node.name)
-            return self._tensor(name) if name is not None else self.graph.constants[node.name]
-        args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), self._constant)  # pyright: ignore
-        return node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue, reportOptionalCall]
+        """What a parameter, buffer or constant holds."""
+        name = self.graph.parameters.get(node.name)
+        return self._tensor(name) if name is not None else self.graph.constants[node.name]
 
     def _tensor(self, name: str) -> Tensor:
         return (self.weights[name] if name in self.weights else self.tensors[name]).detach()
@@ -359,15 +429,43 @@ class _Shrinker:
             return axis if all(a > axis for a in reduced_axes(node)) else None
         return axis
 
-    def _need(self, node: fx.Node, axis: int) -> Bool[Tensor, " c"]:
-        return wires.any_but(self.needed[node], axis).cpu()
+    def _live(self, node: fx.Node, axis: int) -> Bool[Tensor, " c"]:
+        """Channels that are needed and depend on the image; all that are needed, where constants cannot be stored."""
+        needed = self.needed[node] if node in self.needed else torch.zeros(concrete(node.meta["val"].shape))
+        if self._images_first(node) and node in self.alive:
+            return wires.any_but(needed, axis).cpu() & wires.any_but(self.alive[node], axis).cpu()
+        return wires.any_but(needed, axis).cpu()
 
 
-def _blank(like: Tensor, axis: int, width: int) -> Tensor:
-    shape = list(like.shape)
-    shape[axis] = width
-    return like.new_zeros(shape)
+_SUBSET = 0.5
+"""A convolution reads all channels at hand where it needs this share of them; fewer are picked out first."""
 
 
-def _for_each_image(value: Tensor, images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return value.to(images.dtype).expand(len(images), *shape)
+def _even(constant: Tensor, axis: int) -> bool:
+    """Whether a map is the same at all positions."""
+    positions = constant.movedim(axis, 0).flatten(1)
+    return bool((positions == positions[:, :1]).all())
+
+
+def _pick(x: Tensor, axis: int, places: Tensor) -> Tensor:
+    """The same as ``index_select``, which forgets that channels are stored last."""
+    if axis == 1 and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1).index_select(3, places).permute(0, 3, 1, 2)
+    return x.index_select(axis, places)
+
+
+def _for_each_image(value: Tensor, images: Tensor) -> Tensor:
+    return value.expand(len(images), *value.shape[1:])
+
+
+def _write_in_place(graph: fx.Graph) -> None:
+    """Lets activations overwrite what was made for them alone: large new blocks of memory cost more than the work."""
+    for node in graph.nodes:
+        source = node.args[0] if node.args else None
+        alone = isinstance(source, fx.Node) and len(source.users) == 1 and op_name(source) in _FRESH
+        if alone and node.target is torch.ops.aten.relu.default:
+            node.target = torch.ops.aten.relu_.default
+
+
+_FRESH = {"conv1d", "conv2d", "conv3d", "convolution", "linear", "batch_norm", "add_", "cat", *CHANNEL_NORMS}
+"""Operations whose result is a tensor of its own."""

@@ -77,7 +77,9 @@ _SMALL = 100
 def _products(call: KernelCall, grad: Tensor) -> Float[Tensor, "..."]:
     """``sum_n |dW_n|`` by matrix products on unfolded patches, as many filters at a time as stay in the cache."""
     pictures, options = _explicit_padding(call, call.x)
-    given = {key: _each_axis(options.get(key, _DEFAULTS[key]), 2) for key in ("stride", "padding", "dilation")}
+    given: dict[str, Any] = {
+        key: _each_axis(options.get(key, _DEFAULTS[key]), 2) for key in ("stride", "padding", "dilation")
+    }
     total = torch.zeros_like(call.weight).flatten(1)  # (out, in k)
     some = max(1, _CACHE_BYTES // (total[0].numel() * total.element_size()))
     own = torch.empty_like(total[:some])

@@ -12,6 +12,7 @@ CPU, others one input channel at a time, and 1x1 kernels, linear maps and single
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from math import prod
 
 import torch
@@ -44,28 +45,37 @@ def summed_maps(
         taps = torch.stack([call.layer.out_first(values) for values in each])
         return taps if granularity == "weight" or taps.ndim == 3 else taps.flatten(3).sum(3)
     geometry = _geometry(call)
-    if geometry is None or not _loops(call.layer, call.x.device, call.x.dtype):
+    groups, loop = call.layer.groups, _loop(call.layer, call.x)
+    if geometry is None or loop is None:
         return _convolved(call, weightings)
-    groups = call.layer.groups
     by_group = zip(*(m.chunk(groups, 1) for m in weightings), strict=True)
     parts = zip(call.x.chunk(groups, 1), call.weight.chunk(groups), by_group, strict=True)
-    return torch.cat([weighted_absolute_maps(x, weight, ms, *geometry) for x, weight, ms in parts], 1)
+    return torch.cat([loop(x, weight, ms, *geometry) for x, weight, ms in parts], 1)
 
 
 def engine(device: torch.device, dtype: torch.dtype) -> str:
-    """Returns what computes the maps of convolutions: "numba" or "torch"."""
-    return "numba" if device.type == "cpu" and dtype in (torch.float32, torch.float64) else "torch"
+    """Returns what computes the maps of convolutions: "numba", "triton" or "torch"."""
+    if device.type == "cpu":
+        return "numba" if dtype in (torch.float32, torch.float64) else "torch"
+    return "triton" if device.type == "cuda" and find_spec("triton") is not None else "torch"
 
 
-def _loops(layer: KernelLayer, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the compiled loop serves: on a CPU, in the two common types, for kernels it has room for."""
-    return engine(device, dtype) == "numba" and 1 < prod(layer.kernel_size) <= MOST_TAPS
+def _loop(layer: KernelLayer, like: Tensor) -> Callable[..., Tensor] | None:
+    """The compiled loop that serves a two-dimensional layer, if one does."""
+    kind = engine(like.device, like.dtype)
+    if kind == "numba" and prod(layer.kernel_size) <= MOST_TAPS:
+        return weighted_absolute_maps
+    if kind == "triton" and layer.shape[1] * 4 > layer.groups:  # one launch a group: many thin groups go together
+        from viscircuits.saliency import fused_triton  # only where there is a GPU
+
+        return fused_triton.weighted_absolute_maps
+    return None
 
 
 def compile_loops(layers: Iterable[KernelLayer], like: Tensor, n_targets: int, progress: Progress | None) -> None:
     """Compiles the loops that some layers will need, now rather than within the first batch, and tells of it."""
     planes = [layer for layer in layers if layer.op == "conv" and len(layer.kernel_size) == 2]
-    taps = sorted({prod(layer.kernel_size) for layer in planes if _loops(layer, like.device, like.dtype)})
+    taps = sorted({prod(layer.kernel_size) for layer in planes if _loop(layer, like) is weighted_absolute_maps} - {1})
     for done, n_taps in enumerate(taps):
         if progress is not None:
             progress("compiling loops", done, len(taps))

@@ -42,7 +42,7 @@ def needs_density(criterion: str) -> bool:
     return "density" in inspect.signature(lookup(criterion)).parameters
 
 
-def lookup(criterion: str) -> Callable[..., Scores]:
+def lookup(criterion: str) -> Callable[..., list[Scores]]:
     """Returns a criterion by name; a `MaskError` lists the names when there is none."""
     if criterion not in CRITERIA:
         raise MaskError(

@@ -1,0 +1,192 @@
+"""Which places of a tensor are asked for, and asking an operation itself what it reads.
+
+A *demand* has one entry an axis of a tensor: the indices asked for along it. So it is a block, not necessarily a
+contiguous one: dilated convolutions, shuffles and shifted windows leave gaps.
+
+Two ways to find what an operation reads without a rule for it are here. Operations that only move or interpolate are
+asked for their own adjoint (`moved`). One that nobody knows is probed with NaN, and what was found is tested by
+changing everything else (`probed`); where that is not conclusive it is an `UnsupportedOperation`.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from viscircuits.errors import UnsupportedOperation
+from viscircuits.model import wires
+from viscircuits.model.graph import NetGraph
+from viscircuits.model.trace import concrete, op_name, origin
+
+
+class Places(NamedTuple):
+    """Indices along one axis, which may lie beyond its ends; ``mixed`` if only because an operation reads all."""
+
+    at: frozenset[int]
+    mixed: bool = False
+
+
+Demand = tuple[Places, ...]
+"""One entry an axis of a tensor, the image axis included."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation, and what is asked of one of its outputs."""
+
+    graph: NetGraph
+    node: fx.Node
+    item: int
+    demand: Demand
+    inputs: tuple[fx.Node, ...]  # the tensors among its inputs whose values depend on the image
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the output asked for."""
+        return shape_of(self.node, self.item)
+
+
+Asked = Iterator[tuple[fx.Node, Demand]]
+"""What an operation asks of its inputs."""
+
+
+def shape_of(node: fx.Node, item: int = 0) -> tuple[int, ...]:
+    """Returns the shape of a node, or of one of its outputs."""
+    value = node.meta["val"]
+    return concrete((value[item] if isinstance(value, tuple | list) else value).shape)
+
+
+def argument(node: fx.Node, name: str) -> Any:
+    """Returns an argument of an operation by its name, its default where it was left out, None where it has no such."""
+    operation: Any = node.target
+    for place, known in enumerate(operation._schema.arguments):
+        if known.name == name:
+            return node.args[place] if place < len(node.args) else node.kwargs.get(name, known.default_value)
+    return None
+
+
+def inside(places: Places, size: int) -> Places:
+    """Returns the places that an axis of some size has."""
+    known = all(0 <= i < size for i in places.at)
+    return places if known else Places(frozenset(i for i in places.at if 0 <= i < size), places.mixed)
+
+
+def everything(size: int) -> Places:
+    """Returns all places of an axis, as an operation that mixes them asks for."""
+    return Places(frozenset(range(size)), mixed=True)
+
+
+def unsupported(node: fx.Node, why: str) -> UnsupportedOperation:
+    """Returns the error that says which operation cannot be followed, where it stands, and why."""
+    return UnsupportedOperation(
+        f"no receptive field through {op_name(node)!r} ({origin(node)}): {why}. Ask for a layer before it, or replace "
+        f"it by an equal standard operation"
+    )
+
+
+def moved(call: Call) -> Asked:
+    """What a linear operation reads (moving, interpolating): where its adjoint at random positive numbers is not 0."""
+    draw = torch.Generator().manual_seed(0)
+    with wires.recording():
+        values = {n: torch.zeros(shape_of(n), dtype=torch.float64).requires_grad_() for n in _floating(call)}
+        output = _run(call, values)
+        weight = torch.rand(output.shape, generator=draw, dtype=torch.float64) + 0.5
+        asked = weight * _block(call.demand, output.shape)
+        grads = torch.autograd.grad(output, list(values.values()), asked, allow_unused=True)
+    for source, grad in zip(values, grads, strict=True):
+        if grad is not None:
+            found = [frozenset(wires.any_but(grad, axis).nonzero().flatten().tolist()) for axis in range(grad.ndim)]
+            mixed = any(places.mixed for places in call.demand)
+            yield source, tuple(Places(at, mixed and len(at) == n) for at, n in zip(found, grad.shape, strict=True))
+
+
+def probed(call: Call) -> Asked:
+    """What an operation without a rule reads: the block where NaN shows in what is asked for; the rest must not matter.
+
+    An axis counts as mixed if all of it is read though less than all of the output was asked for.
+    """
+    if len(call.inputs) != 1:
+        raise unsupported(call.node, "it has no rule, and joins several activations")
+    source = _floating(call)[0]
+    draw = torch.Generator().manual_seed(0)
+    sample = torch.randn(shape_of(source), generator=draw, dtype=torch.float64)
+    block = _block(call.demand, call.shape) > 0
+    if not bool(block.any()):
+        return
+
+    def asked(x: Tensor) -> Tensor:
+        return _run(call, {source: x})[block]
+
+    if not bool(asked(torch.full_like(sample, torch.nan)).isnan().all()):
+        raise unsupported(call.node, "it has no rule, and NaN does not pass through it")
+    found = [_between(asked, sample, axis) for axis in range(sample.ndim)]
+    read = _block([Places(at) for at in found], sample.shape) > 0
+    for scale in (0.1, 1, 10, 100):
+        other = torch.randn(sample.shape, generator=draw, dtype=torch.float64) * scale
+        if not torch.equal(asked(torch.where(read, sample, other)), asked(sample)):
+            raise unsupported(call.node, "it has no rule, and what it reads depends on values")
+    part = any(p.mixed or len(inside(p, n).at) < n for p, n in zip(call.demand[1:], call.shape[1:], strict=True))
+    yield source, tuple(Places(at, part and len(at) == n) for at, n in zip(found, sample.shape, strict=True))
+
+
+def _between(asked: Callable[[Tensor], Tensor], sample: Tensor, axis: int) -> frozenset[int]:
+    """From the first to the last place along an axis where NaN shows in what is asked for."""
+
+    def shows(start: int, length: int) -> bool:
+        x = sample.clone()
+        x.narrow(axis, start, length).fill_(torch.nan)
+        return bool(asked(x).isnan().any())
+
+    size = sample.shape[axis]
+    first = bisect_left(range(1, size), True, key=lambda length: shows(0, length))
+    after = bisect_left(range(1, size), True, key=lambda length: shows(size - length, length))
+    return frozenset(range(first, size - after))
+
+
+def _floating(call: Call) -> list[fx.Node]:
+    for source in call.inputs:
+        value = source.meta["val"]
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise unsupported(call.node, "an index, a choice or a complex number depends on the image")
+    return list(call.inputs)
+
+
+def _run(call: Call, values: dict[fx.Node, Tensor]) -> Tensor:
+    """The operation's output, in double precision on the CPU, when its inputs hold some values."""
+
+    def value(node: fx.Node) -> Any:
+        if node in values:
+            return values[node]
+        known = node.meta["val"]
+        if not isinstance(known, Tensor):
+            return concrete([known])[0]
+        if node.op == "placeholder":
+            constant = call.graph.constants.get(node.name)
+            held = torch.zeros(concrete(known.shape)) if constant is None else constant.cpu()
+        else:
+            args, kwargs = map_arg((node.args, dict(node.kwargs)), value)  # pyright: ignore[reportGeneralTypeIssues]
+            operation: Any = node.target
+            held = operation(*args, **wires.dead_kwargs(kwargs))
+        return held.double() if held.is_floating_point() else held
+
+    operation: Any = call.node.target
+    args, kwargs = map_arg((call.node.args, dict(call.node.kwargs)), value)  # pyright: ignore[reportGeneralTypeIssues]
+    try:
+        output = operation(*args, **wires.dead_kwargs(kwargs))
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise unsupported(call.node, f"it cannot be tried alone: {str(error)[:200]}") from error
+    return output[call.item] if isinstance(output, tuple | list) else output
+
+
+def _block(demand: Sequence[Places], shape: Sequence[int]) -> Tensor:
+    """One where a demand stands, zero elsewhere."""
+    block = torch.ones(tuple(shape), dtype=torch.float64)
+    for axis, (places, size) in enumerate(zip(demand, shape, strict=True)):
+        along = torch.zeros(size, dtype=torch.float64)
+        along[sorted(inside(places, size).at)] = 1
+        block *= along.view([-1 if i == axis else 1 for i in range(len(shape))])
+    return block

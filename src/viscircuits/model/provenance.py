@@ -1,0 +1,133 @@
+"""Where a channel comes from: the filters, image channels and joins right behind it.
+
+The network is cut at the image, behind every scored kernel layer, and at every *join*, an operation that puts several
+signals together element by element (a residual sum, a gate). What lies between two cuts is followed by the wires of
+`viscircuits.model.wires`: one channel is asked for at the end of a stretch, and autograd says which channels of which
+cuts it stems from. So this is exact for whatever moves channels (concatenation, shuffling, groups, flattening) and for
+what mixes them (a layer norm, attention), where a channel stems from many.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from viscircuits.model.graph import KernelLayer, NetGraph
+from viscircuits.model.trace import concrete, op_name
+from viscircuits.model.wires import JOINS, KernelUse, any_but, kernels, recording, step, wires_in
+
+_SYMBOLS = {"add": "+", "sub": "−", "rsub": "−", "mul": "×", "div": "÷", "maximum": "max", "minimum": "min"}
+
+
+class Stem(NamedTuple):
+    """One channel at one cut: of the image, of a kernel layer's output, or of a join."""
+
+    node: fx.Node
+    channel: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The stretches of a network between its cuts; made by `provenance`."""
+
+    graph: NetGraph = field(repr=False)
+    cuts: dict[fx.Node, Tensor] = field(default_factory=dict, repr=False)  # the wires that start at each
+    arriving: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)  # at a kernel layer or a join
+    values: dict[fx.Node, object] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[fx.Node, int, int], frozenset[Stem]] = field(default_factory=dict, repr=False)
+
+    def is_join(self, node: fx.Node) -> bool:
+        """Whether a cut puts several signals together."""
+        return node in self.arriving and node not in self.graph.kernel_calls
+
+    def symbol(self, node: fx.Node) -> str:
+        """Returns what a join does, as one sign where there is one: "+", "×", or the operation's name."""
+        return _SYMBOLS.get(op_name(node), op_name(node))
+
+    def output_stems(self, node: fx.Node, channel: int) -> frozenset[Stem]:
+        """Returns where a channel of any node's value stems from; of a cut it is the channel itself."""
+        return self._ask(node, -1, self.values[node], self.graph.axes[node], channel)
+
+    def input_stems(self, node: fx.Node, channel: int) -> tuple[frozenset[Stem], ...]:
+        """Returns where an input channel of a kernel layer's call stems from, or a join's channel: a set an operand.
+
+        An operand that is the same for every image there (an operation's constant channel) has an empty set.
+        """
+        if node in self.graph.kernel_calls:
+            linear = self.graph.layers[self.graph.kernel_calls[node]].op == "linear"
+            axis = self.arriving[node][0].ndim - 1 if linear else 1
+        else:
+            axis = self.graph.axes[node]
+        return tuple(self._ask(node, i, wire, axis, channel) for i, wire in enumerate(self.arriving[node]))
+
+    def _ask(self, node: fx.Node, operand: int, wire: object, axis: int, channel: int) -> frozenset[Stem]:
+        if not (isinstance(wire, Tensor) and wire.requires_grad):
+            return frozenset()
+        if wire.is_leaf:  # nothing on the way but activations and norms, which hand wires on as they are
+            return frozenset({Stem(self._owner[id(wire)], channel)})
+        key = (node, operand, channel)
+        if key not in self._known:
+            with recording():
+                asked = torch.zeros_like(wire)
+                asked.select(axis, channel).fill_(1)
+                sources = [*self.cuts.values()]
+                needed = torch.autograd.grad(wire, sources, asked, retain_graph=True, allow_unused=True)
+            self._known[key] = frozenset(
+                Stem(cut, int(c))
+                for cut, need in zip(self.cuts, needed, strict=True)
+                if need is not None
+                for c in any_but(need, self.graph.axes[cut]).nonzero().flatten()
+            )
+        return self._known[key]
+
+    def _follow(self, node: fx.Node) -> object:
+        """What a node holds: a wire that starts here at a cut, or one that goes on."""
+        name = self.graph.kernel_calls.get(node)
+        wire = self.values.get(node.args[0]) if name is not None else None  # pyright: ignore[reportArgumentType]
+        if name is not None and isinstance(wire, Tensor) and wire.requires_grad:
+            return self._kernels(node, self.graph.layers[name], wire)
+        args, kwargs = map_arg((list(node.args), dict(node.kwargs)), lambda n: self.values[n])  # pyright: ignore
+        wires = wires_in((args, kwargs))
+        if len(wires) > 1 and op_name(node) in JOINS | {"max", "min"}:
+            shape = concrete(node.meta["val"].shape)
+            return self._cut(node, *(w if w.shape == shape else w.expand(*shape) for w in wires))
+        return step(node, list(args), dict(kwargs))
+
+    def _kernels(self, node: fx.Node, layer: KernelLayer, wire: Tensor) -> Tensor:
+        if layer.scored:
+            return self._cut(node, wire)
+        whole = torch.ones(layer.shape, dtype=torch.bool)  # carries signals only: one more stretch of the way
+        return kernels(wire, KernelUse(layer, whole, torch.zeros_like(whole)), concrete(node.meta["val"].shape))
+
+    @cached_property
+    def _owner(self) -> dict[int, fx.Node]:
+        """The identity of the wire that starts at each cut, to the cut."""
+        return {id(wire): cut for cut, wire in self.cuts.items()}
+
+    def _cut(self, node: fx.Node, *arriving: Tensor) -> Tensor:
+        value = node.meta["val"]
+        if arriving:
+            self.arriving[node] = arriving
+        self.cuts[node] = torch.ones(concrete(value.shape), device=value.device, requires_grad=True)
+        return self.cuts[node]
+
+
+def provenance(graph: NetGraph, ends: Iterable[fx.Node]) -> Provenance:
+    """Returns what is needed to ask where channels come from, up to the given nodes of the graph."""
+    made = Provenance(graph)
+    remaining = set(ends)
+    with recording():
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                constant = graph.constants.get(node.name)
+                made.values[node] = made._cut(node) if constant is None else constant
+            elif node.op == "call_function":
+                made.values[node] = made._follow(node)
+                remaining.discard(node)
+                if not remaining:
+                    break
+    return made

@@ -1,0 +1,60 @@
+"""Rendered pictures on disk, by the hash of all that decides what they look like.
+
+One safetensors file a picture. A file that is damaged, or was written by another version, counts as absent.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from viscircuits import __version__, store
+from viscircuits.errors import StudyError
+from viscircuits.optvis.rendering import Picture
+
+FORMAT = 1
+"""Version of the picture file; a file with another number is rendered again."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of rendered pictures; no folder, no cache.
+
+    Args:
+        folder: where the files are.
+        recipe: all that the pictures of one call have in common: network, options, sizes.
+    """
+
+    folder: Path | None
+    recipe: tuple[str, ...] = ()
+
+    def read(self, *own: str) -> Picture | None:
+        """Returns the picture of this recipe and its own texts (objective, seed), if it is there whole."""
+        if self.folder is None:
+            return None
+        try:
+            tensors, header = store.read_tensors(self._file(*own))
+            if not isinstance(header, dict) or (header["kind"], header["format"]) != ("picture", FORMAT):
+                return None
+            return Picture(tensors["image"], header["objective"], header["value"], header["seed"], header["note"])  # pyright: ignore
+        except (StudyError, KeyError):
+            return None
+
+    def write(self, picture: Picture, *own: str) -> None:
+        """Keeps a picture."""
+        if self.folder is None:
+            return
+        header: dict[str, store.Json] = {
+            "kind": "picture",
+            "format": FORMAT,
+            "objective": picture.objective,
+            "value": picture.value,
+            "seed": picture.seed,
+            "note": picture.note,
+        }
+        store.write_tensors(self._file(*own), {"image": picture.image}, header)
+
+    def _file(self, *own: str) -> Path:
+        assert self.folder is not None
+        versions = (str(FORMAT), __version__, torch.__version__)
+        return self.folder / f"{store.digest(*versions, *self.recipe, *own)}.safetensors"

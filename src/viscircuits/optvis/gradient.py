@@ -1,0 +1,28 @@
+"""The gradient of a number that a network gives, also where the network writes over what the gradient needs."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def gradient(number: Callable[[], Tensor], parameters: Tensor) -> Tensor:
+    """Returns the gradient of ``number()`` for the parameters; zero where it does not depend on them.
+
+    Args:
+        number: computes the number; called again, with copies, where in-place operations are in the way.
+        parameters: what it depends on.
+    """
+    try:
+        return _gradient(number(), parameters)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        return _gradient(number(), parameters)
+
+
+def _gradient(number: Tensor, parameters: Tensor) -> Tensor:
+    if not number.requires_grad:
+        return torch.zeros_like(parameters)
+    return torch.autograd.grad(number, parameters, materialize_grads=True)[0]

@@ -1,0 +1,92 @@
+"""The network that is looked into: a model or a circuit, its graph for one picture size, and the colours it wants."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.graph import NetGraph
+from viscircuits.model.instrument import KernelCall, run
+from viscircuits.optvis.colour import Colours
+from viscircuits.optvis.objective import KernelMap, Objective, Seen
+from viscircuits.store import digest
+
+
+@dataclass(frozen=True)
+class Look:
+    """What came of showing pictures: one value a picture, and the outputs of the modules that were read."""
+
+    values: Float[Tensor, " n"]
+    outputs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Somebody's module with edited weights, never changed.
+
+    Args:
+        model: the user's module, in evaluation mode.
+        graph: its graph for the size that it sees.
+        weights: parameters in place of the model's own, by name (a circuit's).
+        colours: how it wants its pictures.
+    """
+
+    model: nn.Module
+    graph: NetGraph
+    weights: Mapping[str, Tensor]
+    colours: Colours
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what it sees."""
+        return self.graph.input_shape[1], self.graph.input_shape[2]
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor of the device, and at least single precision of the type, that it computes in."""
+        own = next(p for p in self.model.parameters() if p.is_floating_point())
+        return torch.empty(0, dtype=torch.promote_types(own.dtype, torch.float32), device=own.device)
+
+    def answers(
+        self,
+        pictures: Float[Tensor, "n c h w"],
+        layers: Iterable[str],
+        see: Callable[[KernelCall], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Returns the outputs of modules for pictures in [0, 1], of any size in the right proportion."""
+        own = next(p for p in self.model.parameters() if p.is_floating_point())
+        if tuple(pictures.shape[2:]) != self.size:
+            pictures = torch.nn.functional.interpolate(pictures, self.size, mode="bilinear", antialias=True)
+        prepared = self.colours.prepared(pictures).to(device=own.device, dtype=own.dtype)
+        prepared = prepared.contiguous(memory_format=self.graph.memory_format)
+        return run(self.model, self.graph, prepared, layers, weights=self.weights, see=see)
+
+    def look(self, pictures: Float[Tensor, "n c h w"], objectives: Sequence[Objective]) -> Look:
+        """Returns what objective n makes of picture n."""
+        layers = {layer for objective in objectives for layer in objective.layers(self.graph)}
+        maps: list[dict[KernelMap, list[Tensor]]] = [{k: [] for k in objective.kernels} for objective in objectives]
+
+        def see(call: KernelCall) -> Tensor:
+            for row, wanted in enumerate(maps):
+                for kernel, found in wanted.items():
+                    if kernel.layer == call.layer.name:
+                        found.append(kernel.map(call, row))
+            return call.output
+
+        outputs = self.answers(pictures, layers, see if any(maps) else None)
+        rows = {layer: output.split(1) for layer, output in outputs.items()}
+        values = [
+            objective.value(Seen(self.graph, {layer: row[n] for layer, row in rows.items()}, maps[n]))
+            for n, objective in enumerate(objectives)
+        ]
+        return Look(torch.stack(values).to(pictures), outputs)
+
+    @property
+    def recipe(self) -> str:
+        """A hash of all that decides what it computes: weights, edits, operations, colours."""
+        edits = [digest(name, tensor) for name, tensor in sorted(self.weights.items())]
+        operations = [f"{node.target} {node.args} {node.kwargs}" for node in self.graph.nodes]
+        return digest(fingerprint(self.model), *edits, *operations, repr(self.colours), str(self.like.device.type))

@@ -1,0 +1,88 @@
+"""What a rendering is: pictures with the values they reach, the parts to show, and how they are saved."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from viscircuits import store
+from viscircuits.model.receptive_field import Box, crop
+
+
+class Picture(NamedTuple):
+    """One rendered picture.
+
+    Attributes:
+        image: its values, in [0, 1].
+        objective: what it was made to raise (or lower), as a text.
+        value: what the objective is worth on the picture as it is, without transforms.
+        seed: the seed it grew from.
+        note: what was done that one would not expect, such as how a dead start was handled; mostly empty.
+        window: the receptive field, where it was asked for.
+    """
+
+    image: Float[Tensor, "c h w"]
+    objective: str
+    value: float
+    seed: int
+    note: str = ""
+    window: Box | None = None
+
+    def cropped(self) -> Float[Tensor, "c y x"]:
+        """Returns the part in the window; the whole image where there is none."""
+        return self.image if self.window is None else crop(self.image, self.window)
+
+    def bytes(self) -> UInt8[Tensor, "c y x"]:
+        """Returns the part in the window, in steps of 1/255."""
+        return (self.cropped() * 255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """Rendered pictures, in the order of the objectives; those of one objective stand together."""
+
+    pictures: tuple[Picture, ...]
+
+    @property
+    def images(self) -> Float[Tensor, "n c h w"]:
+        """The whole images, in [0, 1]."""
+        return torch.stack([picture.image for picture in self.pictures])
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """What each objective is worth on its picture."""
+        return tuple(picture.value for picture in self.pictures)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about each picture; mostly empty."""
+        return tuple(picture.note for picture in self.pictures)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Picture:
+        return self.pictures[index]
+
+    def __iter__(self) -> Iterator[Picture]:
+        return iter(self.pictures)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Writes one PNG a picture, cropped to its window, and returns the files: ``000-OBJECTIVE.png`` and so on."""
+        files = []
+        for number, (picture, shown) in enumerate(zip(self.pictures, self.to_pil(), strict=True)):
+            name = "".join(letter if letter.isalnum() or letter in ".,-" else "_" for letter in picture.objective)[:80]
+            files.append(Path(folder) / f"{number:03d}-{name}.png")
+            with store.atomic(files[-1]) as temporary:
+                shown.save(temporary, format="png")
+        return files
+
+    def to_pil(self) -> list[Any]:
+        """Returns the pictures as Pillow's, cropped to their windows."""
+        from torchvision.transforms.functional import to_pil_image
+
+        return [to_pil_image(picture.bytes()) for picture in self.pictures]

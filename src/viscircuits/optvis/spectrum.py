@@ -1,0 +1,77 @@
+"""Frequencies of a picture, and how strong each is in the user's own pictures.
+
+Spectra are half spectra ``[c, h, w // 2 + 1]`` as `torch.fft.rfft2` gives them, with ``norm="ortho"``, so that a value
+does not depend on the size of the picture. Two columns of a half spectrum hold their own mirror images: those are where
+a phase cannot be chosen freely, and `with_phase` respects that.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from viscircuits.data.images import ImageSet
+from viscircuits.optvis.colour import Colours, latent_of
+
+
+def frequencies(height: int, width: int) -> Float[Tensor, "h f"]:
+    """Returns the frequency of every place of a half spectrum, in cycles a pixel."""
+    down = torch.fft.fftfreq(height, dtype=torch.float64)
+    across = torch.fft.rfftfreq(width, dtype=torch.float64)
+    return torch.hypot(down[:, None], across[None, :])
+
+
+def envelope(height: int, width: int, decay: float = 1.0) -> Float[Tensor, "h f"]:
+    """Returns ``1 / f ** decay``, with the mean of a picture counted as its slowest wave."""
+    slowest = 1 / max(height, width)
+    return frequencies(height, width).clamp(min=slowest) ** -decay
+
+
+def with_phase(
+    magnitude: Float[Tensor, "c h f"], phase: Float[Tensor, "n c h f"], width: int
+) -> Float[Tensor, "n c h w"]:
+    """Returns the images whose spectra have exactly this magnitude, and these phases where they are free.
+
+    A real image has ``X[-y, -x] = conj X[y, x]``: in the columns that mirror onto themselves the lower half follows the
+    upper, and the four values that mirror onto themselves are real, with the sign that the phase gives them.
+    """
+    spectrum = torch.polar(magnitude.expand_as(phase), phase)
+    height = phase.shape[-2]
+    own = torch.where(phase.detach().cos() < 0, -1.0, 1.0) * magnitude
+    columns = list(spectrum.unbind(-1))
+    for x in {0, width // 2} if width % 2 == 0 else {0}:
+        upper = columns[x][..., 1 : (height + 1) // 2]
+        real = own[..., x].to(spectrum.dtype)
+        middle = [real[..., height // 2 : height // 2 + 1]] if height % 2 == 0 else []
+        columns[x] = torch.cat([real[..., :1], upper, *middle, upper.flip(-1).conj()], -1)
+    return torch.fft.irfft2(torch.stack(columns, -1), s=(height, width), norm="ortho")
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """How strong every frequency is in natural pictures of one size, and their mean colour.
+
+    Attributes:
+        magnitude: mean over pictures of the magnitude of the latent image's spectrum; for the mean colour (frequency
+            0) the magnitude of the mean.
+        mean: the latent mean colour, which has a sign.
+    """
+
+    magnitude: Float[Tensor, "c h f"]
+    mean: Float[Tensor, " c"]
+
+
+@torch.no_grad()
+def natural_spectrum(images: ImageSet, size: tuple[int, int], colours: Colours) -> Spectrum:
+    """Returns the spectrum of pictures resized to ``size`` (height, width), averaged over the set in float64."""
+    total, mean = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for batch in images.batches(16):
+        pictures = colours.pictures(batch.images.double())
+        resized = torch.nn.functional.interpolate(pictures, size, mode="bilinear", antialias=True)
+        latent = latent_of(resized)
+        total = total + torch.fft.rfft2(latent, norm="ortho").abs().sum(0)
+        mean = mean + latent.mean((2, 3)).sum(0)
+    magnitude, mean = total / len(images), mean / len(images)
+    magnitude[:, 0, 0] = mean.abs() * (size[0] * size[1]) ** 0.5
+    return Spectrum(magnitude, mean)

@@ -1,10 +1,10 @@
 """Responses of a target over a set of images, in the full model or with edited weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viscircuits.data.images import Batch, ImageSet
@@ -52,6 +52,36 @@ def respond(
         values.append(readout.response(outputs, here, labels).cpu())
         fixed.append(here)
     return Response(torch.cat(values), tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
+
+
+@torch.no_grad()
+def respond_full(
+    model: nn.Module, readouts: Sequence[Readout], images: ImageSet, *, batch_size: int = 16
+) -> list[Response]:
+    """Returns the full model's responses for several targets, all from one run of the model."""
+    layers = dict.fromkeys(layer for readout in readouts for layer in readout.layers)
+    filters = needed_filters(readouts[0].graph, relevant_to_any(readouts))
+    values: list[list[Tensor]] = [[] for _ in readouts]
+    fixed: list[list[Frozen]] = [[] for _ in readouts]
+    for batch in images.batches(batch_size):
+        pictures, labels = to_model(batch, model, readouts[0].graph)
+        outputs = run(model, readouts[0].graph, pictures, layers, filters=filters)
+        for readout, own, parts in zip(readouts, values, fixed, strict=True):
+            parts.append(readout.freeze(outputs))
+            own.append(readout.response(outputs, parts[-1], labels).cpu())
+    return [
+        Response(torch.cat(own), tuple(_joined(each) for each in zip(*parts, strict=True)))
+        for own, parts in zip(values, fixed, strict=True)
+    ]
+
+
+def relevant_to_any(readouts: Sequence[Readout]) -> dict[str, Bool[Tensor, "out in"]]:
+    """Returns layer -> kernels with a path to at least one of the targets."""
+    every: dict[str, Tensor] = {}
+    for readout in readouts:
+        for name, kernels in readout.relevant_kernels.items():
+            every[name] = every[name] | kernels if name in every else kernels
+    return every
 
 
 @torch.no_grad()

@@ -212,4 +212,4 @@ def peak(n_images: int, n_targets: int, memory: int) -> int:
 def test_memory_is_bounded_and_does_not_grow_with_pictures_or_targets():
     few, more, many = peak(20, 1, 10**8), peak(100, 1, 10**8), peak(20, 24, 10**8)
     assert max(few, more, many) <= 10**8
-    assert more <= few + 2e7  # what an allocator keeps varies; five times the pictures would be 2e8
+    assert more <= 2 * few  # what an allocator keeps varies; five times the pictures could be five times the memory

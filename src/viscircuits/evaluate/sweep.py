@@ -22,7 +22,7 @@ from viscircuits.evaluate.preservation import Preservation, Reference
 from viscircuits.evaluate.responses import respond_all
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
-from viscircuits.response import respond
+from viscircuits.response import respond_full
 from viscircuits.saliency.fused import TOGETHER
 from viscircuits.saliency.plan import plan
 from viscircuits.saliency.registry import lookup, needs_density, score_all
@@ -137,11 +137,11 @@ class Sweep:
         todo = {target: [k for k in keys if k.target == str(target) and k not in done] for target in self.targets}
         todo = {target: missing for target, missing in todo.items() if missing}
         total, count = len(keys), len(keys) - sum(map(len, todo.values()))
-        for target in list(todo)[TOGETHER:]:  # a dead one is better told now than after hours
-            self._reference(target)
+        for start in range(TOGETHER, len(todo), TOGETHER):  # a dead one is better told now than after hours
+            self._references(list(todo)[start : start + TOGETHER])
         while todo:
             group = {target: todo.pop(target) for target in list(todo)[:TOGETHER]}
-            references = {target: self._reference(target) for target in group}
+            references = self._references(list(group))
             for criterion in dict.fromkeys(key.criterion for missing in group.values() for key in missing):
                 own = {target: [k for k in missing if k.criterion == criterion] for target, missing in group.items()}
                 own = {target: keys for target, keys in own.items() if keys}
@@ -171,10 +171,12 @@ class Sweep:
             )  # fmt: skip
             yield from zip(found, some.values(), strict=True)
 
-    def _reference(self, target: AnyTarget) -> Reference:
-        readout = Readout(target, trace(self.model, self.held_out[0].shape))
-        size = plan([readout], memory=self.memory, batch_size=self.batch_size).batch_size
-        return Reference(respond(self.model, readout, self.held_out, batch_size=size), str(target))
+    def _references(self, targets: Sequence[AnyTarget]) -> dict[AnyTarget, Reference]:
+        graph = trace(self.model, self.held_out[0].shape)
+        readouts = [Readout(target, graph) for target in targets]
+        size = plan(readouts[:1], memory=self.memory, batch_size=self.batch_size).batch_size
+        responses = respond_full(self.model, readouts, self.held_out, batch_size=size)
+        return {target: Reference(r, str(target)) for target, r in zip(targets, responses, strict=True)}
 
     def _measured(
         self, target: AnyTarget, keys: Sequence[Key], scores: Scores, full: Reference

@@ -26,7 +26,7 @@ from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, needed_filters, run
 from viscircuits.model.trace import concrete, trace
 from viscircuits.readout import Readout
-from viscircuits.response import freeze, masked_weights, to_model
+from viscircuits.response import freeze, masked_weights, relevant_to_any, to_model
 from viscircuits.saliency.gradients import absolute_gradients, stacked_gradients
 from viscircuits.saliency.maps import compile_loops
 from viscircuits.scores import Scores
@@ -189,11 +189,7 @@ class Pass:
 
     @cached_property
     def _filters(self) -> dict[str, Tensor]:
-        every: dict[str, Tensor] = {}
-        for readout in self.readouts:
-            for name, kernels in readout.relevant_kernels.items():
-                every[name] = every[name] | kernels if name in every else kernels
-        return needed_filters(self.graph, every)
+        return needed_filters(self.graph, relevant_to_any(self.readouts))
 
 
 NewTape = Callable[[int, bool], "_Tape"]

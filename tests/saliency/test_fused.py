@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from viscircuits.saliency import fused
 from viscircuits.saliency.fused import MOST_TAPS, TOGETHER, weighted_absolute_maps
 
 GEOMETRIES = [  # in, out, kernel, stride, padding, dilation, picture
@@ -60,3 +61,25 @@ def test_blocks_of_pictures_change_nothing_but_rounding(monkeypatch):
     whole = weighted_absolute_maps(x, weight, m, (1, 1), (1, 1), (1, 1))
     monkeypatch.setattr("viscircuits.saliency.fused._CACHE_BYTES", 1)
     assert torch.allclose(weighted_absolute_maps(x, weight, m, (1, 1), (1, 1), (1, 1)), whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [1, 3])
+@pytest.mark.parametrize("dead", [(0, 2, 3, 4, 6), range(8), (5,), ()])
+def test_filters_without_a_gradient_are_left_out(monkeypatch, targets, dead):
+    x, weight = torch.randn(3, 4, 9, 9, dtype=torch.float64), torch.randn(8, 4, 3, 3, dtype=torch.float64)
+    m = [torch.randn(3, 8, 9, 9, dtype=torch.float64) for _ in range(targets)]
+    for one in m:
+        one[:, list(dead)] = 0
+    computed = []
+    compiled = fused.compiled
+
+    def counting(kind, dtype, n_taps=0):
+        loop = compiled(kind, dtype, n_taps)
+        return loop if kind == "lay" else lambda *arrays: computed.append(len(arrays[1])) or loop(*arrays)
+
+    monkeypatch.setattr(fused, "compiled", counting)
+    got = weighted_absolute_maps(x, weight, m, (1, 1), (1, 1), (1, 1))
+    expected = torch.stack([by_convolution(x, weight, one, (1, 1), (1, 1), (1, 1)) for one in m])
+    assert torch.allclose(got, expected, rtol=1e-12, atol=0)
+    alive = 8 - len(dead) if len(dead) > 0 else 8
+    assert all(n <= alive + alive % 2 for n in computed)

@@ -36,6 +36,9 @@ TOGETHER = 8
 _UNROLLED = 25
 """Up to this many taps the compiler unrolls a loop over them; beyond, it is ten times as slow."""
 
+_WORTH_IT = 0.9
+"""Filters are singled out where fewer than this share have a gradient."""
+
 MOST_TAPS = 5 * _UNROLLED
 """More taps than this take another way."""
 
@@ -68,19 +71,24 @@ def _sums(
     lines: Tensor, weight: Tensor, weightings: Sequence[Tensor], shifts: np.ndarray, height: int, width: int
 ) -> Float[Tensor, "t o i"]:
     alone = len(weightings) == 1
-    targets, filters = (1, len(weight) + len(weight) % 2) if alone else (TOGETHER, len(weight))
-    taps = weight.new_zeros(filters, weight.shape[1], len(shifts))
-    taps[: len(weight)] = weight.flatten(2)
-    weighting = weight.new_zeros(targets, filters, len(weightings[0]) * height * width)
+    weighting = weight.new_zeros(1 if alone else TOGETHER, len(weight), len(weightings[0]) * height * width)
     for m, line in zip(weightings, weighting, strict=False):
-        _lay(m, line[: len(weight)], (1, 1), (0, 0), height, width, absolute=True)
+        _lay(m, line, (1, 1), (0, 0), height, width, absolute=True)
+    sums = weight.new_zeros(len(weighting), *weight.shape[:2])
+    alive = (weighting.amax((0, 2)) > 0).nonzero()[:, 0]  # nothing comes of filters without a gradient
+    if len(alive) < _WORTH_IT * len(weight):
+        weight, weighting = weight[alive], weighting[:, alive]
+    else:
+        alive = torch.arange(len(weight))
+    if alone and len(weight) % 2:  # filters go in pairs
+        weight, weighting = (torch.cat([t, t.narrow(axis, 0, 1)], axis) for t, axis in ((weight, 0), (weighting, 1)))
+    taps, part = weight.flatten(2).contiguous(), weight.new_zeros(len(weighting), *weight.shape[:2])
     # positions after the last one with a full set of taps have weight zero and are not visited
     length = np.uint64(min(weighting.shape[2], lines.shape[1] - int(shifts.max())))
-    sums = torch.zeros(targets, filters, len(lines), dtype=lines.dtype)
     loop = compiled("alone" if alone else "together", number(lines), len(shifts))
-    arrays = lines.numpy(), taps.numpy(), weighting.numpy(), shifts, length, sums.numpy()
-    _in_parts(filters // 2 if alone else filters, lambda first, last: loop(*arrays, first, last))
-    return sums[: len(weightings), : len(weight)]
+    arrays = lines.numpy(), taps.numpy(), weighting.numpy(), shifts, length, part.numpy()
+    _in_parts(len(weight) // 2 if alone else len(weight), lambda first, last: loop(*arrays, first, last))
+    return sums.index_copy_(1, alive, part[:, : len(alive)])[: len(weightings)]
 
 
 def _line_shape(x: Tensor, weight: Tensor, m: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
@@ -125,7 +133,7 @@ def _shifts(weight: Tensor, stride: Pair, dilation: Pair, n: int, height: int, w
 def _in_parts(size: int, loop: Callable[[int, int], None]) -> None:
     """Runs a loop over ``range(size)``, in as many threads as torch uses."""
     bounds = np.linspace(0, size, min(torch.get_num_threads(), size) + 1).astype(int).tolist()
-    if len(bounds) == 2:
+    if len(bounds) <= 2:
         loop(0, size)
         return
     with ThreadPoolExecutor(len(bounds) - 1) as pool:

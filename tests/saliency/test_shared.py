@@ -213,3 +213,30 @@ def test_memory_is_bounded_and_does_not_grow_with_pictures_or_targets():
     few, more, many = peak(20, 1, 10**8), peak(100, 1, 10**8), peak(20, 24, 10**8)
     assert max(few, more, many) <= 10**8
     assert more <= 2 * few  # what an allocator keeps varies; five times the pictures could be five times the memory
+
+
+class Branches(torch.nn.Module):
+    """One layer feeds both branches and is then overwritten in place; each target reads one branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.left, self.right = (torch.nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+
+    def forward(self, x):
+        y = self.stem(x)
+        left = self.left(y)
+        right = self.right(torch.sin(y))
+        y.mul_(0.0)
+        return torch.cat([left, right], 1)
+
+
+def test_targets_on_branches_of_their_own():
+    """A call that only one target depends on is finished too, also where its input has been overwritten since."""
+    model = randomised(Branches()).double()
+    images = pictures((2, 6, 6), n=3)
+    targets = [Target("", channel=0), Target("", channel=3)]
+    for one, shared in zip(targets, score_all(model, targets, images, "actgrad"), strict=True):
+        alone = score(model, one, images, "actgrad")
+        assert list(shared.sums) == list(alone.sums)
+        assert all(torch.allclose(shared.sums[n], alone.sums[n], rtol=1e-10) for n in alone.sums)
+        assert all(float(v.max()) > 0 for v in shared.sums.values())

@@ -25,6 +25,7 @@ class Work(TorchDispatchMode):
         super().__init__()
         self.multiplications = 0
         self.bytes = 0
+        self.largest = 0  # of one result, in bytes
 
     @property
     def seconds(self) -> float:
@@ -39,5 +40,7 @@ class Work(TorchDispatchMode):
         if count is not None:
             self.multiplications += count(*args, **(kwargs or {}), out_val=out) // 2
         if not func.is_view:
-            self.bytes += sum(t.numel() * t.element_size() for t in tree_leaves(out) if isinstance(t, Tensor))
+            sizes = [t.numel() * t.element_size() for t in tree_leaves(out) if isinstance(t, Tensor)]
+            self.bytes += sum(sizes)
+            self.largest = max(self.largest, *sizes, 0)
         return out

@@ -32,18 +32,19 @@ class Shrunk(nn.Module):
     Attributes:
         full_width: where channels could not be dropped -> the operation that needs all of them.
         saving: estimated time for one image over that of the network it was made from; above 1 it is slower.
+        at_once: how many images it takes at a time; more would leave the cache.
     """
 
     def __init__(
         self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module | None, full_width: Mapping[str, str],
-        saving: float,
+        saving: float = 1.0, at_once: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         self.body = body
         self.head = head
         self.layers = tuple(layers)
         self.full_width = dict(full_width)
-        self.saving = saving
+        self.saving, self.at_once = saving, at_once
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n p"]:
         """Returns the target's response to images of the size the circuit was extracted for."""
@@ -52,7 +53,8 @@ class Shrunk(nn.Module):
 
     def outputs(self, images: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
         """Returns the outputs of the modules that the target reads; only what it reads of them is meaningful."""
-        return dict(zip(self.layers, self.body(images), strict=True))
+        parts = [self.body(some) for some in images.split(self.at_once)]
+        return dict(zip(self.layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
 
     @property
     def n_parameters(self) -> int:
@@ -128,14 +130,11 @@ class _Shrinker:
         self.new.eliminate_dead_code()
         _write_in_place(self.new)
         body = fx.GraphModule(self.root, self.new)
-        shrunk = Shrunk(body, self.ends, head, self.full_width, self._saving(body))
-        return shrunk.eval().to(self.image_device)
-
-    @torch.no_grad()
-    def _saving(self, body: fx.GraphModule) -> float:
-        with Work() as work:
+        with torch.no_grad(), Work() as work:
             body(self.blank[self.image_node])
-        return work.seconds / self.dense.seconds
+        at_once = max(1, _CACHE_BYTES // max(1, work.largest))
+        shrunk = Shrunk(body, self.ends, head, self.full_width, work.seconds / self.dense.seconds, at_once)
+        return shrunk.eval().to(self.image_device)
 
     @torch.no_grad()
     def _run_blank(self) -> dict[fx.Node, Any]:
@@ -436,6 +435,9 @@ class _Shrinker:
             return wires.any_but(needed, axis).cpu() & wires.any_but(self.alive[node], axis).cpu()
         return wires.any_but(needed, axis).cpu()
 
+
+_CACHE_BYTES = 2**24
+"""The largest map to work on. Above twice this, allocators fetch new memory each time, at five times the cost."""
 
 _SUBSET = 0.5
 """A convolution reads all channels at hand where it needs this share of them; fewer are picked out first."""

@@ -186,6 +186,7 @@ class Pass:
                 if objective.requires_grad:
                     tape.target = t
                     objective.sum().backward(retain_graph=t + 1 < len(self.readouts))
+        tape.close()
 
     @cached_property
     def _filters(self) -> dict[str, Tensor]:
@@ -200,9 +201,16 @@ NewTape = Callable[[int, bool], "_Tape"]
 class _Held:
     """A recorded call, the state of its input then, and the gradients of its output that have arrived, by target."""
 
-    call: KernelCall
+    call: KernelCall | None
     version: int
     gradients: dict[int, Tensor] = field(default_factory=dict)
+
+    def take(self) -> tuple[KernelCall, dict[int, Tensor]]:
+        """Returns the call and its gradients, and lets go of both: autograd's hooks outlive them."""
+        call, gradients = self.call, self.gradients
+        assert call is not None
+        self.call, self.gradients = None, {}
+        return call, gradients
 
 
 class _Tape:
@@ -243,11 +251,12 @@ class _Tape:
             self._finish(held)
 
     def _finish(self, held: _Held) -> None:
-        if held.call.x._version != held.version:
+        call, gradients = held.take()
+        if call.x._version != held.version:
             self.overwritten = True
             return
-        blank = torch.zeros_like(held.call.output) if len(held.gradients) < self.n_targets else held.call.output
-        self.add(held.call, [held.gradients.get(t, blank) for t in range(self.n_targets)])
+        blank = torch.zeros_like(call.output) if len(gradients) < self.n_targets else call.output
+        self.add(call, [gradients.get(t, blank) for t in range(self.n_targets)])
 
     @torch.no_grad()
     def add(self, call: KernelCall, gradients: Sequence[Tensor]) -> None:
@@ -262,11 +271,15 @@ class _Tape:
             values = blank.index_copy_(1, filters.to(values.device), values)
         sums[name] = sums[name].add_(values) if name in sums else values
 
+    def close(self) -> None:
+        """Adds the calls on which only some of the targets depend."""
+        for held in self.waiting:
+            if held.gradients:
+                self._finish(held)
+        self.waiting.clear()
+
     def finished(self) -> dict[str, Tensor]:
         """Returns layer -> the batch's sums."""
-        for held in self.waiting:
-            if held.gradients:  # some of the targets do not depend on this call
-                self._finish(held)
         return self.sums
 
 
@@ -281,7 +294,7 @@ class _GradientTape(_Tape):
         layer, n = call.layer, self.n_images
         if layer.calls == 1:
             each = [layer.out_first(absolute_gradients(call, n, gradient)) for gradient in gradients]
-            self._put(self.sums, call, torch.stack(each))
+            self._put(self.sums, call, torch.stack(each) if len(each) > 1 else each[0][None])
         else:  # (t, out, n, ...): the filters stand where `_put` expects them
             each = [layer.out_first_of_each(stacked_gradients(call, n, g)).transpose(0, 1) for g in gradients]
             self._put(self.pending, call, torch.stack(each))

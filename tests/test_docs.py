@@ -23,9 +23,9 @@ def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_readme_picture_is_what_its_lines_make() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert "](docs/demo.png)" in readme
-    assert 'save("docs/demo")' in readme
-    assert (ROOT / "docs/demo.png").stat().st_size > 10_000
+    assert "](docs/circuit.svg)" in readme
+    assert 'Path("docs/circuit.svg").write_text(picture.svg()' in readme
+    assert (ROOT / "docs/circuit.svg").stat().st_size > 10_000
 
 
 def test_the_two_commands_stand_in_the_readme_and_in_ci() -> None:

@@ -8,6 +8,7 @@
     scores = vc.score(model, target, scoring, criterion="actgrad")
     circuit = vc.Circuit(model, target, scores.select(density=0.10))
     vc.preservation(circuit, held_out).pearson
+    vc.diagram(circuit, scores=scores, images=held_out, prepare=prepare).save("circuit")
 
 Names are resolved when first used, so that importing the package costs nothing.
 """
@@ -45,6 +46,18 @@ _HOMES = {
     # results and pictures
     "Study": "viscircuits.study",
     "preservation_curve": "viscircuits.diagram.curve",
+    "diagram": "viscircuits.diagram.extended",
+    "Diagram": "viscircuits.diagram.extended",
+    "vertex_pictures": "viscircuits.diagram.pictures",
+    "report": "viscircuits.diagram.report",
+    # what drives it
+    "render": "viscircuits.optvis.render",
+    "Rendering": "viscircuits.optvis.rendering",
+    "KernelMap": "viscircuits.optvis.objective",
+    "Fourier": "viscircuits.optvis.parameterisation",
+    "Maco": "viscircuits.optvis.parameterisation",
+    "Accentuation": "viscircuits.optvis.parameterisation",
+    "receptive_field": "viscircuits.model.receptive_field",
     # errors
     "ViscircuitsError": "viscircuits.errors",
     "UnsupportedOperation": "viscircuits.errors",
@@ -61,6 +74,10 @@ if TYPE_CHECKING:
     from viscircuits.circuit import Circuit as Circuit
     from viscircuits.data.images import ImageSet as ImageSet
     from viscircuits.diagram.curve import preservation_curve as preservation_curve
+    from viscircuits.diagram.extended import Diagram as Diagram
+    from viscircuits.diagram.extended import diagram as diagram
+    from viscircuits.diagram.pictures import vertex_pictures as vertex_pictures
+    from viscircuits.diagram.report import report as report
     from viscircuits.errors import ImageError as ImageError
     from viscircuits.errors import MaskError as MaskError
     from viscircuits.errors import ModelError as ModelError
@@ -76,7 +93,14 @@ if TYPE_CHECKING:
     from viscircuits.mask import Mask as Mask
     from viscircuits.model import zoo as zoo
     from viscircuits.model.graph import NetGraph as NetGraph
+    from viscircuits.model.receptive_field import receptive_field as receptive_field
     from viscircuits.model.trace import trace as trace
+    from viscircuits.optvis.objective import KernelMap as KernelMap
+    from viscircuits.optvis.parameterisation import Accentuation as Accentuation
+    from viscircuits.optvis.parameterisation import Fourier as Fourier
+    from viscircuits.optvis.parameterisation import Maco as Maco
+    from viscircuits.optvis.render import render as render
+    from viscircuits.optvis.rendering import Rendering as Rendering
     from viscircuits.readout import Readout as Readout
     from viscircuits.response import respond as respond
     from viscircuits.saliency.find import find as find
@@ -95,6 +119,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'viscircuits' has no attribute {name!r}")
     home = _HOMES[name]
     module = importlib.import_module(home)
+    if home.startswith(f"viscircuits.{name}."):  # the package of that name can be called, and stays a package
+        return importlib.import_module(f"viscircuits.{name}")
     value = module if home.endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
     globals()[name] = value
     return value

@@ -7,7 +7,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from viscircuits import __version__
-from viscircuits.cli import demo, extract, inspect, targets
+from viscircuits.cli import (
+    compare,
+    demo,
+    diagram,
+    extract,
+    inspect,
+    polysemantic,
+    probe,
+    report,
+    split,
+    targets,
+    top,
+)  # fmt: skip
 from viscircuits.errors import ViscircuitsError
 
 app = typer.Typer(
@@ -22,6 +34,13 @@ app.command("extract")(extract.extract)
 app.command("targets")(targets.targets)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
+app.command("diagram")(diagram.diagram)
+app.command("report")(report.report)
+app.command("top")(top.top)
+app.command("polysemantic")(polysemantic.polysemantic)
+app.command("split")(split.split)
+app.command("probe")(probe.probe)
+app.command("compare")(compare.compare)
 
 
 def _version(wanted: bool) -> bool:

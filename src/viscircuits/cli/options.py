@@ -1,6 +1,7 @@
 """The options that several commands share, each declared once."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -43,3 +44,31 @@ Memory = Annotated[
                  "4GB; more pictures are then taken at a time, or fewer.  [dim]default: 2GB[/]"),
 ]  # fmt: skip
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own choice.")]
+
+
+class Source(StrEnum):
+    """Where pictures of filters come from."""
+
+    optvis = "optvis"
+    crops = "crops"
+    none = "none"
+
+
+Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A study folder.")]
+ShownCriterion = Annotated[
+    str | None, typer.Option("--criterion", "-c", help="Whose circuit; default: the first criterion.")
+]
+Keep = Annotated[float, typer.Option("--keep", min=0, max=1, help="The |r| that the circuit has to keep.")]
+Pictures = Annotated[
+    Source,
+    typer.Option(
+        "--pictures",
+        help="What filters show: optvis, what each looks for in the circuit; crops, the piece of a picture that "
+        "excites it most; none, its number.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", "-i", help="Pictures to look at the circuit with; default: the study's held-out ones."),
+]
+Most = Annotated[int, typer.Option("--most", min=1, help="Draw more edges than this as bundles.")]

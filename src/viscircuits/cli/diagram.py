@@ -1,0 +1,58 @@
+"""``viscircuits diagram``: a circuit of a study as one picture, from the pixels to its target."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viscircuits.cli import options
+
+
+class Shade(StrEnum):
+    """Colours of the SVG and the PNG; the page follows its reader."""
+
+    light = "light"
+    dark = "dark"
+
+
+def diagram(
+    study: options.Study,
+    target: Annotated[str | None, typer.Option("--target", "-t", help="Which target; default: the first.")] = None,
+    criterion: options.ShownCriterion = None,
+    density: Annotated[
+        float | None, typer.Option("--density", "-d", help="Which circuit; default: the smallest with |r| >= KEEP.")
+    ] = None,
+    keep: options.Keep = 0.9,
+    pictures: options.Pictures = options.Source.optvis,
+    images: options.Images = None,
+    most: options.Most = 300,
+    theme: Annotated[Shade, typer.Option("--theme", help="Colours of SVG and PNG.")] = Shade.light,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where, without an ending; default STUDY/diagrams/NAME.")
+    ] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Draw a circuit: SVG, PNG, and a page to explore it that needs no network."""
+    from rich.text import Text
+
+    from viscircuits.cli.console import out as console
+    from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.opened import open_study
+    from viscircuits.diagram import chosen
+    from viscircuits.diagram.extended import diagram as drawn
+
+    opened = open_study(study, images, device, threads)
+    row = chosen.chosen(chosen.measured(opened.study, target, criterion), density, keep)
+    with progress_bars() as report:
+        made = drawn(
+            chosen.circuit_of(opened.study, row, opened.model), scores=chosen.scores_of(opened.study, row),
+            images=opened.images, pictures=pictures.value, prepare=opened.prepare, most=most, cache=opened.cache,
+            progress=report,
+        )  # fmt: skip
+    files = made.save(out or opened.study.path / "diagrams" / chosen.name_of(row), theme.value)
+    for file in files:
+        console.print(Text(str(file)), soft_wrap=True)
+    if opened.images is None:
+        console.print("[dim]without inset: the study's pictures are not at hand; give --images[/]")

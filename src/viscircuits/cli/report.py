@@ -1,0 +1,44 @@
+"""``viscircuits report``: the whole story of a study on one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viscircuits.cli import options
+
+
+def report(
+    study: options.Study,
+    criterion: options.ShownCriterion = None,
+    density: Annotated[
+        float | None, typer.Option("--density", "-d", help="Which circuits are drawn; default: see --keep.")
+    ] = None,
+    keep: options.Keep = 0.9,
+    pictures: options.Pictures = options.Source.optvis,
+    images: options.Images = None,
+    most: options.Most = 300,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for report.html and diagrams/; default: STUDY.")
+    ] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Tell the story of a study on one page that needs no network: curves, circuits, diagrams, pictures."""
+    from rich.text import Text
+
+    from viscircuits.cli.console import out as console
+    from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.opened import open_study
+    from viscircuits.diagram.report import report as written
+
+    opened = open_study(study, images, device, threads)
+    with progress_bars() as progress:
+        made = written(
+            opened.study, opened.model, prepare=opened.prepare, images=opened.images, criterion=criterion,
+            density=density, keep=keep, pictures=pictures.value, most=most, progress=progress,
+        )  # fmt: skip
+    for file in made.save(out or study):
+        console.print(Text(str(file)), soft_wrap=True)
+    if opened.images is None:
+        console.print("[dim]some parts are left out: the study's pictures are not at hand; give --images[/]")

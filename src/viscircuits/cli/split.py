@@ -1,0 +1,161 @@
+"""``viscircuits split``: one subcircuit for each kind of picture that excites a feature, and a verdict."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from viscircuits.cli import options
+from viscircuits.errors import ImageError, TargetError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+    from viscircuits.cli.findings import Loaded
+    from viscircuits.data.images import ImageSet
+    from viscircuits.subcircuits.split import Split
+    from viscircuits.target import Target
+    from viscircuits.types import Progress
+
+
+class Kinds(StrEnum):
+    """What makes the sets of pictures."""
+
+    clusters = "clusters"
+    classes = "classes"
+
+
+def split(
+    model: options.Model,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A feature: layer:channel.")],
+    images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures or of class folders.")],
+    weights: options.Weights = None,
+    by: Annotated[
+        Kinds, typer.Option("--by", help="Sets of pictures: clusters of those that excite most, or class folders.")
+    ] = Kinds.clusters,
+    number: Annotated[int, typer.Option("-n", min=4, help="Clusters: of this many top activations.")] = 300,
+    min_cluster: Annotated[int, typer.Option("--min-cluster", min=2, help="Clusters: the smallest that counts.")] = 10,
+    criterion: Annotated[str, typer.Option("--criterion", "-c", help="actgrad, snip, magnitude, ...")] = "actgrad",
+    density: Annotated[
+        list[float] | None,
+        typer.Option("--density", "-d", help="Where to measure, in (0, 1]; repeat.  [dim]default: .85 to .005[/]"),
+    ] = None,
+    tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="The difference that still counts.")] = 0.15,
+    controls: Annotated[int, typer.Option("--controls", min=0, help="Random splits; 19 or more for a verdict.")] = 39,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/split-MODEL-TARGET.")] = None,
+    seed: options.Seed = 0,
+    input_size: options.InputSize = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:  # fmt: skip
+    """Split a feature by the pictures that excite it, and tell whether its parts are computed apart."""
+    from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.findings import Findings, load
+    from viscircuits.study import slug
+    from viscircuits.subcircuits.split import DENSITIES
+    from viscircuits.subcircuits.split import split as divided
+    from viscircuits.target import Target, parse_target
+
+    feature = parse_target(target)
+    if not isinstance(feature, Target) or feature.position is not None or not feature.layer:
+        raise TargetError(f"cannot split {target!r}: expected one channel of a layer, layer:channel")
+    loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
+    folder = out or Path("studies") / slug("split", model.replace("/", "-"), str(feature))
+    densities = tuple(density or DENSITIES)
+    asked = {
+        **loaded.asked, "target": str(feature), "by": by.value, "n": number, "min_cluster_size": min_cluster,
+        "criterion": criterion, "densities": list(densities), "tolerance": tolerance, "controls": controls,
+    }  # fmt: skip
+    findings = Findings.create(folder, "split", asked)
+    with progress_bars() as report:
+        some, labels, places = (
+            _classes(loaded.images, images)
+            if by is Kinds.classes
+            else _clusters(loaded, feature, number, min_cluster, report)
+        )
+        found = divided(
+            loaded.model, feature, some, labels, places=places, criterion=criterion, densities=densities,
+            tolerance=tolerance, controls=controls, seed=seed, progress=report,
+        )  # fmt: skip
+    for name, circuit in zip(found.names, found.circuits, strict=True):
+        circuit.save(folder / "circuits" / f"set-{name}.safetensors")
+    findings.table("curves", found.rows())
+    findings.table("overlaps", found.overlaps())
+    names = dict(enumerate(some.class_names or ())) if by is Kinds.classes else {}
+    findings.table("pictures", _pictures(found, names))
+    _print(found, str(feature), names)
+    findings.finish(_summary(found))
+
+
+def _classes(images: "ImageSet", source: Path) -> "tuple[ImageSet, tuple[int, ...], None]":
+    if images.labels is None:
+        raise ImageError(f"--by classes needs class folders in {str(source)!r}; take --by clusters")
+    return images, images.labels, None
+
+
+def _clusters(
+    loaded: "Loaded", feature: "Target", number: int, min_cluster: int, report: "Progress"
+) -> "tuple[ImageSet, tuple[int, ...], Int[Tensor, ' n']]":
+    from viscircuits.subcircuits.polysemantic import cluster
+    from viscircuits.subcircuits.top import population, top_activations
+
+    if feature.channel is None:
+        raise TargetError("clusters are those of a channel's top activations; give layer:channel")
+    top = top_activations(loaded.model, [feature.layer], loaded.images, number, progress=report)[feature.layer]
+    (vectors,) = population(loaded.model, top, loaded.images, [feature.channel], progress=report)
+    found = cluster(vectors, top.values[feature.channel] > 0, feature.channel, min_cluster)
+    if found.n_clusters < 2:
+        raise ImageError(
+            f"the {top.n} pictures that excite {feature} most fall into no clusters of {min_cluster} or more; take "
+            f"more pictures, a smaller --min-cluster, or --by classes"
+        )
+    chosen = loaded.images.subset(top.images[feature.channel].tolist())
+    return chosen, tuple(found.labels.tolist()), top.places[feature.channel]
+
+
+def _pictures(found: "Split", names: dict[int, str]) -> list[dict[str, object]]:
+    return [
+        {"set": number, "name": names.get(number, f"set {number}"), "picture": found.images.names[index]}
+        for number, images in zip(found.names, found.division.sets, strict=True)
+        for index in images.tolist()
+    ]
+
+
+def _print(found: "Split", feature: str, names: dict[int, str]) -> None:
+    from rich.text import Text
+
+    from viscircuits.cli.console import out as console
+    from viscircuits.cli.console import print_table
+
+    division = found.division
+    rows = [
+        (names.get(number, f"set {number}"), f"{len(images)}", f"{density:g}", *(f"{float(v):.2f}" for v in errors))
+        for number, images, density, errors in zip(
+            found.names, division.sets, division.densities, division.differences, strict=True
+        )
+    ]
+    columns = [("circuit of", False), ("pictures", True), ("density", True)]
+    columns += [(f"on {names.get(number, f'set {number}')}", True) for number in found.names]
+    print_table(f"{feature}: difference at the last density that keeps each circuit's own pictures", columns, rows)
+    controls = sorted(control.iou for control in found.controls)
+    beside = f" (random splits {controls[len(controls) // 2]:.2f})" if controls else ""
+    console.print(f"overlap of the circuits: IoU {division.iou:.2f}{beside}")
+    console.print(Text(str(found.verdict), style="bold"))
+
+
+def _summary(found: "Split") -> "dict[str, str | float | list[str | float]]":
+    verdict = found.verdict
+    return {
+        "verdict": verdict.word,
+        "reason": verdict.reason,
+        "p": verdict.p,
+        "excess": verdict.excess,
+        "iou": found.division.iou,
+        "iou_p": found.iou_p,
+        "densities": list(found.division.densities),
+    }

@@ -1,0 +1,252 @@
+"""One target's chapter of a report: how much survives, which circuit is shown, what it looks for, what excites it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import nn
+
+from viscircuits.circuit import Circuit
+from viscircuits.data.images import ImageSet, Prepare
+from viscircuits.diagram.chosen import Row, chosen, circuit_of, measured, scores_of
+from viscircuits.diagram.curve import preservation_curve
+from viscircuits.diagram.exciting import Place, Unit, colours_of, pixels, ranked, seen
+from viscircuits.diagram.extended import Diagram, diagram
+from viscircuits.diagram.html import bar, element, picture, table, vector
+from viscircuits.diagram.inset import Agreement, agreement
+from viscircuits.diagram.legend import percent
+from viscircuits.diagram.page import interactive
+from viscircuits.diagram.pictures import Source, rendered
+from viscircuits.study import Study
+from viscircuits.target import Loss, Target
+from viscircuits.types import Progress
+
+STRIP = 8
+"""Pictures in a row."""
+
+_SIDE, _STEPS = 128, 160
+"""Of the target's own pictures, which are shown larger than a diagram's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chapter:
+    """The story of one target.
+
+    Args:
+        study: where everything was measured.
+        target: which of its targets.
+        model, prepare: what it was measured on.
+        images: pictures that were not scored on; without them, what needs them is left out.
+        criterion, density, keep: which circuit is shown; see `viscircuits.diagram.chosen`.
+        most: draw more edges than this as bundles.
+        source: where pictures of filters come from.
+        progress: called as the work goes on.
+    """
+
+    study: Study
+    target: str
+    model: nn.Module
+    prepare: Prepare | None
+    images: ImageSet | None
+    criterion: str | None
+    density: float | None
+    keep: float
+    most: int
+    source: Source
+    progress: Progress | None
+
+    @cached_property
+    def row(self) -> Row:
+        """The measurement that is shown."""
+        return chosen(self._rows, self.density, self.keep)
+
+    @cached_property
+    def drawn(self) -> Diagram:
+        """The diagram of the circuit that is shown."""
+        return diagram(
+            self._circuit, scores=scores_of(self.study, self.row), images=self.images, pictures=self.source,
+            prepare=self.prepare, compared=self._agreement, most=self.most, cache=self._cache, progress=self.progress,
+        )  # fmt: skip
+
+    def html(self) -> str:
+        """Returns the chapter."""
+        parts = (
+            element("h2", escape(self.target)), self._lead(), self._survival(), self._layers(),
+            element("h3", "The circuit"), interactive(self.drawn.scene), self._build_up(), self._excitement(),
+        )  # fmt: skip
+        return element("article", *parts, id=anchor(self.target))
+
+    # ---- what is shown ----
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return measured(self.study, self.target, self.criterion)
+
+    @cached_property
+    def _table(self) -> pl.DataFrame:
+        return self.study.measurements().filter(pl.col("target") == self.target)
+
+    @cached_property
+    def _circuits(self) -> list[Circuit]:
+        """Those of the criterion that is shown, the largest first."""
+        return [circuit_of(self.study, row, self.model) for row in self._rows]
+
+    @property
+    def _circuit(self) -> Circuit:
+        return self._circuits[self._rows.index(self.row)]
+
+    @cached_property
+    def _agreement(self) -> Agreement | None:
+        return None if self.images is None else agreement(self._circuit, self.images)
+
+    @property
+    def _cache(self) -> Path:
+        return self.study.path / "pictures" / "cache"
+
+    @cached_property
+    def _unit(self) -> Unit | None:
+        """The target as something that can be rendered."""
+        target = self._circuit.target
+        if isinstance(target, Loss):
+            return None
+        plain = isinstance(target, Target) and target.channel is not None
+        return (target.layer, target.channel) if plain else ("", 0)  # pyright: ignore
+
+    # ---- its parts ----
+
+    def _lead(self) -> str:
+        row = self.row
+        kept = f"{row['kept']:,} of {row['relevant']:,} relevant {row['granularity']}s"
+        said = (
+            f"<b>{kept}</b> ({percent(row['density'])}), chosen by {escape(row['criterion'])}, keep it with "
+            f"<b>|r| = {row['pearson']:.3f}</b> on {row['n_held_out']:,} unseen pictures; {row['effective']:,} of them "
+            f"lie on a path from image to target."
+        )
+        if row["pearson"] < self.keep and self.density is None:
+            said = f"No circuit of the study keeps |r| ≥ {self.keep:g}. The best: {said}"
+        others = self._table.filter(pl.col("density") == row["density"], pl.col("criterion") == "random")
+        if len(others) and row["criterion"] != "random":
+            said += f" As many random {row['granularity']}s: |r| = {others['pearson'][0]:.3f}."
+        return element("p", said, cls="lead")
+
+    def _survival(self) -> str:
+        curve = vector(preservation_curve(self._table)._repr_svg_(), f"preservation against density, {self.target}")
+        both = element("div", element("figure", curve), element("div", self._numbers()), cls="beside")
+        return element("h3", "How much survives") + both
+
+    def _numbers(self) -> str:
+        """Every measurement: a row a density, a column a criterion."""
+        series = self._table.select("criterion", "order").unique(maintain_order=True).rows()
+        values = {(r["criterion"], r["order"], r["density"]): r for r in self._table.to_dicts()}
+        head = ["density", "kept", "effective", *(c if o == "best" else f"{c}, worst first" for c, o in series)]
+        rows = []
+        for row in self._rows:
+            cells = [values.get((criterion, order, row["density"])) for criterion, order in series]
+            numbers = [percent(row["density"]), f"{row['kept']:,}", f"{row['effective']:,}", *map(_preserved, cells)]
+            rows.append((numbers, row is self.row))
+        note = element(
+            "p", f"|Pearson r| with the full model. Effective: {self.row['granularity']}s on a path from image to "
+            f"target, of {escape(self.row['criterion'])}. 0*: no path leads from the image to the target.", cls="note",
+        )  # fmt: skip
+        return table([escape(name) for name in head], rows) + note
+
+    def _layers(self) -> str:
+        """Effective structures of every layer, a column a circuit."""
+        masks = [circuit.effective for circuit in self._circuits]
+        rows = []
+        for layer, relevant in masks[0].relevant.items():
+            total = int(relevant.sum())
+            counts = [int(mask.kept[layer].sum()) for mask in masks]
+            cells = [bar((count / total) ** 0.5 if total else 0.0, f"{count:,}" if count else "") for count in counts]
+            rows.append(([escape(layer), f"{total:,}", *cells], False))
+        head = ["layer", "relevant", *(percent(row["density"]) for row in self._rows)]
+        note = (
+            f"Effective {self.row['granularity']}s of {escape(self.row['criterion'])}'s circuits, a column a density; "
+            f"a bar's length is the root of their share of the relevant ones."
+        )
+        heading = element("h3", "What is left of every layer") + element("p", note, cls="note")
+        return heading + table(head, rows, "layers")
+
+    def _build_up(self) -> str:
+        """The target's picture in the model and in circuits of shrinking size."""
+        if self._unit is None or self.source == "none":
+            return ""
+        mask = self._circuit.mask
+        whole = Circuit(self.model, self._circuit.target, replace(mask, kept=dict(mask.relevant)))
+        live = [
+            (row, circuit)
+            for row, circuit in zip(self._rows, self._circuits, strict=True)
+            if not row["disconnected"] and row["density"] < 1
+        ]
+        needed = next((i for i, (row, _) in enumerate(live) if row is self.row), 0)
+        tiles = [self._tile(whole, "<b>the model</b>")]
+        for row, circuit in _spaced(live, STRIP - 1, needed):
+            said = f"<b>{percent(row['density'])}</b>, {row['effective']:,} effective<br>|r| = {row['pearson']:.3f}"
+            tiles.append(self._tile(circuit, said, "marked" if row is self.row else ""))
+        note = "What the target looks for, in the model and in circuits of shrinking size: same seed, same steps."
+        return element("h3", "What it looks for") + element("p", note, cls="note") + element("div", *tiles, cls="strip")
+
+    def _tile(self, circuit: Circuit, said: str, cls: str = "") -> str:
+        assert self._unit is not None
+        made = rendered(
+            circuit, [self._unit], prepare=self.prepare, side=_SIDE, steps=_STEPS, cache=self._cache,
+            progress=self.progress,
+        )  # fmt: skip
+        return element("figure", picture(made[self._unit], self.target), element("figcaption", said), cls=cls)
+
+    def _excitement(self) -> str:
+        if self._agreement is None:
+            return element("p", "The pictures it was measured on are not at hand, so none are shown.", cls="note")
+        values = torch.from_numpy(self._agreement.full)
+        shape = self._map_shape(values.shape[1])
+        strips = []
+        for title, least in (("What excites it most", False), ("What excites it least", True)):
+            shown = [self._stimulus(place) for place in ranked(values, shape, STRIP, least=least)]
+            strips.append(element("h3", title) + element("div", *shown, cls="strip"))
+        framed = "; framed, and below: the piece of it that is seen there" if 'class="framed"' in strips[0] else ""
+        note = f"Unseen pictures, by the strongest (below: the weakest) response anywhere in them{framed}."
+        return strips[0] + element("p", note, cls="note") + strips[1]
+
+    def _map_shape(self, positions: int) -> tuple[int, ...]:
+        target = self._circuit.target
+        shape = self._circuit.graph.output(target.layer).map_shape if isinstance(target, Target) else ()
+        return shape if isinstance(target, Target) and target.position is None and shape else (positions,)
+
+    def _stimulus(self, place: Place) -> str:
+        assert self.images is not None
+        assert self._agreement is not None
+        graph, unit = self._circuit.graph, self._unit
+        image = colours_of(self.prepare, graph.input_shape[0]).pictures(self.images[place.image])
+        box = seen(graph, unit, place.position) if unit and unit[0] and len(place.position) == 2 else None
+        responses = self._agreement.circuit[place.image].reshape(self._map_shape(self._agreement.circuit.shape[1]))
+        name = Path(self.images.names[place.image]).name
+        said = f"model <b>{place.value:.3g}</b><br>circuit <b>{responses[place.position]:.3g}</b>"
+        piece = [element("div", picture(pixels(image, box), f"piece of {name}"), cls="piece")] if box else []
+        return element(
+            "figure", picture(pixels(image), name, box), *piece, element("figcaption", said), title=name
+        )  # fmt: skip
+
+
+def anchor(target: str) -> str:
+    """Returns the name of a chapter's place on the page."""
+    return "target-" + "".join(c if c.isalnum() or c in "-_." else "_" for c in target)
+
+
+def _preserved(row: Row | None) -> str:
+    return "" if row is None else "0*" if row["disconnected"] else f"{row['pearson']:.3f}"
+
+
+def _spaced(items: Sequence[Any], count: int, needed: int) -> list[Any]:
+    """At most ``count`` of the items, evenly over all of them; the needed one among them."""
+    if len(items) <= count:
+        return list(items)
+    places = {round(i * (len(items) - 1) / (count - 1)) for i in range(count)}
+    if needed not in places:
+        places.remove(min(places - {0, len(items) - 1}, key=lambda place: abs(place - needed)))
+        places.add(needed)
+    return [items[place] for place in sorted(places)]

@@ -1,0 +1,108 @@
+"""Where images excite a filter most, and the piece of an image that a filter sees."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from viscircuits.circuit import Circuit
+from viscircuits.data.images import Batch, ImageSet, Prepare
+from viscircuits.errors import ImageError, UnsupportedOperation
+from viscircuits.model.graph import NetGraph
+from viscircuits.model.instrument import run
+from viscircuits.model.receptive_field import Box, receptive_field
+from viscircuits.optvis.colour import Colours, probe
+from viscircuits.response import to_model
+from viscircuits.types import Progress
+
+Unit = tuple[str, int]
+"""A layer and a channel."""
+
+_LEAST = 8
+"""Pixels a side that a piece of an image has at least."""
+
+
+class Place(NamedTuple):
+    """Where in which image a filter answers how much; without a position where it has no map."""
+
+    image: int
+    position: tuple[int, ...]
+    value: float
+
+
+def ranked(values: Float[Tensor, "n p"], shape: Sequence[int], count: int, *, least: bool = False) -> list[Place]:
+    """Returns each image's strongest place, of the ``count`` images that excite most; or least, and the weakest.
+
+    Args:
+        values: the responses to images, places of a map in one axis.
+        shape: that of the map.
+        count: how many images.
+        least: look for the lowest values.
+    """
+    best, where = (-values if least else values).max(1)
+    order = best.argsort(descending=True, stable=True)[:count].tolist()
+    positions = [tuple(int(i) for i in np.unravel_index(int(where[n]), tuple(shape))) for n in order]
+    return [Place(n, place, float(values[n, where[n]])) for n, place in zip(order, positions, strict=True)]
+
+
+@torch.no_grad()
+def strongest(
+    circuit: Circuit, images: ImageSet, units: Sequence[Unit], *, batch_size: int, progress: Progress | None = None
+) -> dict[Unit, Place]:
+    """Returns where each unit of a circuit answers most, of all positions of all images."""
+    best: dict[Unit, Place] = {}
+    layers = list(dict.fromkeys(layer for layer, _ in units))
+    outputs = circuit.graph.outputs
+    for batch in images.batches(batch_size):
+        held, _ = to_model(Batch(batch.images, None, 0), circuit.model, circuit.graph)
+        answers = run(circuit.model, circuit.graph, held.clone(), layers, weights=circuit.weights)
+        for layer, channel in units:
+            maps = answers[layer].movedim(outputs[layer].channel_axis, 1)[:, channel].float().cpu()
+            (place,) = ranked(maps.flatten(1), maps.shape[1:], 1)
+            if (layer, channel) not in best or place.value > best[layer, channel].value:
+                best[layer, channel] = place._replace(image=batch.start + place.image)
+        if progress is not None:
+            progress("exciting images", batch.start + len(batch.images), len(images))
+    return best
+
+
+def seen(graph: NetGraph, unit: Unit, position: Sequence[int]) -> Box | None:
+    """Returns the square of the image that holds all a unit can see there; None where that is the whole image.
+
+    It is as large as the receptive field, and moved to lie inside the image.
+    """
+    height, width = graph.input_shape[1:]
+    box = field(graph, unit, position)
+    if box is None or box.empty or max(box.size) >= min(height, width):
+        return None
+    side = max(*box.size, _LEAST)
+    middle = (box.top + box.bottom) // 2, (box.left + box.right) // 2
+    top, left = (min(max(0, at - side // 2), size - side) for at, size in zip(middle, (height, width), strict=True))
+    return Box(top, left, top + side, left + side)
+
+
+def field(graph: NetGraph, unit: Unit, position: Sequence[int]) -> Box | None:
+    """Returns the receptive field of a unit at a position, None where it cannot be followed."""
+    try:
+        return receptive_field(graph, unit[0], position, channel=unit[1])
+    except UnsupportedOperation:
+        return None
+
+
+def colours_of(prepare: Prepare | None, channels: int) -> Colours:
+    """Returns the colours of a network: those of ``prepare`` where it only normalises, else ImageNet's or none."""
+    if prepare is not None:
+        try:
+            return probe(prepare)[0]
+        except ImageError:  # it does more to colours; then they are shown as if it did not
+            pass
+    return Colours() if channels == 3 else Colours.unchanged(channels)
+
+
+def pixels(image: Float[Tensor, "c h w"], box: Box | None = None) -> Float[np.ndarray, "3 y x"]:
+    """Returns an image of values in [0, 1], or the part in a box, in three channels; further ones are left out."""
+    part = (image if box is None else image[:, *box.slices]).float().cpu()
+    return (part[:3] if len(part) >= 3 else part[:1].expand(3, -1, -1)).contiguous().numpy()

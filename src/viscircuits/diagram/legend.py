@@ -1,0 +1,97 @@
+"""What stands around a diagram: the title with the numbers, and the key to its lines and colours."""
+
+from viscircuits.circuit import Circuit
+from viscircuits.diagram.content import Content
+from viscircuits.diagram.drawing import Drawing
+from viscircuits.diagram.inset import Agreement
+from viscircuits.diagram.marks import Box, Disc, Line, Mark, Text
+from viscircuits.diagram.palette import LEVELS, ramp_role
+
+
+def title(circuit: Circuit) -> str:
+    """Returns the diagram's name."""
+    return f"Circuit of {circuit.target}"
+
+
+def facts(circuit: Circuit, content: Content, agreement: Agreement | None) -> list[str]:
+    """Returns the numbers in words, a line each: what is kept of what, what of it is drawn, how well it does."""
+    mask, effective, kind = circuit.mask, circuit.effective, circuit.mask.granularity
+    kept = f"{mask.n_kept:,} of {mask.n_relevant:,} relevant {kind}s kept (density {percent(mask.density)})"
+    live = (
+        f"{effective.n_kept:,} of them on a path from image to target (effective density {percent(effective.density)})"
+    )
+    lines = [
+        ", ".join([kept, live]),
+        ", ".join(filter(None, [f"{circuit.biases} circuit", agreement and agreement.text])),
+    ]
+    if circuit.disconnected:
+        lines.append("Disconnected: no path leads from the image to the target, so nothing else is drawn.")
+    if content.bundled:
+        lines.append(
+            f"Too many edges to draw one by one: {content.bundled:,} kernels are bundled into {len(content.edges)} "
+            f"lines, one a pair of layers. Left out: single filters' lines, joins' channels, kernels' pictures."
+        )
+    return lines
+
+
+def percent(share: float) -> str:
+    """Returns a share as a percentage of three significant digits."""
+    return f"{100 * share:.3g} %"
+
+
+def header(heading: str, lines: list[str], x: float) -> tuple[list[Mark], float]:
+    """Returns the title and the numbers, and how far down they reach."""
+    texts: list[Mark] = [Text(x, 40, heading, 19, "ink", bold=True)]
+    texts += [Text(x, 62 + 17 * i, line, 12, "muted") for i, line in enumerate(lines)]
+    return texts, 62.0 + 17 * len(lines)
+
+
+def key(drawing: Drawing, x: float, y: float) -> list[Mark]:
+    """Returns the key to colours, widths and signs, with its top left corner at (x, y)."""
+    if not drawing.content.edges:
+        return []
+    rows = [_colours(x, y), _widths(drawing, x, y + 52)]
+    row = y + 104
+    if any(vertex.kind == "join" for vertex in drawing.content.vertices):
+        rows.append(_joins(x, row))
+        row += 24
+    singles = len(drawing.thumbnails.places)
+    if hidden := singles - drawing.thumbnails.n_shown:
+        text = f"{hidden:,} of {singles:,} kernels {'has' if hidden == 1 else 'have'} no room for a picture"
+        rows.append([Text(x, row + 4, text, 11, "muted")])
+    return [mark for part in rows for mark in part]
+
+
+def _colours(x: float, y: float) -> list[Mark]:
+    step = 200 / (2 * LEVELS + 1)
+    ramp: list[Mark] = [
+        Box(x + (level + LEVELS) * step, y + 8, step + 0.4, 8, ramp_role(level)) for level in range(-LEVELS, LEVELS + 1)
+    ]
+    return [
+        Text(x, y, "colour: balance of a kernel's weights, Σw / Σ|w|", 11, "muted"),
+        *ramp,
+        Text(x, y + 29, "−1 inhibits", 10, "muted"),
+        Text(x + 100, y + 29, "0", 10, "muted", "middle"),
+        Text(x + 200, y + 29, "excites 1", 10, "muted", "end"),
+    ]
+
+
+def _widths(drawing: Drawing, x: float, y: float) -> list[Mark]:
+    measure = drawing.content.measure
+    what = measure if measure.startswith("Σ") else f"{measure} score"
+    body: list[Mark] = [Text(x, y, f"width: root of a kernel's {what}", 11, "muted")]
+    for i, share in enumerate((1 / 16, 1 / 4, 1.0)):
+        left = x + 70 * i
+        body.append(Line(((left, y + 14), (left + 54, y + 14)), "muted", drawing.width_of(share)))
+        body.append(Text(left + 27, y + 31, _short(share * drawing.highest), 10, "muted", "middle"))
+    return body
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 99.5 <= value < 1e6 else f"{value:.2g}"
+
+
+def _joins(x: float, y: float) -> list[Mark]:
+    sign = [Disc(((x + 8, y),), 8, "paper", "wire", 1.4), Text(x + 8, y + 4.5, "+", 13, "ink", "middle")]
+    wire = Line(((x + 16, y), (x + 44, y)), "wire", 1.6)
+    return [wire, *sign, Text(x + 52, y + 4, "signals meet without a kernel (sum, gate)", 11, "muted")]

@@ -1,0 +1,132 @@
+"""What a picture is made of: lines, boxes, discs, rasters and texts, in groups with names.
+
+Colours are *roles* ("ink", "wire", "excite7"), given a value by a `viscircuits.diagram.palette.Palette` when painted.
+Two painters know these marks: `svg` writes them as vectors, `raster` draws them as pixels. Coordinates are pixels, y
+downwards.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+Number = float | int
+Point = tuple[Number, Number]
+Anchor = Literal["start", "middle", "end"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points: straight where there are two, else cubic Bézier pieces (start, then three a piece)."""
+
+    points: tuple[Point, ...]
+    role: str
+    width: Number = 1.0
+    opacity: Number = 1.0
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle with rounded corners; a role of "" means no fill, no stroke."""
+
+    x: Number
+    y: Number
+    width: Number
+    height: Number
+    fill: str = ""
+    stroke: str = ""
+    line: Number = 1.0
+    radius: Number = 0.0
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A circle, or many alike."""
+
+    centres: tuple[Point, ...]
+    radius: Number
+    fill: str = ""
+    stroke: str = ""
+    line: Number = 1.0
+    opacity: Number = 1.0
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A picture of pixels; ``sharp`` ones (kernels) keep their pixels' edges and are stored without loss."""
+
+    x: Number
+    y: Number
+    width: Number
+    height: Number
+    pixels: UInt8[np.ndarray, "h w 3"] = field(repr=False)
+    sharp: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """A line of text; ``y`` is its baseline, ``turn`` is in degrees, anticlockwise."""
+
+    x: Number
+    y: Number
+    text: str
+    size: Number = 11.0
+    role: str = "ink"
+    anchor: Anchor = "start"
+    bold: bool = False
+    turn: Number = 0.0
+    halo: bool = False  # a rim in the colour of the paper, for text that lines may cross
+
+
+@dataclass(frozen=True)
+class Group:
+    """Marks that belong together: one vertex, one edge.
+
+    Attributes:
+        marks: from the back to the front.
+        id: unique in the picture, or "".
+        kind: "vertex", "edge", ... (a class in SVG).
+        title: what a reader is told about it.
+        data: further facts for the interactive page.
+        centre: the point about which it may be scaled.
+        offset: how far it is moved, right and down.
+        hidden: left out of a still picture; an interactive one may show it.
+    """
+
+    marks: tuple["Mark", ...]
+    id: str = ""
+    kind: str = ""
+    title: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+    centre: Point | None = None
+    offset: Point = (0, 0)
+    hidden: bool = False
+
+
+Mark = Line | Box | Disc | Raster | Text | Group
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A whole picture: its size, what it is called, and its marks from the back to the front."""
+
+    width: Number
+    height: Number
+    title: str
+    description: str
+    marks: tuple[Mark, ...]
+
+
+def flat(
+    marks: tuple[Mark, ...], dx: Number = 0, dy: Number = 0
+) -> Iterator[tuple[Line | Box | Disc | Raster | Text, Number, Number]]:
+    """Yields all visible marks without their groups, in painting order, each with how far it is moved."""
+    for mark in marks:
+        if isinstance(mark, Group):
+            if not mark.hidden:
+                yield from flat(mark.marks, dx + mark.offset[0], dy + mark.offset[1])
+        else:
+            yield mark, dx, dy

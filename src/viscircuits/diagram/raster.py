@@ -1,0 +1,91 @@
+"""A scene as pixels, painted by matplotlib."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.patches import Rectangle as Sharp
+from matplotlib.path import Path as Curve
+from matplotlib.patheffects import withStroke
+
+from viscircuits.diagram.marks import Box, Disc, Line, Number, Raster, Scene, Text, flat
+from viscircuits.diagram.palette import PALETTES, Theme
+
+_DPI = 100
+_POINTS = 72 / _DPI
+"""Points a pixel of the scene, in which matplotlib counts lines and letters."""
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "text.parse_math": False,
+}
+
+
+def write_png(scene: Scene, path: str | Path, theme: Theme = "light", scale: Number = 2) -> None:
+    """Writes a scene as PNG with ``scale`` pixels for each of its own."""
+    roles = PALETTES[theme].roles
+    with rc_context(_STYLE):
+        figure = Figure((scene.width / _DPI, scene.height / _DPI), facecolor=roles["paper"])
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        for order, (mark, dx, dy) in enumerate(flat(scene.marks)):
+            _paint(axes, mark, roles, dx, dy, order)
+        axes.set(xlim=(0, scene.width), ylim=(scene.height, 0))
+        figure.savefig(path, dpi=_DPI * scale, format="png", metadata={"Software": None})
+
+
+def _paint(
+    axes: Axes, mark: Line | Box | Disc | Raster | Text, roles: dict[str, str], dx: Number, dy: Number, order: int
+) -> None:
+    match mark:
+        case Line():
+            points = [(x + dx, y + dy) for x, y in mark.points]
+            codes = [Curve.MOVETO] + [Curve.LINETO if len(points) == 2 else Curve.CURVE4] * (len(points) - 1)
+            style: dict[str, Any] = {"linestyle": (0, (3, 3)) if mark.dashed else "-", "capstyle": "butt"}
+            width, colour = mark.width * _POINTS, roles[mark.role]
+            axes.add_patch(PathPatch(Curve(points, codes), fill=False, edgecolor=colour, linewidth=width,
+                                     alpha=mark.opacity, zorder=order, **style))  # fmt: skip
+        case Box():
+            axes.add_patch(_box(mark, roles, dx, dy, order))
+        case Disc():
+            n, size = len(mark.centres), 2 * mark.radius
+            centres = [(x + dx, y + dy) for x, y in mark.centres]
+            axes.add_collection(
+                EllipseCollection([size] * n, [size] * n, [0] * n, units="xy", offsets=centres,
+                                  offset_transform=axes.transData, alpha=mark.opacity, zorder=order,
+                                  **_colours(mark.fill, mark.stroke, mark.line, roles)),
+                autolim=False,
+            )  # fmt: skip
+        case Raster():
+            x, y = mark.x + dx, mark.y + dy
+            place = (x, x + mark.width, y + mark.height, y)
+            interpolation = "nearest" if mark.sharp else "antialiased"
+            axes.imshow(mark.pixels, extent=place, aspect="auto", interpolation=interpolation, zorder=order)
+        case Text():
+            rim = [withStroke(linewidth=3 * _POINTS, foreground=roles["paper"])] if mark.halo else []
+            anchor = {"start": "left", "middle": "center", "end": "right"}[mark.anchor]
+            axes.text(mark.x + dx, mark.y + dy, mark.text, size=mark.size * _POINTS, color=roles[mark.role], ha=anchor,
+                      va="baseline", weight="bold" if mark.bold else "normal", rotation=mark.turn,
+                      rotation_mode="anchor", path_effects=rim, zorder=order)  # fmt: skip
+
+
+def _box(box: Box, roles: dict[str, str], dx: Number, dy: Number, order: int) -> Sharp | FancyBboxPatch:
+    style = {**_colours(box.fill, box.stroke, box.line, roles), "zorder": order}
+    place = (box.x + dx, box.y + dy)
+    if not box.radius:
+        return Sharp(place, box.width, box.height, **style)
+    rounded = f"round,pad=0,rounding_size={box.radius}"
+    return FancyBboxPatch(place, box.width, box.height, boxstyle=rounded, **style)
+
+
+def _colours(fill: str, stroke: str, width: Number, roles: dict[str, str]) -> dict[str, Any]:
+    return {
+        "facecolor": roles[fill] if fill else "none",
+        "edgecolor": roles[stroke] if stroke else "none",
+        "linewidth": width * _POINTS if stroke else 0,
+    }

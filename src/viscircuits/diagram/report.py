@@ -1,0 +1,117 @@
+"""A report: one page that tells the whole story of a study, needs no other file and loads nothing."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from viscircuits import __version__, store
+from viscircuits.data.images import ImageSet, Prepare
+from viscircuits.diagram.chapter import Chapter, anchor
+from viscircuits.diagram.chosen import KEEP, name_of
+from viscircuits.diagram.extended import MOST, Diagram
+from viscircuits.diagram.html import element, listed
+from viscircuits.diagram.page import write_page
+from viscircuits.diagram.pictures import Source
+from viscircuits.study import Header, Pictures, Study
+from viscircuits.types import Progress
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report, with the diagrams that stand in it by name; shows itself in a notebook."""
+
+    html: str
+    diagrams: dict[str, Diagram]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Writes ``report.html`` and ``diagrams/`` into a folder, and returns the files, the report first."""
+        page = Path(folder) / "report.html"
+        with store.atomic(page) as temporary:
+            temporary.write_text(self.html, encoding="utf-8")
+        return [page, *(f for name, d in self.diagrams.items() for f in d.save(Path(folder) / "diagrams" / name))]
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{escape(self.html)}" style="width:100%;height:900px;border:0" title="report"></iframe>'
+
+
+def report(
+    study: Study,
+    model: nn.Module,
+    *,
+    prepare: Prepare | None = None,
+    images: ImageSet | None = None,
+    criterion: str | None = None,
+    density: float | None = None,
+    keep: float = KEEP,
+    pictures: Source = "optvis",
+    most: int = MOST,
+    progress: Progress | None = None,
+) -> Report:
+    """Returns the report of a study: a chapter a target, and how to do it again.
+
+    Args:
+        study: a study folder.
+        model: the model it was made on.
+        prepare: what prepared the pictures; it tells their colours (ImageNet's by default).
+        images: pictures that were not scored on, as a rule those that the study measured on; without them, what needs
+            them is left out.
+        criterion: whose circuits are shown; the study's first where None.
+        density: which circuit is drawn; where None the smallest that keeps enough.
+        keep: the |r| that is enough.
+        pictures: where pictures of filters come from; rendered ones are kept in the study's folder.
+        most: draw more edges than this as bundles.
+        progress: called as the work goes on.
+    """
+    spec = study.header.spec
+    chapters = [
+        Chapter(study, target, model, prepare, images, criterion, density, keep, most, pictures, progress)
+        for target in dict.fromkeys(study.measurements()["target"])
+    ]
+    title = f"{chapters[0].target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
+    body = [_head(title, study.header), *(chapter.html() for chapter in chapters), _again(study)]
+    if len(chapters) > 1:
+        body.insert(1, _contents(chapters))
+    diagrams = {name_of(chapter.row): chapter.drawn for chapter in chapters}
+    return Report(write_page(title, "\n".join(body), "report.css"), diagrams)
+
+
+def _head(title: str, header: Header) -> str:
+    spec = header.spec
+    facts = {
+        "model": spec.model + (f", weights {spec.weights}" if spec.weights else ""),
+        "input": " × ".join(map(str, spec.input_shape)),
+        "scored on": _pictures(spec.scoring),
+        "measured on": _pictures(spec.held_out),
+        "criteria": ", ".join(spec.criteria),
+        "circuits": f"of {spec.granularity}s, {spec.biases}" + (", min-max scores" if spec.normalise else ""),
+    }
+    return element("div", element("h1", f"Circuits of {escape(title)}"), listed(facts), cls="title")
+
+
+def _pictures(pictures: Pictures) -> str:
+    return f"{pictures.count:,} pictures of {pictures.source}"
+
+
+def _contents(chapters: list[Chapter]) -> str:
+    items = [
+        element("li", element("a", escape(chapter.target), href=f"#{anchor(chapter.target)}"),
+                f" {chapter.row['kept']:,} {chapter.row['granularity']}s, |r| = {chapter.row['pearson']:.2f}")
+        for chapter in chapters
+    ]  # fmt: skip
+    return element("nav", element("ol", *items), **{"aria-label": "targets"})
+
+
+def _again(study: Study) -> str:
+    header, spec = study.header, study.header.spec
+    facts = {
+        "made with": f"viscircuits {header.viscircuits}, torch {header.torch}, {header.created}",
+        "shown with": f"viscircuits {__version__}, torch {torch.__version__}",
+        "model": f"fingerprint {spec.fingerprint}",
+        "pictures": f"scored on {spec.scoring.hash}, measured on {spec.held_out.hash}",
+        "seed": str(spec.seed),
+    }
+    command = f"{header.command}\nviscircuits report {study.path.name}".strip()
+    return element("article", element("h2", "Again"), element("pre", escape(command)), listed(facts), id="again")

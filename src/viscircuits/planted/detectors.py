@@ -1,0 +1,67 @@
+"""Detectors written down: kernels, and the units that see lines and where they meet.
+
+Every detector has the same plan. Two units see a line each; a unit above them fires where both are present at the right
+places (its bias is more than one line alone can overcome); a third adds that up over 3x3 positions::
+
+    colour ──> line ──┐
+                      ├──> meeting ──> pooled
+    colour ──> line ──┘
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from viscircuits.planted.pictures import Stroke
+from viscircuits.planted.wiring import TARGET, Kernel, Unit
+
+ACROSS: Kernel = torch.tensor([[-1.0, -1, -1], [2, 2, 2], [-1, -1, -1]]) / 6
+UPRIGHT: Kernel = ACROSS.T.contiguous()
+FALLING: Kernel = torch.tensor([[2.0, -1, -1], [-1, 2, -1], [-1, -1, 2]]) / 6
+RISING: Kernel = FALLING.flip(1)
+EVERYWHERE: Kernel = torch.ones(3, 3)
+
+CORNER = (Stroke("red", "right"), Stroke("red", "down"))
+CORNER_UP = (Stroke("red", "right"), Stroke("red", "up"))
+CHEVRON = (Stroke("blue", "up left"), Stroke("blue", "up right"))
+
+
+def tap(down: int, right: int) -> Kernel:
+    """Returns the kernel that reads its source at one place."""
+    kernel = torch.zeros(3, 3)
+    kernel[1 + down, 1 + right] = 1
+    return kernel
+
+
+def red_lines(prefix: str) -> dict[str, Unit]:
+    """Returns the units that see a red line across and one upright."""
+    return {
+        f"{prefix} across": Unit(1, {"red": ACROSS}, bias=-0.1),
+        f"{prefix} upright": Unit(1, {"red": UPRIGHT}, bias=-0.1),
+    }
+
+
+def corner(prefix: str, lines: str, *, down: int = 1) -> dict[str, Unit]:
+    """Returns the units that fire where a line to the right meets one down (or up, -1), as another prefix sees them."""
+    return _meeting(prefix, {f"{lines} across": (0, 1), f"{lines} upright": (down, 0)}, 2.35, 1.0)
+
+
+def chevron(prefix: str) -> dict[str, Unit]:
+    """Returns the units that fire where a blue line from the upper left meets one from the upper right."""
+    lines = {
+        f"{prefix} falling": Unit(1, {"blue": FALLING}, bias=-0.1),
+        f"{prefix} rising": Unit(1, {"blue": RISING}, bias=-0.1),
+    }
+    return lines | _meeting(prefix, {f"{prefix} falling": (-1, -1), f"{prefix} rising": (-1, 1)}, 2.75, 0.6)
+
+
+def join(**gains: float) -> dict[str, Unit]:
+    """Returns the target: a weighted sum of what detectors put out."""
+    return {TARGET: Unit(4, {f"{prefix} pooled": gain * tap(0, 0) for prefix, gain in gains.items()})}
+
+
+def _meeting(prefix: str, lines: Mapping[str, tuple[int, int]], threshold: float, gain: float) -> dict[str, Unit]:
+    return {
+        f"{prefix} meeting": Unit(2, {name: 2.0 * tap(*place) for name, place in lines.items()}, bias=-threshold),
+        f"{prefix} pooled": Unit(3, {f"{prefix} meeting": gain * EVERYWHERE}),
+    }

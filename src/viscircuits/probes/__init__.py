@@ -1,0 +1,1 @@
+"""Drawn stimuli, how a model and its circuits respond to them, and the circuits behind single points of that."""

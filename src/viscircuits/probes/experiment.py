@@ -1,0 +1,216 @@
+"""The circle and corner experiment: do separate circuits compute a feature's answers to different arcs (paper 6.2)?
+
+Arcs over radius and angle, and corners matched to them, are shown in the receptive field. Circuits are found for single
+points of both surfaces, and their own surfaces are taken. Beside the paper's pair of arcs (a peak, and another angle)
+stands a third, of the peak's angle at another radius: only if the pair at one angle shares more than the pair at two
+angles does the angle tell circuits apart. With corners, the other two are an eighth of a turn and quarter turns away.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from viscircuits import store
+from viscircuits.probes.points import DENSITIES, WITHIN, Subcircuit, subcircuit
+from viscircuits.probes.stage import Stage
+from viscircuits.probes.stimulus import Arc, Corner
+from viscircuits.probes.surface import Peak, Surface, surface
+from viscircuits.target import Target
+from viscircuits.types import Progress
+
+RADII = tuple(0.15 + 0.05 * i for i in range(12))
+"""Up to where the tip of a corner is still in the field, for a thin line."""
+
+ANGLES = tuple(15.0 * i for i in range(24))
+"""Evenly, once round."""
+
+FAR = 45.0
+"""Degrees from which two angles count as different ones."""
+
+STRONG = 0.5
+"""The least response, as a part of the strongest, of further points for which circuits are found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A circuit for one point of a surface, and its own surfaces.
+
+    Args:
+        name: "arc" and so on.
+        family: "arcs" or "corners": the surface on which the point was chosen.
+        peak: the point, and what the model answers there.
+        found: the circuit.
+        surfaces: "arcs" and "corners" -> what the circuit answers.
+    """
+
+    name: str
+    family: str
+    peak: Peak
+    found: Subcircuit
+    surfaces: Mapping[str, Surface]
+
+    def differences(self, full: Surface) -> dict[str, float]:
+        """Returns how far the circuit is off at its own angle (all radii), its own radius (all angles), far angles."""
+        own = self.surfaces[self.family]
+        angle, radius = self.peak.point["angle"], self.peak.point["radius"]
+        regions = {
+            "point": full.near("angle", angle, 0.0) & full.near("radius", radius, 0.0),
+            "own angle": full.near("angle", angle, 0.0),
+            "own radius": full.near("radius", radius, 0.0),
+            "far angles": ~full.near("angle", angle, FAR - 1e-6),
+        }
+        return {name: full.difference(own, where) for name, where in regions.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class CircleAndCorner:
+    """What came of the experiment.
+
+    Args:
+        full: "arcs" and "corners" -> the model's surfaces.
+        parts: the circuits of single points.
+    """
+
+    full: Mapping[str, Surface]
+    parts: tuple[Part, ...]
+
+    def overlaps(self) -> list[dict[str, Any]]:
+        """Returns the overlap of every pair of circuits, at one size (`Subcircuit.overlap`)."""
+        return [
+            {"pair": [one.name, other.name], **asdict(one.found.overlap(other.found))}
+            for one, other in combinations(self.parts, 2)
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """Returns every number of the experiment as plain JSON."""
+        return {
+            "surfaces": {name: _described(found) for name, found in self.full.items()},
+            "parts": [
+                {
+                    "name": part.name, "stimulus": str(part.found.stimuli[0]), "response": part.peak.value,
+                    "density": part.found.circuit.mask.density, "kept": part.found.circuit.mask.n_kept,
+                    "difference": part.differences(self.full[part.family]),
+                }
+                for part in self.parts
+            ],
+            "overlaps": self.overlaps(),
+        }  # fmt: skip
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes surfaces, circuits and ``experiment.json`` into a folder, and returns it."""
+        root = Path(folder)
+        for family, found in self.full.items():
+            found.save(root / "surfaces" / f"model__{family}.safetensors")
+        for part in self.parts:
+            name = re.sub(r"\W+", "-", part.name)
+            part.found.circuit.save(root / "circuits" / f"{name}.safetensors")
+            for family, found in part.surfaces.items():
+                found.save(root / "surfaces" / f"{name}__{family}.safetensors")
+        store.write_json(root / "experiment.json", self.summary())
+        return root
+
+
+def circle_and_corner(
+    model: nn.Module,
+    target: Target,
+    stage: Stage,
+    *,
+    radii: Sequence[float] = RADII,
+    angles: Sequence[float] = ANGLES,
+    arc: Arc | None = None,
+    corner: Corner | None = None,
+    criterion: str = "actgrad",
+    densities: Sequence[float] = DENSITIES,
+    within: float = WITHIN,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> CircleAndCorner:
+    """Returns the paper's experiment on a target.
+
+    Args:
+        model: a network in evaluation mode; it is left exactly as it was.
+        target: a channel at one position.
+        stage: where stimuli are shown.
+        radii, angles: the grid; angles evenly once round.
+        arc, corner: what all arcs and all corners have in common: thickness, contrast, colour, anchor.
+        criterion, densities, within: of the circuits (`subcircuit`).
+        batch_size: pictures at a time; changes no result beyond rounding.
+        progress: called as the work goes on.
+    """
+    axes = {"radius": radii, "angle": angles}
+    probes = {"arcs": arc or Arc(), "corners": corner or Corner()}
+
+    def seen(network: Any) -> dict[str, Surface]:
+        return {
+            name: surface(network, target, probe, axes, stage, batch_size=batch_size, progress=progress)
+            for name, probe in probes.items()
+        }
+
+    full = seen(model)
+    parts = []
+    for name, family, peak in chosen(full):
+        found = subcircuit(
+            model, target, [full[family].stimulus_at(peak.point)], stage, criterion=criterion, densities=densities,
+            within=within, progress=progress,
+        )  # fmt: skip
+        parts.append(Part(name, family, peak, found, seen(found.circuit)))
+    return CircleAndCorner(full, tuple(parts))
+
+
+def chosen(full: Mapping[str, Surface]) -> list[tuple[str, str, Peak]]:
+    """Returns the points for circuits: up to three of the arcs and three of the corners.
+
+    Responses count from the answer to the empty stage. *Arcs*: the highest peak; the highest peak at an angle at least
+    `FAR` away; and the peak's own angle, at the radius furthest from its own. *Corners*: the strongest response of
+    either sign; the strongest of that sign an eighth of a turn from it (modulo a quarter); the strongest of that sign
+    one to three quarters of a turn from it. Points with less than `STRONG` of the first one's response are left out:
+    there is nothing there to find a circuit for.
+    """
+    arcs, corners = full["arcs"], full["corners"]
+    first = arcs.peaks()[0]
+    tip = max((corners.peaks()[0], corners.peaks(lowest=True)[0]), key=lambda p: abs(p.value - corners.blank))
+    strong, angle = _points(arcs, first), first.point["angle"]
+    alike = [p for p in strong if p.point["angle"] == angle]
+    alike.sort(key=lambda p: -abs(p.point["radius"] - first.point["radius"]))
+    far = [p for p in arcs.peaks() if p in strong and _apart(arcs, p, first) >= FAR - 1e-6]
+    turned = [(p, _apart(corners, p, tip)) for p in _points(corners, tip)]
+    eighth = [p for p, turn in turned if math.isclose(turn % 90, 45)]
+    quarter = [p for p, turn in turned if math.isclose(turn % 90, 0, abs_tol=1e-6) and turn > 1]
+    wanted = (
+        ("arc", "arcs", [first]),
+        ("arc, other angle", "arcs", far),
+        ("arc, other radius", "arcs", alike),
+        ("corner", "corners", [tip]),
+        ("corner, 1/8 turn", "corners", eighth),
+        ("corner, 1/4 turns", "corners", quarter),
+    )
+    return [(name, family, points[0]) for name, family, points in wanted if points]
+
+
+def _points(surface: Surface, first: Peak) -> list[Peak]:
+    """All points but the first that respond to the same side, strongly enough, from the strongest on."""
+    own = first.value - surface.blank
+    points = [p for p in surface.points() if p.point != first.point and (p.value - surface.blank) / own >= STRONG]
+    return sorted(points, key=lambda p: -(p.value - surface.blank) / own)
+
+
+def _apart(surface: Surface, one: Peak, other: Peak) -> float:
+    return surface.axes[surface.axis("angle")].distance(one.point["angle"], other.point["angle"])
+
+
+def _described(found: Surface) -> dict[str, Any]:
+    values = found.values
+    whole = found.axes[found.axis("angle")].whole
+    return {
+        "blank": found.blank, "mean": float(values.mean()), "lowest": float(values.min()),
+        "highest": float(values.max()), "above blank": float((values > found.blank).float().mean()),
+        "above zero": float((values > 0).float().mean()),
+        "repeats a turn": found.harmonics("angle").tolist() if whole else None,
+        "peaks": [{**peak.point, "value": peak.value} for peak in found.peaks()[:5]],
+    }  # fmt: skip

@@ -1,0 +1,70 @@
+"""``viscircuits report`` on a real study: one page that stands alone and tells the study's own numbers."""
+
+import re
+import sys
+
+import pytest
+
+from cli.studies import TARGETS, small_study
+from viscircuits.diagram.chosen import chosen, measured
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["viscircuits", "extract", "a <b> & c"])
+        return small_study(tmp_path_factory.mktemp("small") / "study")
+
+
+@pytest.fixture
+def page(study, command_line) -> str:
+    status, out, _ = command_line("report", study.path, "--pictures", "crops")
+    assert status == 0
+    assert out.split()[0].endswith("report.html")
+    assert len(out.split()) == 1 + 3 * len(TARGETS)
+    return (study.path / "report.html").read_text()
+
+
+def test_the_page(study, page, command_line):
+    stands_alone(page)
+    tells_its_numbers(study, page)
+    assert command_line("report", study.path, "--pictures", "crops")[0] == 0  # with all pictures in the cache
+    assert (study.path / "report.html").read_text() == page
+
+
+def stands_alone(page: str) -> None:
+    assert "http" not in page.replace("http-equiv", "")
+    assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", page)
+    assert not re.search(r"/\*[A-Z]+\*/|@[A-Z]+@", page)
+    assert page.count("<script>") == page.count("</script>") == 1
+    ids = re.findall(r'<[^>]*\sid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(ids)
+
+
+def tells_its_numbers(study, page: str) -> None:
+    for target in TARGETS:
+        row = chosen(measured(study, target))
+        assert f"<b>{row['kept']:,} of {row['relevant']:,} relevant kernels</b>" in page
+        assert f"|r| = {row['pearson']:.3f}" in page
+    for value in study.measurements()["pearson"]:
+        assert f"{value:.3f}" in page or value == 0
+    assert page.count('class="diagram"') == len(TARGETS)
+    assert page.count("What excites it least") == page.count("What it looks for") == len(TARGETS)
+    assert "a &lt;b&gt; &amp; c" in page
+    assert study.header.spec.fingerprint in page
+
+
+def test_without_pictures_it_says_what_is_missing(study, command_line, tmp_path):
+    (tmp_path / "study.json").write_text(
+        (study.path / "study.json").read_text().replace("generate(24, seed=5)", "generate(24, seed=6)")
+    )
+    for name in ("measurements.parquet", "circuits", "scores"):
+        (tmp_path / name).symlink_to(study.path / name)
+    status, out, _ = command_line("report", tmp_path, "--pictures", "none", "-o", tmp_path / "out")
+    assert status == 0
+    assert "some parts are left out" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "are not at hand, so none are shown" in page
+    assert "What excites it most" not in page
+    assert "What it looks for" not in page

@@ -1,0 +1,19 @@
+"""``viscircuits.diagram`` is a function and a package at once, in whatever order it is met."""
+
+import subprocess
+import sys
+
+import pytest
+
+CALL = "import viscircuits as vc\ntry: vc.diagram(None, most=0)\nexcept vc.MaskError as error: print(error)\n"
+IMPORT = "import viscircuits.diagram.palette\nassert viscircuits.diagram.palette.LEVELS\n"
+NAMED = "import viscircuits.diagram.svg as svg\nfrom viscircuits.diagram import marks\nassert svg and marks\n"
+
+
+@pytest.mark.parametrize("before", ["", IMPORT, NAMED, "import viscircuits as vc; vc.preservation_curve\n"])
+@pytest.mark.parametrize("after", ["", IMPORT, NAMED])
+def test_in_every_order(quick_start, before, after):
+    code = before + CALL + after + CALL
+    done = subprocess.run([sys.executable, "-c", code], env=quick_start, capture_output=True, text=True)
+    told = "most 0 is out of range; a diagram needs at least one edge"
+    assert (done.stdout.splitlines(), done.stderr) == ([told, told], "")

@@ -87,7 +87,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Json]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as error:
-        raise StudyError(f"{str(path)!r} is not a whole safetensors file ({error})") from None
+        raise StudyError(f"{str(path)!r} is not a whole safetensors file ({error}); delete it and run again") from None
     if HEADER not in metadata:
         raise StudyError(f"{str(path)!r} was not written by viscircuits (no {HEADER!r} header)")
     return tensors, json.loads(metadata[HEADER])

@@ -36,6 +36,7 @@ Weights = Annotated[
 ]
 InputSize = Annotated[int | None, typer.Option("--input-size", min=1, help="Side of the model's input, in pixels.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; default studies/MODEL-TARGET.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (cuda where there is one).")]
 Memory = Annotated[

@@ -29,9 +29,7 @@ def polysemantic(
     min_cluster: Annotated[int, typer.Option("--min-cluster", min=2, help="The smallest group that counts.")] = 10,
     flat: Annotated[Flat, typer.Option("--map", help="The 2-D map; umap needs viscircuits[umap].")] = Flat.pca,
     best: Annotated[int, typer.Option("--best", min=1, help="Map and list this many channels a layer.")] = 20,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")
-    ] = None,
+    limit: options.Limit = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/polysemantic-MODEL.")] = None,
     seed: options.Seed = 0,
     input_size: options.InputSize = None,

@@ -44,9 +44,7 @@ def split(
     ] = None,
     tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="The difference that still counts.")] = 0.15,
     controls: Annotated[int, typer.Option("--controls", min=0, help="Random splits; 19 or more for a verdict.")] = 39,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")
-    ] = None,
+    limit: options.Limit = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/split-MODEL-TARGET.")] = None,
     seed: options.Seed = 0,
     input_size: options.InputSize = None,

@@ -14,9 +14,7 @@ def top(
     images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures or of class folders.")],
     weights: options.Weights = None,
     number: Annotated[int, typer.Option("-n", min=1, help="How many a channel, at most one a picture.")] = 50,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")
-    ] = None,
+    limit: options.Limit = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/top-MODEL.")] = None,
     seed: options.Seed = 0,
     input_size: options.InputSize = None,

@@ -1,5 +1,6 @@
 """A report: one page that tells the whole story of a study, needs no other file and loads nothing."""
 
+import shlex
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -113,5 +114,5 @@ def _again(study: Study) -> str:
         "pictures": f"scored on {spec.scoring.hash}, measured on {spec.held_out.hash}",
         "seed": str(spec.seed),
     }
-    command = f"{header.command}\nviscircuits report {study.path.name}".strip()
+    command = f"{header.command}\nviscircuits report {shlex.quote(study.path.as_posix())}".strip()
     return element("article", element("h2", "Again"), element("pre", escape(command)), listed(facts), id="again")

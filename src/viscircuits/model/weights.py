@@ -42,7 +42,9 @@ def _safetensors(path: Path) -> object:
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{str(path)!r} is not a whole safetensors file ({error})") from None
+        raise ModelError(
+            f"{str(path)!r} is not a whole safetensors file ({error}); copy or download it again"
+        ) from None
 
 
 def _torch(path: Path) -> object:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from viscircuits import store
 from viscircuits.data.images import Batch, ImageSet
@@ -138,7 +138,8 @@ class Circuit:
             frozen: what the full model fixes, when known (see `respond`); found by running the full model otherwise.
             batch_size: pictures at a time.
         """
-        return torch.cat([self.respond_to(batch, frozen) for batch in images.batches(batch_size)])
+        batches = images.batches(batch_size, self.graph.memory_format)
+        return torch.cat([self.respond_to(batch, frozen) for batch in batches])
 
     @torch.no_grad()
     def respond_to(self, batch: Batch, frozen: tuple[Tensor | None, ...] | None = None) -> Float[Tensor, "n p"]:
@@ -155,7 +156,7 @@ class Circuit:
             outputs = self._small.outputs(images)
         else:
             outputs = run(
-                self.model, self.graph, images, self.readout.layers, weights=self.weights,
+                self.model, self.graph, images.clone(), self.readout.layers, weights=self.weights,  # a copy to write to
                 filters=needed_filters(self.graph, self.readout.relevant_kernels),
             )  # fmt: skip
         return self.readout.response(outputs, here, labels).cpu()
@@ -189,10 +190,10 @@ class Circuit:
             )
         return self._shrunk(_Head(Readout(self.target, self.graph.outline(self.readout.layers))))
 
-    def _shrunk(self, head: nn.Module | None = None) -> Shrunk:
+    def _shrunk(self, head: nn.Module | None = None, after: fx.Node | None = None) -> Shrunk:
         graph = trace(self.model, self.mask.input_shape, any_batch=True)
         conducting = self._conducting if self.biases == "masked" else self._reach.used
-        return shrink(self.model, graph, self.readout.seeds(), conducting, self.weights, head)
+        return shrink(self.model, graph, self.readout.seeds(), conducting, self.weights, head, after)
 
     def save(self, path: str | Path) -> None:
         """Writes the circuit (not the model) as safetensors with a JSON header, atomically."""

@@ -45,7 +45,7 @@ def respond(
     filters = needed_filters(readout.graph, readout.relevant_kernels)
     values: list[Tensor] = []
     fixed: list[Frozen] = []
-    for batch in images.batches(batch_size):
+    for batch in images.batches(batch_size, readout.graph.memory_format):
         pictures, labels = to_model(batch, model, readout.graph)
         here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
         outputs = run(model, readout.graph, pictures, readout.layers, weights=weights, filters=filters)
@@ -63,9 +63,10 @@ def respond_full(
     filters = needed_filters(readouts[0].graph, relevant_to_any(readouts))
     values: list[list[Tensor]] = [[] for _ in readouts]
     fixed: list[list[Frozen]] = [[] for _ in readouts]
-    for batch in images.batches(batch_size):
-        pictures, labels = to_model(batch, model, readouts[0].graph)
-        outputs = run(model, readouts[0].graph, pictures, layers, filters=filters)
+    graph = readouts[0].graph
+    for batch in images.batches(batch_size, graph.memory_format):
+        pictures, labels = to_model(batch, model, graph)
+        outputs = run(model, graph, pictures, layers, filters=filters)
         for readout, own, parts in zip(readouts, values, fixed, strict=True):
             parts.append(readout.freeze(outputs))
             own.append(readout.response(outputs, parts[-1], labels).cpu())

@@ -1,8 +1,12 @@
 """Several circuits in one pass: the responses each has alone, and every picture read once."""
 
+import pytest
 import torch
+import torchvision
+from torch.utils.flop_counter import FlopCounterMode
 
 import viscircuits as vc
+from viscircuits.evaluate import responses
 from viscircuits.evaluate.responses import respond_all
 
 
@@ -28,3 +32,38 @@ def test_pictures_are_read_once(shapesnet, shapes, monkeypatch):
     monkeypatch.setattr(vc.ImageSet, "batches", lambda self, size: passes.append(size) or batches(self, size))
     respond_all(circuits, shapes[1].subset(range(5)), batch_size=2)
     assert passes == [2]
+
+
+@pytest.mark.parametrize("biases", ["masked", "pruned"])
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("squeezenet1_1", "features.6.expand3x3"), ("resnet18", "layer2.0.conv2"), ("alexnet", "features.3")],
+)
+def test_the_first_layers_are_computed_once_for_all(name, layer, biases):
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None).double().eval()
+    target = vc.Target(layer, 3)
+    scores = vc.score(model, target, noise(2), "random")
+    circuits = [vc.Circuit(model, target, scores.select(density=d), biases) for d in (0.97, 0.9, 0.85, 0.8, 0.001)]
+    shared = responses._share(circuits)
+    assert shared is not None
+    assert 2 * shared.stem.n_filters < sum(len(shared.tails[i].reads) for i in shared.tails)
+    with FlopCounterMode(display=False) as together:
+        found = respond_all(circuits, noise(12), batch_size=5)
+    with FlopCounterMode(display=False) as alone:
+        expected = [vc.respond(model, c.readout, noise(12), weights=c.weights).values for c in circuits]
+    assert together.get_total_flops() < 0.9 * alone.get_total_flops()
+    for ours, wanted in zip(found, expected, strict=True):
+        assert torch.allclose(ours, wanted, rtol=0, atol=1e-10 * float(wanted.abs().max()))
+
+
+def test_what_the_target_reads_is_never_part_of_what_is_shared():
+    model = torchvision.models.squeezenet1_1(weights=None).eval()
+    target = vc.Target("features.0", 3)
+    scores = vc.score(model, target, noise(2), "magnitude")
+    circuits = [vc.Circuit(model, target, scores.select(density=d)) for d in (1.0, 0.7)]
+    assert responses._share(circuits) is None
+
+
+def noise(n: int) -> vc.ImageSet:
+    return vc.ImageSet.from_tensors(torch.randn(n, 3, 64, 64, generator=torch.Generator().manual_seed(1)))

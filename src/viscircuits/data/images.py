@@ -148,18 +148,23 @@ class ImageSet:
         classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
         return f"ImageSet({len(self)} images{classes})"
 
-    def batches(self, size: int = 32) -> Iterator[Batch]:
-        """Yields all pictures in order, ``size`` at a time (the last may be fewer), decoding one batch ahead."""
+    def batches(self, size: int = 32, memory_format: torch.memory_format = torch.contiguous_format) -> Iterator[Batch]:
+        """Yields all pictures in order, ``size`` at a time (the last may be fewer), decoding one batch ahead.
+
+        Each batch is a new tensor in this memory format, which the caller may write over.
+        """
         if size < 1:
             raise ImageError(f"expected a batch size of at least 1, got {size}")
-        held: list[Tensor] = []
+        images = torch.empty(0)
         for index, image in enumerate(self._sized(ahead=size)):
-            held.append(image)
-            if len(held) == size or index + 1 == len(self):
-                start = index + 1 - len(held)
+            start = index - index % size
+            if index == start:
+                shape = min(size, len(self) - start), *image.shape
+                images = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=memory_format)
+            images[index - start] = image
+            if index + 1 in (start + size, len(self)):
                 labels = None if self.labels is None else torch.tensor(self.labels[start : index + 1])
-                yield Batch(torch.stack(held), labels, start)
-                held = []
+                yield Batch(images, labels, start)
 
     def _sized(self, ahead: int) -> Iterator[Tensor]:
         first: torch.Size | None = None

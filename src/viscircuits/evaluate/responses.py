@@ -1,17 +1,28 @@
-"""Responses of several circuits in one pass over the images: pictures are read and prepared once for all of them."""
+"""Responses of several circuits in one pass over the images.
+
+Pictures are read and prepared once for all circuits, what the full model fixes is found once, and so are the first
+layers (`viscircuits.model.stem`) where that is less work.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.circuit import Circuit
-from viscircuits.data.images import ImageSet
+from viscircuits.data.images import Batch, ImageSet
+from viscircuits.model.blank import Tensors
+from viscircuits.model.shrink import Shrunk
+from viscircuits.model.stem import Stem, stem_nodes
+from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen
+from viscircuits.response import freeze, rows_of, to_model
 from viscircuits.target import Target
 
 
+@torch.no_grad()
 def respond_all(
     circuits: Sequence[Circuit], images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16
 ) -> list[Float[Tensor, "n p"]]:
@@ -20,16 +31,53 @@ def respond_all(
     A circuit without a path from the image gives the same response to every image, and is run on one of them.
 
     Args:
-        circuits: circuits of one target.
+        circuits: circuits of one model and target.
         images: pictures of the masks' image size.
         frozen: what the full model fixes, when known; found by running the full model otherwise.
         batch_size: pictures at a time.
     """
-    constant = [c.disconnected and isinstance(c.target, Target) and not c.readout.needs_freezing() for c in circuits]
+    model, graph, readout = circuits[0].model, circuits[0].graph, circuits[0].readout
+    constant = [c.disconnected and isinstance(c.target, Target) and not readout.needs_freezing() for c in circuits]
+    shared = _share(circuits)
     parts: list[list[Tensor]] = [[] for _ in circuits]
-    for batch in images.batches(batch_size):
-        for circuit, own, same in zip(circuits, parts, constant, strict=True):
-            if not (same and own):
-                own.append(circuit.respond_to(batch, frozen))
+    for batch in images.batches(batch_size, graph.memory_format):
+        pictures, labels = to_model(batch, model, graph)
+        here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
+        maps = shared.stem(pictures) if shared is not None else pictures
+        for place, own in enumerate(parts):
+            if constant[place] and own:
+                continue
+            if shared is not None and place in shared.tails:
+                own.append(readout.response(shared.outputs(place, maps), here, labels).cpu())
+            else:
+                own.append(circuits[place].respond_to(Batch(pictures, labels, 0), here))
     joined = (torch.cat(own) for own in parts)
     return [r[:1].expand(len(images), -1) if same else r for r, same in zip(joined, constant, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The stem of some of the circuits, and what each of them does with it, by place."""
+
+    stem: Stem
+    tails: dict[int, Shrunk]
+
+    def outputs(self, place: int, maps: Tensor) -> dict[str, Tensor]:
+        """Returns the outputs of the modules that the target reads, given the stem's maps."""
+        return self.tails[place].outputs(self.stem.of(list(self.tails).index(place), maps))
+
+
+def _share(circuits: Sequence[Circuit]) -> _Shared | None:
+    """Returns what most of the circuits share, where sharing is less work; None where it is not."""
+    graph = trace(circuits[0].model, circuits[0].mask.input_shape, any_batch=True)
+    nodes = stem_nodes(graph, [graph.output(layer).node for layer in circuits[0].readout.layers])
+    able = {i: c for i, c in enumerate(circuits) if not c.disconnected and c._on_crops is None}
+    if len(able) < 2 or not nodes:
+        return None
+    tails = {i: c._shrunk(after=nodes[-1]) for i, c in able.items()}
+    stem = Stem(graph, nodes, [(Tensors(c.model, graph, c.weights), tails[i].reads) for i, c in able.items()])
+    pays = 2 * stem.n_filters <= sum(map(len, stem.places))
+    part = stem.seconds / len(tails)
+    if not pays or any(tail.seconds + part > tail.dense_seconds for tail in tails.values()):
+        return None
+    return _Shared(stem, tails)

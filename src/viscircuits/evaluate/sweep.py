@@ -227,8 +227,8 @@ class Sweep:
             )
 
 
-_CIRCUITS = 4
-"""Circuits in one pass over the pictures: enough to share reading them, few enough to lose little when stopped."""
+_CIRCUITS = 7
+"""Circuits in one pass over the pictures: enough to share its first layers, few enough to lose little when stopped."""
 
 _OPTIONS = {"granularity": GRANULARITIES, "normalise": (None, "minmax"), "biases": get_args(Biases)}
 

@@ -20,10 +20,22 @@ from torch.fx.node import map_aggregate, map_arg
 
 from viscircuits.model import wires
 from viscircuits.model.affine import CHANNEL_NORMS
+from viscircuits.model.blank import Tensors, run_blank
 from viscircuits.model.cost import Work
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.reach import Seeds, reach
-from viscircuits.model.trace import PERMUTATIONS, concrete, moved_axis, op_name, origin, reduced_axes
+from viscircuits.model.rewrite import (
+    axis_after,
+    cat_axis,
+    even_parts,
+    flattens,
+    for_each_image,
+    images_at_once,
+    pick,
+    rank,
+    write_in_place,
+)  # fmt: skip
+from viscircuits.model.trace import concrete, op_name, origin
 
 
 class Shrunk(nn.Module):
@@ -31,20 +43,23 @@ class Shrunk(nn.Module):
 
     Attributes:
         full_width: where channels could not be dropped -> the operation that needs all of them.
-        saving: estimated time for one image over that of the network it was made from; above 1 it is slower.
-        at_once: how many images it takes at a time; more would leave the cache.
+        reads: the channels that it takes: those of the image, or some of those behind the network's first layers.
+        seconds: estimated time for one image; ``dense_seconds`` is that of the whole network it was made from.
+        at_once: how many images it takes at a time.
     """
 
     def __init__(
         self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module | None, full_width: Mapping[str, str],
-        saving: float = 1.0, at_once: int = 1,
+        reads: Int[Tensor, " k"], work: Work, dense: Work,
     ) -> None:  # fmt: skip
         super().__init__()
         self.body = body
         self.head = head
         self.layers = tuple(layers)
         self.full_width = dict(full_width)
-        self.saving, self.at_once = saving, at_once
+        self.reads = reads
+        self.seconds, self.dense_seconds = work.seconds, dense.seconds
+        self.at_once = images_at_once(work.largest)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n p"]:
         """Returns the target's response to images of the size the circuit was extracted for."""
@@ -53,8 +68,13 @@ class Shrunk(nn.Module):
 
     def outputs(self, images: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
         """Returns the outputs of the modules that the target reads; only what it reads of them is meaningful."""
-        parts = [self.body(some) for some in images.split(self.at_once)]
+        parts = [self.body(some) for some in even_parts(images, self.at_once)]
         return dict(zip(self.layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
+
+    @property
+    def saving(self) -> float:
+        """Its estimated time over that of the network it was made from; above 1 it is slower."""
+        return self.seconds / self.dense_seconds
 
     @property
     def n_parameters(self) -> int:
@@ -80,6 +100,7 @@ def shrink(
     kept: Mapping[str, Bool[Tensor, "out in"]],
     weights: Mapping[str, Tensor],
     head: nn.Module | None = None,
+    after: fx.Node | None = None,
 ) -> Shrunk:
     """Returns the smaller module.
 
@@ -90,68 +111,45 @@ def shrink(
         kept: kernel layer -> kernels that conduct.
         weights: edited parameters by name, taken instead of the model's own.
         head: from a dict of full-width module outputs to the response; without one, only `Shrunk.outputs` serves.
+        after: a node on every path from the image, to start behind instead of at the image; see `Shrunk.reads`.
     """
-    return _Shrinker(model, graph, seeds, kept, weights).build(head)
+    return _Shrinker(model, graph, seeds, kept, weights).build(head, after)
 
 
 class _Shrinker:
     def __init__(
         self, model: nn.Module, graph: NetGraph, seeds: Seeds, kept: Mapping[str, Tensor], weights: Mapping[str, Tensor]
     ) -> None:
-        self.graph, self.kept, self.weights = graph, kept, weights
-        self.tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
-            model.named_buffers(remove_duplicate=False)
-        )
+        self.graph, self.kept, self.tensors = graph, kept, Tensors(model, graph, weights)
         self.ends = {name: graph.output(name).node for name in seeds}
         found = reach(graph, seeds, kept, nodes=True)
         self.needed, self.varying, self.alive = found.needed, found.varying, found.alive
         with Work() as self.dense:
-            self.blank = self._run_blank()
+            self.blank = run_blank(graph, self.tensors, set(self.ends.values()))
         self.new = fx.Graph()
         self.root = nn.Module()
         self.env: dict[fx.Node, _Narrow] = {}
         self.full_width: dict[str, str] = {}
 
-    def build(self, head: nn.Module | None) -> Shrunk:
-        remaining = set(self.ends.values())
-        for node in self.graph.nodes:
-            if not remaining:
-                break
-            if node.op == "placeholder" and node in self.graph.axes:
-                self.image = self.new.placeholder("images")
-                self.env[node] = _Narrow(self.image)
-                self.image_device, self.image_node = node.meta["val"].device, node
-            elif node in self.varying and self._wanted(node):
+    def build(self, head: nn.Module | None, after: fx.Node | None) -> Shrunk:
+        start = after if after is not None else next(n for n in self.graph.axes if n.op == "placeholder")
+        reads = torch.arange(self.blank[start].shape[1]) if after is None else self._live(after, 1).nonzero()[:, 0]
+        self.image = self.new.placeholder("images")
+        self.env[start] = _Narrow(self.image, None if after is None else reads)
+        last = max(self.graph.nodes.index(node) for node in self.ends.values())
+        for node in self.graph.nodes[self.graph.nodes.index(start) + 1 : last + 1]:
+            if node in self.varying and self._wanted(node):
                 self.env[node] = self._emit(node)
             elif node not in self.varying and any(self._here(n) for n in node.all_input_nodes):
                 self.env[node] = self._sized(node)
-            remaining.discard(node)
         self.new.output(tuple(self._full(node) for node in self.ends.values()))
         self.new.eliminate_dead_code()
-        _write_in_place(self.new)
+        write_in_place(self.new)
         body = fx.GraphModule(self.root, self.new)
+        first = self.blank[start].index_select(1, reads.to(self.blank[start].device))
         with torch.no_grad(), Work() as work:
-            body(self.blank[self.image_node])
-        at_once = max(1, _CACHE_BYTES // max(1, work.largest))
-        shrunk = Shrunk(body, self.ends, head, self.full_width, work.seconds / self.dense.seconds, at_once)
-        return shrunk.eval().to(self.image_device)
-
-    @torch.no_grad()
-    def _run_blank(self) -> dict[fx.Node, Any]:
-        """What every node holds for one blank image; right for all images where a channel is constant."""
-        blank: dict[fx.Node, Any] = {}
-        for node in self.graph.nodes:
-            if node.op == "placeholder" and node in self.graph.axes:
-                image = node.meta["val"]
-                blank[node] = torch.zeros((1, *concrete(image.shape)[1:]), device=image.device, dtype=image.dtype)
-            elif node.op == "placeholder":
-                blank[node] = self._constant(node)
-            elif node.op == "call_function":
-                args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda n: blank[n])  # pyright: ignore
-                blank[node] = node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
-            if blank.keys() >= set(self.ends.values()):
-                break
-        return blank
+            body(first)
+        return Shrunk(body, self.ends, head, self.full_width, reads, work, self.dense).eval().to(first.device)
 
     def _wanted(self, node: fx.Node) -> bool:
         """Whether a node has to be computed for every image."""
@@ -182,29 +180,29 @@ class _Shrinker:
         if node.target is operator.getitem:
             source = self.env[node.args[0]]  # pyright: ignore[reportArgumentType]
             return source._replace(node=self.new.call_function(operator.getitem, (source.node, node.args[1])))
-        if name == "cat" and all(self._cat_axis(node) == held.axis for held in narrow):
+        if name == "cat" and all(cat_axis(node) == held.axis for held in narrow):
             return self._cat(node)
         if not narrow:
             return self._barrier(node)
-        if self._flattens(node, narrow[0].axis):
+        if flattens(node, narrow[0].axis):
             return self._flatten(node)
         if wires.keeps_channels(node) and len(inputs) == 1 and not self._constants_in(node):
-            axis = self._axis_after(node, narrow[0].axis)
+            axis = axis_after(node, narrow[0].axis)
             if axis is not None:
                 return _Narrow(self._call(node, self._arguments(node)), narrow[0].channels, axis)
-        same_rank = all(self._rank(n) == self._rank(node) for n in inputs)
+        same_rank = all(rank(n) == rank(node) for n in inputs)
         if name in wires.JOINS and same_rank and len({held.axis for held in narrow}) == 1:
             return self._join(node, inputs, narrow[0].axis)
         return self._barrier(node)
 
     def _kernel(self, node: fx.Node, layer: KernelLayer) -> _Narrow:
-        axis = self._rank(node) - 1 if layer.op == "linear" else 1
+        axis = rank(node) - 1 if layer.op == "linear" else 1
         source, _, *rest = node.args
         assert isinstance(source, fx.Node)
         rows, columns, groups = self._shape_of(layer, self._live(node, axis), self._live(source, axis))
         if not len(columns):
             return self._barrier(node)
-        weight = layer.out_first(self._tensor(layer.weight))[rows]
+        weight = layer.out_first(self.tensors.named(layer.weight))[rows]
         bias = self.blank[rest[0]][rows] if rest and isinstance(rest[0], fx.Node) else None  # calls may differ in it
         settings: list[Any] = rest[1:]
         if layer.op != "linear" and len(settings) > 3:
@@ -283,7 +281,7 @@ class _Shrinker:
             value = self.blank[argument]
             if not isinstance(value, Tensor):
                 return value
-            place = 0 if op_name(node) in ("prelu", "_prelu_kernel") else axis - self._rank(node) + value.ndim
+            place = 0 if op_name(node) in ("prelu", "_prelu_kernel") else axis - rank(node) + value.ndim
             sliced = 0 <= place < value.ndim and value.shape[place] == width > 1
             return self._hold(value.index_select(place, want.to(value.device)) if sliced else value)
 
@@ -291,7 +289,7 @@ class _Shrinker:
         return _Narrow(self.new.call_function(node.target, args, dict(node.kwargs)), want, axis)  # pyright: ignore
 
     def _cat(self, node: fx.Node) -> _Narrow:
-        axis = self._cat_axis(node)
+        axis = cat_axis(node)
         parts, channels, start = [], [], 0
         for source in node.args[0]:  # pyright: ignore
             width = concrete(source.meta["val"].shape)[axis]
@@ -366,7 +364,7 @@ class _Shrinker:
         here = torch.isin(want, held.channels)
         places = torch.searchsorted(held.channels, want[here])
         if not torch.equal(places, torch.arange(len(held.channels))):
-            held = held._replace(node=self.new.call_function(_pick, (held.node, axis, self._hold(places))))
+            held = held._replace(node=self.new.call_function(pick, (held.node, axis, self._hold(places))))
         if bool(here.all()):
             return held.node
         constants = self.blank[node].index_select(axis, want.to(self.blank[node].device))
@@ -374,20 +372,12 @@ class _Shrinker:
 
     def _for_each_image(self, value: Tensor) -> fx.Node:
         """A constant ``(1, ...)``, repeated for every image."""
-        return self.new.call_function(_for_each_image, (self._hold(value), self.image))
+        return self.new.call_function(for_each_image, (self._hold(value), self.image))
 
     def _hold(self, value: Tensor) -> fx.Node:
         name = f"tensor_{len(self.root._buffers)}"
         self.root.register_buffer(name, value.detach().clone())
         return self.new.get_attr(name)
-
-    def _constant(self, node: fx.Node) -> Any:
-        """What a parameter, buffer or constant holds."""
-        name = self.graph.parameters.get(node.name)
-        return self._tensor(name) if name is not None else self.graph.constants[node.name]
-
-    def _tensor(self, name: str) -> Tensor:
-        return (self.weights[name] if name in self.weights else self.tensors[name]).detach()
 
     # ---- questions about a node --------------------------------------------------------------------------------------
 
@@ -401,33 +391,6 @@ class _Shrinker:
         """Whether a node stands in the new graph, or would if it were needed; all others are constants."""
         return node in self.env or node in self.varying
 
-    def _rank(self, node: fx.Node) -> int:
-        value = node.meta["val"]
-        return value.ndim if isinstance(value, Tensor) else 0
-
-    def _cat_axis(self, node: fx.Node) -> int:
-        axis = node.args[1] if len(node.args) > 1 else 0
-        assert isinstance(axis, int)
-        return axis % self._rank(node)
-
-    def _flattens(self, node: fx.Node, axis: int) -> bool:
-        source = node.args[0] if node.args else None
-        if op_name(node) not in {"view", "reshape", "flatten"} or not isinstance(source, fx.Node) or axis != 1:
-            return False
-        before, after = concrete(source.meta["val"].shape), concrete(node.meta["val"].shape)
-        return len(after) == 2 and before[0] == after[0] and prod(before) == prod(after)
-
-    def _axis_after(self, node: fx.Node, axis: int) -> int | None:
-        """Where the channels stand after an operation that may move or reduce axes; None if it reduces over them."""
-        name = op_name(node)
-        if name in PERMUTATIONS:
-            return moved_axis(node, axis)
-        if name in wires.OVER_SPACE and axis != 1:
-            return None  # the channels stand among the axes that it mixes
-        if name in wires.REDUCTIONS:
-            return axis if all(a > axis for a in reduced_axes(node)) else None
-        return axis
-
     def _live(self, node: fx.Node, axis: int) -> Bool[Tensor, " c"]:
         """Channels that are needed and depend on the image; all that are needed, where constants cannot be stored."""
         needed = self.needed[node] if node in self.needed else torch.zeros(concrete(node.meta["val"].shape))
@@ -435,9 +398,6 @@ class _Shrinker:
             return wires.any_but(needed, axis).cpu() & wires.any_but(self.alive[node], axis).cpu()
         return wires.any_but(needed, axis).cpu()
 
-
-_CACHE_BYTES = 2**24
-"""The largest map to work on. Above twice this, allocators fetch new memory each time, at five times the cost."""
 
 _SUBSET = 0.5
 """A convolution reads all channels at hand where it needs this share of them; fewer are picked out first."""
@@ -447,27 +407,3 @@ def _even(constant: Tensor, axis: int) -> bool:
     """Whether a map is the same at all positions."""
     positions = constant.movedim(axis, 0).flatten(1)
     return bool((positions == positions[:, :1]).all())
-
-
-def _pick(x: Tensor, axis: int, places: Tensor) -> Tensor:
-    """The same as ``index_select``, which forgets that channels are stored last."""
-    if axis == 1 and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1).index_select(3, places).permute(0, 3, 1, 2)
-    return x.index_select(axis, places)
-
-
-def _for_each_image(value: Tensor, images: Tensor) -> Tensor:
-    return value.expand(len(images), *value.shape[1:])
-
-
-def _write_in_place(graph: fx.Graph) -> None:
-    """Lets activations overwrite what was made for them alone: large new blocks of memory cost more than the work."""
-    for node in graph.nodes:
-        source = node.args[0] if node.args else None
-        alone = isinstance(source, fx.Node) and len(source.users) == 1 and op_name(source) in _FRESH
-        if alone and node.target is torch.ops.aten.relu.default:
-            node.target = torch.ops.aten.relu_.default
-
-
-_FRESH = {"conv1d", "conv2d", "conv3d", "convolution", "linear", "batch_norm", "add_", "cat", *CHANNEL_NORMS}
-"""Operations whose result is a tensor of its own."""

@@ -109,21 +109,23 @@ class Pass:
         """The kernel layers that matter to any of the targets, in order of execution."""
         return [name for name in self.graph.layers if any(name in relevant for relevant in self.relevant)]
 
-    def sum_over_images(self, criterion: str, formula: Formula, *, gradients: bool = True) -> list[Scores]:
-        """Returns the formula's numbers, averaged over positions, summed over calls and images."""
+    def sum_over_images(
+        self, criterion: str, formula: Formula, *, gradients: bool = True, mask: Mask | None = None
+    ) -> list[Scores]:
+        """Returns the formula's numbers, averaged over positions, summed over calls and images; masked if asked."""
         if self.granularity == "kernel":
             like = next(self.model.parameters())
             compile_loops((self.graph.layers[n] for n in self.layers), like, len(self.targets), self.progress)
         copy_outputs = self.granularity == "filter"
         targets = len(self.targets) if gradients else 0
-        sums = self._run(criterion, lambda n, c: _Tape(self.layers, n, targets, c, formula, copy_outputs))
+        sums = self._run(criterion, lambda *a: _Tape(self.layers, targets, *a, formula, copy_outputs), mask)
         return self.scores(criterion, sums)
 
     def absolute_gradients(self, criterion: str, mask: Mask | None = None) -> dict[str, Float[Tensor, "t out in ..."]]:
         """Returns layer -> ``sum_n |df_n / dw|`` of every target; of the masked network, given a mask."""
         size = self.batch_size if self._images_lead() else 1
         targets = len(self.targets)
-        return self._run(criterion, lambda n, c: _GradientTape(self.layers, n, targets, c), mask, size)
+        return self._run(criterion, lambda *a: _GradientTape(self.layers, targets, *a), mask, size)
 
     def _images_lead(self) -> bool:
         """Whether the first axis of every layer's input is the images: not behind window partitions, or tokens first.
@@ -140,20 +142,20 @@ class Pass:
         sums: dict[str, Tensor] = {}
         weights = masked_weights(self.model, self.graph, mask) if mask is not None else {}
         copies = False
-        for batch in self.images.batches(batch_size or self.batch_size):
-            tape = self._batch(batch, new_tape, weights, copies)
-            copies = tape.copies  # needed once, needed again
-            for name, values in tape.finished().items():
-                values = values.to(torch.promote_types(values.dtype, torch.float32))  # half would swallow small terms
-                sums[name] = sums[name].add_(values) if name in sums else values
+        for batch in self.images.batches(batch_size or self.batch_size, self.graph.memory_format):
+            tape = self._batch(batch, new_tape, weights, copies, sums)
+            copies, sums = tape.copies, tape.sums  # copies needed once are needed again
             if self.progress is not None:
                 self.progress(criterion, batch.start + len(batch.images), len(self.images))
         return sums
 
-    def _batch(self, batch: Batch, new_tape: "NewTape", weights: Mapping[str, Tensor], copies: bool) -> "_Tape":
+    def _batch(
+        self, batch: Batch, new_tape: "NewTape", weights: Mapping[str, Tensor], copies: bool, sums: dict[str, Tensor]
+    ) -> "_Tape":
+        """Returns a tape whose sums are those given and the batch's."""
         images, labels = to_model(batch, self.model, self.graph)
         if not copies:
-            tape = new_tape(len(images), False)
+            tape = new_tape(len(images), False, sums)
             try:
                 self._record(tape, images, labels, weights)
                 if not tape.overwritten:
@@ -161,8 +163,13 @@ class Pass:
             except RuntimeError as error:
                 if "modified by an inplace operation" not in str(error):
                     raise
-        # an in-place operation of the model wrote over something that the gradients need: once more, with copies
-        tape = new_tape(len(images), True)
+            # an in-place operation of the model wrote over something that the gradients need, or over the pictures;
+            # what happens to one batch happens to all, so that no sums of others are lost
+            assert batch.start == 0
+            sums = {}
+            (batch,) = self.images.subset(range(len(images))).batches(len(images))
+            images, labels = to_model(batch, self.model, self.graph)
+        tape = new_tape(len(images), True, sums)  # once more, with copies
         with torch.autograd.graph.allow_mutation_on_saved_tensors():
             self._record(tape, images, labels, weights)
         return tape
@@ -172,10 +179,7 @@ class Pass:
         # what the targets fix in the full model is there in this very run, unless the weights are edited
         frozen = [freeze(self.model, readout, images) if weights else None for readout in self.readouts]
         with torch.set_grad_enabled(tape.n_targets > 0):
-            # a clone, because the model may write over its pictures, and they may be needed once more
-            outputs = run(
-                self.model, self.graph, images.clone(), read, weights=weights, see=tape.see, filters=self._filters
-            )
+            outputs = run(self.model, self.graph, images, read, weights=weights, see=tape.see, filters=self._filters)
             for t, (readout, fixed) in enumerate(zip(self.readouts, frozen, strict=True)):
                 fixed = readout.freeze(outputs) if fixed is None else fixed
                 objective = readout.objective(outputs, fixed, labels)
@@ -193,8 +197,8 @@ class Pass:
         return needed_filters(self.graph, relevant_to_any(self.readouts))
 
 
-NewTape = Callable[[int, bool], "_Tape"]
-"""``(number of images, whether to keep copies of inputs) -> tape``."""
+NewTape = Callable[[int, bool, dict[str, Tensor]], "_Tape"]
+"""``(number of images, whether to keep copies of inputs, sums to add to) -> tape``."""
 
 
 @dataclass(eq=False)
@@ -214,18 +218,18 @@ class _Held:
 
 
 class _Tape:
-    """What one batch leaves behind: the formula's sums, collected as the gradients arrive."""
+    """Adds what one batch leaves behind to the formula's sums, as the gradients arrive."""
 
     def __init__(
-        self, layers: Sequence[str], n_images: int, n_targets: int, copies: bool, formula: Formula,
-        copy_outputs: bool = False,
+        self, layers: Sequence[str], n_targets: int, n_images: int, copies: bool, sums: dict[str, Tensor],
+        formula: Formula, copy_outputs: bool = False,
     ) -> None:  # fmt: skip
         self.layers, self.n_images, self.n_targets, self.formula = frozenset(layers), n_images, n_targets, formula
         self.copies, self.copy_outputs = copies, copy_outputs
         self.overwritten = False
         self.target = 0  # whose gradients are on their way
         self.waiting: set[_Held] = set()
-        self.sums: dict[str, Tensor] = {}
+        self.sums = sums
 
     def see(self, call: KernelCall) -> Tensor:
         """Records a call; returns its output, with a place in autograd's graph."""
@@ -269,6 +273,7 @@ class _Tape:
         if filters is not None:
             blank = values.new_zeros(len(values), call.layer.out_channels, *values.shape[2:])
             values = blank.index_copy_(1, filters.to(values.device), values)
+        values = values.to(torch.promote_types(values.dtype, torch.float32))  # half would swallow small terms
         sums[name] = sums[name].add_(values) if name in sums else values
 
     def close(self) -> None:
@@ -278,16 +283,14 @@ class _Tape:
                 self._finish(held)
         self.waiting.clear()
 
-    def finished(self) -> dict[str, Tensor]:
-        """Returns layer -> the batch's sums."""
-        return self.sums
-
 
 class _GradientTape(_Tape):
     """Sums of absolute weight gradients, image by image; a layer that runs twice adds its gradients before ``|.|``."""
 
-    def __init__(self, layers: Sequence[str], n_images: int, n_targets: int, copies: bool) -> None:
-        super().__init__(layers, n_images, n_targets, copies, _no_formula)
+    def __init__(
+        self, layers: Sequence[str], n_targets: int, n_images: int, copies: bool, sums: dict[str, Tensor]
+    ) -> None:
+        super().__init__(layers, n_targets, n_images, copies, sums, _no_formula)
         self.pending: dict[str, Tensor] = {}
 
     def add(self, call: KernelCall, gradients: Sequence[Tensor]) -> None:
@@ -299,8 +302,12 @@ class _GradientTape(_Tape):
             each = [layer.out_first_of_each(stacked_gradients(call, n, g)).transpose(0, 1) for g in gradients]
             self._put(self.pending, call, torch.stack(each))
 
-    def finished(self) -> dict[str, Tensor]:
-        return super().finished() | {name: each.abs().sum(2) for name, each in self.pending.items()}
+    def close(self) -> None:
+        super().close()
+        for name, each in self.pending.items():
+            magnitudes = each.abs().sum(2)
+            self.sums[name] = self.sums[name].add_(magnitudes) if name in self.sums else magnitudes
+        self.pending.clear()
 
 
 def _no_formula(call: KernelCall, gradients: Sequence[Tensor]) -> Tensor:

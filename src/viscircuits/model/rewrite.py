@@ -82,3 +82,25 @@ def axis_after(node: fx.Node, axis: int) -> int | None:
     if name in wires.REDUCTIONS:
         return axis if all(a > axis for a in reduced_axes(node)) else None
     return axis
+
+
+_VECTOR = 8
+"""What vector code takes at a time. Pooling 63 channels takes twice as long as 64."""
+
+
+def rounded(rows: Int[Tensor, " k"], width: int) -> Int[Tensor, " r"]:
+    """Returns the rows and a few others, to the next multiple of what vector code takes at a time.
+
+    What the others compute is right where it depends on no image; else nothing needs it.
+    """
+    more = min(-len(rows) % _VECTOR, width - len(rows))
+    if not more or len(rows) < _VECTOR // 2:
+        return rows
+    others = torch.ones(width, dtype=torch.bool).index_fill_(0, rows, False).nonzero()[:more, 0]
+    return torch.cat([rows, others]).sort()[0]
+
+
+def even(constant: Tensor, axis: int) -> bool:
+    """Whether a map is the same at all positions."""
+    positions = constant.movedim(axis, 0).flatten(1)
+    return bool((positions == positions[:, :1]).all())

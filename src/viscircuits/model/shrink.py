@@ -27,12 +27,14 @@ from viscircuits.model.reach import Seeds, reach
 from viscircuits.model.rewrite import (
     axis_after,
     cat_axis,
+    even,
     even_parts,
     flattens,
     for_each_image,
     images_at_once,
     pick,
     rank,
+    rounded,
     write_in_place,
 )  # fmt: skip
 from viscircuits.model.trace import concrete, op_name, origin
@@ -126,6 +128,7 @@ class _Shrinker:
         self.needed, self.varying, self.alive = found.needed, found.varying, found.alive
         with Work() as self.dense:
             self.blank = run_blank(graph, self.tensors, set(self.ends.values()))
+        self.joined = self._joined()
         self.new = fx.Graph()
         self.root = nn.Module()
         self.env: dict[fx.Node, _Narrow] = {}
@@ -150,6 +153,17 @@ class _Shrinker:
         with torch.no_grad(), Work() as work:
             body(first)
         return Shrunk(body, self.ends, head, self.full_width, reads, work, self.dense).eval().to(first.device)
+
+    def _joined(self) -> set[fx.Node]:
+        """Kernel layers that sums and products follow: there, all operands have to hold the same channels."""
+        found: set[fx.Node] = set()
+        ahead = [node for node in self.graph.nodes if op_name(node) in wires.JOINS and len(node.all_input_nodes) > 1]
+        while ahead:
+            node = ahead.pop()
+            before = [n for n in node.all_input_nodes if n in self.varying and n not in found]
+            found.update(before)
+            ahead += [n for n in before if n not in self.graph.kernel_calls]
+        return found
 
     def _wanted(self, node: fx.Node) -> bool:
         """Whether a node has to be computed for every image."""
@@ -202,6 +216,8 @@ class _Shrinker:
         rows, columns, groups = self._shape_of(layer, self._live(node, axis), self._live(source, axis))
         if not len(columns):
             return self._barrier(node)
+        if groups == 1 and layer.op == "conv" and node not in self.joined:
+            rows = rounded(rows, layer.out_channels)
         weight = layer.out_first(self.tensors.named(layer.weight))[rows]
         bias = self.blank[rest[0]][rows] if rest and isinstance(rest[0], fx.Node) else None  # calls may differ in it
         settings: list[Any] = rest[1:]
@@ -213,7 +229,7 @@ class _Shrinker:
             constant = self._constant_part(node, layer.stored(weight), bias, columns, axis, settings)
             weight = weight[:, columns]
         if constant is not None:  # the bias is in it
-            bias = constant.movedim(axis, 0).flatten(1)[:, 0] if _even(constant, axis) else None
+            bias = constant.movedim(axis, 0).flatten(1)[:, 0] if even(constant, axis) else None
         narrow = KernelLayer(layer.name, layer.op, "", None, len(rows), len(columns), groups, layer.kernel_size)
         args = [self._select(source, columns, axis), self._hold(narrow.stored(weight))]
         args += [None if bias is None else self._hold(bias), *settings]
@@ -401,9 +417,3 @@ class _Shrinker:
 
 _SUBSET = 0.5
 """A convolution reads all channels at hand where it needs this share of them; fewer are picked out first."""
-
-
-def _even(constant: Tensor, axis: int) -> bool:
-    """Whether a map is the same at all positions."""
-    positions = constant.movedim(axis, 0).flatten(1)
-    return bool((positions == positions[:, :1]).all())

@@ -20,7 +20,7 @@ from viscircuits.model.graph import NetGraph
 from viscircuits.model.rewrite import axis_after, even_parts, images_at_once, pick, write_in_place
 from viscircuits.model.trace import concrete, op_name
 
-_VECTOR = 16
+_VECTOR = 8
 """Filters are computed in multiples of this; vector code is slow on what is left over."""
 
 

@@ -85,6 +85,9 @@ def kernels(wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
 
 def any_but(tensor: Tensor, axis: int) -> Tensor:
     """Returns, for each place along an axis, whether anything there is not zero."""
+    for other, stride in enumerate(tensor.stride()):
+        if stride == 0 and other != axis % tensor.ndim:  # expanded: all the same
+            tensor = tensor.narrow(other, 0, 1)
     return (tensor != 0).movedim(axis, 0).flatten(1).any(1)
 
 

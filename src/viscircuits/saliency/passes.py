@@ -118,14 +118,14 @@ class Pass:
             compile_loops((self.graph.layers[n] for n in self.layers), like, len(self.targets), self.progress)
         copy_outputs = self.granularity == "filter"
         targets = len(self.targets) if gradients else 0
-        sums = self._run(criterion, lambda *a: _Tape(self.layers, targets, *a, formula, copy_outputs), mask)
+        sums = self._run(criterion, lambda n, c, s: _Tape(self.layers, targets, n, c, s, formula, copy_outputs), mask)
         return self.scores(criterion, sums)
 
     def absolute_gradients(self, criterion: str, mask: Mask | None = None) -> dict[str, Float[Tensor, "t out in ..."]]:
         """Returns layer -> ``sum_n |df_n / dw|`` of every target; of the masked network, given a mask."""
         size = self.batch_size if self._images_lead() else 1
         targets = len(self.targets)
-        return self._run(criterion, lambda *a: _GradientTape(self.layers, targets, *a), mask, size)
+        return self._run(criterion, lambda n, c, s: _GradientTape(self.layers, targets, n, c, s), mask, size)
 
     def _images_lead(self) -> bool:
         """Whether the first axis of every layer's input is the images: not behind window partitions, or tokens first.

@@ -74,3 +74,40 @@ def quick_start() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     cache = Path(tempfile.gettempdir()) / "viscircuits-pycache"
     return kept | {"PYTHONPYCACHEPREFIX": str(cache), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real browser, installed where there is none; the test is skipped where that fails."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; uv sync --group dev")
+
+    from browser import MISSING, launched
+
+    with playwright.sync_playwright() as started:
+        chromium = launched(started)
+        if chromium is None:
+            pytest.skip(MISSING)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a file in the browser; in the end the page must have complained of nothing and asked for nothing else."""
+    pages = []
+
+    def open_page(file: Path, **options):
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
+        wrong, asked = [], []
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        pages.append((page, file, wrong, asked))
+        return page
+
+    yield open_page
+    for page, file, wrong, asked in pages:
+        page.close()
+        assert not wrong
+        assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]

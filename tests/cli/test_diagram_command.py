@@ -44,7 +44,10 @@ def test_again_is_the_same_and_takes_its_pictures_from_the_cache(study, command_
     assert [file.stat().st_mtime_ns for file in sorted((study.path / "pictures" / "cache").iterdir())] == stamps
     for ending in (".svg", ".png", ".html"):
         assert (tmp_path / f"one{ending}").read_bytes() == (tmp_path / f"two{ending}").read_bytes()
+    shutil.rmtree(study.path / "pictures" / "cache")
+    assert command_line(*asked, tmp_path / "anew")[0] == 0
     text = (tmp_path / "one.svg").read_text()
+    assert (tmp_path / "anew.svg").read_text() == text
     assert text.count("data:image/jpeg") >= 4
     assert "#15181c" in text
 

@@ -173,6 +173,18 @@ def walk(marks):
             yield from walk(mark.marks)
 
 
+def test_filters_that_nothing_drives_are_counted(circuit, scores, monkeypatch):
+    units = [("features.3", 0), ("features.3", 1), ("features.6", 7)]
+    found = {unit: np.full((3, 8, 8), 0.5, np.float32) for unit in units}
+    found["features.6", 7][0, 0, 0] = 1
+    monkeypatch.setattr("viscircuits.diagram.extended.vertex_pictures", lambda *_, **__: found)
+    said = "2 blank filters: nothing was found that drives them"
+    assert said in texts(ElementTree.fromstring(diagram(circuit, scores=scores, pictures="optvis").svg()))
+    assert (
+        said not in diagram(circuit, scores=scores, pictures="crops").svg()
+    )  # a piece of a picture may be of one colour
+
+
 def test_beyond_the_limit_it_bundles_and_says_so(circuit, scores):
     n = circuit.effective.n_kept
     whole, few = diagram(circuit, scores=scores, most=n), diagram(circuit, scores=scores, most=n - 1)

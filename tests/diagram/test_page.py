@@ -1,6 +1,4 @@
-"""The interactive page in a real browser; skipped where Playwright or Chromium is not installed."""
-
-import shutil
+"""The interactive page in a real browser."""
 
 import pytest
 from torch import nn
@@ -13,14 +11,6 @@ from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.target import Target
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-
 
 def whole(model: nn.Module, target: Target, shape) -> Circuit:
     graph = trace(model, shape)
@@ -28,30 +18,11 @@ def whole(model: nn.Module, target: Target, shape) -> Circuit:
     return Circuit(model, target, Mask(relevant, relevant, "kernel", shape))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def page(browser, tmp_path):
+def page(visit, tmp_path):
     file = tmp_path / "circuit.html"
     file.write_text(diagram(whole(Residual().ready(), Target("head", 1), Residual.shape), pictures="none").html())
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.wrong, page.asked = [], []
-    page.on(
-        "console", lambda message: page.wrong.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(file.as_uri())
-    yield page
-    assert not page.wrong
-    assert page.asked == [file.as_uri()] or all(url.startswith("data:") for url in page.asked[1:])
-    page.close()
+    return visit(file)
 
 
 def vertex(page, name: str):
@@ -138,3 +109,11 @@ def test_light_and_dark(page):
     page.emulate_media(color_scheme="light")
     page.locator("#theme").click()
     assert page.evaluate(shade) == dark
+
+
+@pytest.mark.parametrize("width", [1280, 700])
+def test_the_buttons_are_apart(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    keys, theme = (page.locator(name).bounding_box() for name in ('[name="help"]', "#theme"))
+    beside = keys["x"] + keys["width"] + 4 <= theme["x"]
+    assert beside or keys["y"] >= theme["y"] + theme["height"]

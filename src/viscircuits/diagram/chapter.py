@@ -124,14 +124,14 @@ class Chapter:
         kept = f"{row['kept']:,} of {row['relevant']:,} relevant {row['granularity']}s"
         said = (
             f"<b>{kept}</b> ({percent(row['density'])}), chosen by {escape(row['criterion'])}, keep it with "
-            f"<b>|r| = {row['pearson']:.3f}</b> on {row['n_held_out']:,} unseen pictures; {row['effective']:,} of them "
-            f"lie on a path from image to target."
+            f"<b>{_agreeing(row['pearson'])}</b> on {row['n_held_out']:,} unseen pictures; "
+            f"{row['effective']:,} of them lie on a path from image to target."
         )
         if row["pearson"] < self.keep and self.density is None:
             said = f"No circuit of the study keeps |r| ≥ {self.keep:g}. The best: {said}"
         others = self._table.filter(pl.col("density") == row["density"], pl.col("criterion") == "random")
         if len(others) and row["criterion"] != "random":
-            said += f" As many random {row['granularity']}s: |r| = {others['pearson'][0]:.3f}."
+            said += f" As many random {row['granularity']}s: {_agreeing(others['pearson'][0])}."
         return element("p", said, cls="lead")
 
     def _survival(self) -> str:
@@ -186,7 +186,7 @@ class Chapter:
         needed = next((i for i, (row, _) in enumerate(live) if row is self.row), 0)
         tiles = [self._tile(whole, "<b>the model</b>")]
         for row, circuit in _spaced(live, STRIP - 1, needed):
-            said = f"<b>{percent(row['density'])}</b>, {row['effective']:,} effective<br>|r| = {row['pearson']:.3f}"
+            said = f"<b>{percent(row['density'])}</b>, |r| = {row['pearson']:.3f}<br>{row['effective']:,} effective"
             tiles.append(self._tile(circuit, said, "marked" if row is self.row else ""))
         note = "What the target looks for, in the model and in circuits of shrinking size: same seed, same steps."
         return element("h3", "What it looks for") + element("p", note, cls="note") + element("div", *tiles, cls="strip")
@@ -235,6 +235,10 @@ class Chapter:
 def anchor(target: str) -> str:
     """Returns the name of a chapter's place on the page."""
     return "target-" + "".join(c if c.isalnum() or c in "-_." else "_" for c in target)
+
+
+def _agreeing(pearson: float) -> str:
+    return element("span", f"|r| = {pearson:.3f}", cls="whole")
 
 
 def _preserved(row: Row | None) -> str:

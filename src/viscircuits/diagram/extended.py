@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from viscircuits import store
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
@@ -106,15 +108,18 @@ def diagram(
         progress: called as the work goes on.
     """
     drawn = shown(circuit, scores, most)
+    blank = 0
     if isinstance(pictures, str):
+        rendered = pictures == "optvis"
         pictures = vertex_pictures(
             circuit, drawn, images, source=pictures, prepare=prepare, cache=cache, progress=progress
         )
+        blank = sum(not np.ptp(picture) for picture in pictures.values()) if rendered else 0
     if compared is None and images is not None:
         compared = agreement(circuit, images)
     drawing = Drawing(drawn, _filters(circuit, drawn))
     facts = legend.facts(circuit, drawn, compared)
-    return Diagram(drawn, _composed(drawing, pictures, title or legend.title(circuit), facts, compared))
+    return Diagram(drawn, _composed(drawing, pictures, title or legend.title(circuit), facts, blank, compared))
 
 
 def shown(circuit: Circuit, scores: Scores | None = None, most: int = MOST) -> Content:
@@ -132,7 +137,12 @@ def _filters(circuit: Circuit, content: Content) -> dict[str, int]:
 
 
 def _composed(
-    drawing: Drawing, pictures: Pictures, title: str, facts: list[str], compared: Agreement | None
+    drawing: Drawing,
+    pictures: Pictures,
+    title: str,
+    facts: list[str],
+    blank: int,
+    compared: Agreement | None,
 ) -> marks.Scene:
     """Title and numbers above, the circuit in the middle, the key and the inset below."""
     width = max(WIDTH, drawing.plan.width + 2 * MARGIN)
@@ -140,7 +150,7 @@ def _composed(
     parts = (lines(drawing), labels(drawing), *headings(drawing), vertices(drawing, pictures))
     middle = marks.Group(parts, "circuit", "circuit", offset=((width - drawing.plan.width) / 2, top + 8))
     bottom = top + 8 + drawing.plan.height + 60
-    below: list[marks.Mark] = [marks.Group(tuple(legend.key(drawing, MARGIN, bottom)), "key", "key")]
+    below: list[marks.Mark] = [marks.Group(tuple(legend.key(drawing, MARGIN, bottom, blank)), "key", "key")]
     if compared is not None:
         below.append(inset(compared, width - MARGIN - _INSET, bottom - 10, _INSET))
     return marks.Scene(width, bottom + 170, title, " ".join(facts), (*above, middle, *below))

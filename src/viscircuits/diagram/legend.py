@@ -46,8 +46,14 @@ def header(heading: str, lines: list[str], x: float) -> tuple[list[Mark], float]
     return texts, 62.0 + 17 * len(lines)
 
 
-def key(drawing: Drawing, x: float, y: float) -> list[Mark]:
-    """Returns the key to colours, widths and signs, with its top left corner at (x, y)."""
+def key(drawing: Drawing, x: float, y: float, blank: int = 0) -> list[Mark]:
+    """Returns the key to colours, widths and signs, with its top left corner at (x, y).
+
+    Args:
+        drawing: what it explains.
+        x, y: the corner.
+        blank: filters for which no picture could be rendered.
+    """
     if not drawing.content.edges:
         return []
     rows = [_colours(x, y), _widths(drawing, x, y + 52)]
@@ -58,6 +64,11 @@ def key(drawing: Drawing, x: float, y: float) -> list[Mark]:
     singles = len(drawing.thumbnails.places)
     if hidden := singles - drawing.thumbnails.n_shown:
         text = f"{hidden:,} of {singles:,} kernels {'has' if hidden == 1 else 'have'} no room for a picture"
+        rows.append([Text(x, row + 4, text, 11, "muted")])
+        row += 18
+    if blank:
+        filters, them = ("filter", "it") if blank == 1 else ("filters", "them")
+        text = f"{blank:,} blank {filters}: nothing was found that drives {them}"
         rows.append([Text(x, row + 4, text, 11, "muted")])
     return [mark for part in rows for mark in part]
 

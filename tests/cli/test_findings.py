@@ -10,11 +10,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import viscircuits as vc
-from viscircuits.cli import compare, polysemantic, split, top
+from viscircuits.cli import compare, polysemantic, probe, report, split, top
 from viscircuits.data.shapes import generate
+from viscircuits.diagram.findings import sections
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.probes.experiment import circle_and_corner
+from viscircuits.probes.surface import Surface
 from viscircuits.study import Pictures, Spec, Study
 from viscircuits.subcircuits.algebra import Overlaps, overlaps
 from viscircuits.subcircuits.polysemantic import Polysemantic
@@ -23,6 +26,7 @@ from viscircuits.subcircuits.top import TopActivations, top_activations
 app = typer.Typer()
 for name, command in (
     ("top", top.top), ("polysemantic", polysemantic.polysemantic), ("split", split.split), ("compare", compare.compare),
+    ("probe", probe.probe), ("report", report.report),
 ):  # fmt: skip
     app.command(name)(command)
 
@@ -49,13 +53,15 @@ def call(*arguments: object) -> str:
 
 
 def test_top(photos, images, shapesnet, tmp_path):
-    call("top", "shapesnet", "features.3", "features.6", "-i", photos, "-n", 4, "-o", tmp_path / "t")
+    study, asked = tmp_path / "t", ("top", "shapesnet", "features.3", "features.6", "-i", photos, "--channel", 5)
+    said = call(*asked, "-n", 4, "-o", study)
+    out = study / "findings" / "top__features.3__features.6"
     expected = top_activations(shapesnet, ["features.3", "features.6"], images, 4)
     for layer, best in expected.items():
-        found = TopActivations.load(tmp_path / "t" / "top" / f"{layer}.safetensors")
+        found = TopActivations.load(out / "top" / f"{layer}.safetensors")
         assert torch.equal(found.images, best.images)
         torch.testing.assert_close(found.values, best.values)
-    frame = pl.read_parquet(tmp_path / "t" / "top.parquet")
+    frame = pl.read_parquet(out / "top.parquet")
     assert len(frame) == sum(best.n_channels * 4 for best in expected.values())
     row = frame.filter((pl.col("layer") == "features.6") & (pl.col("channel") == 5) & (pl.col("rank") == 2)).to_dicts()[
         0
@@ -63,37 +69,70 @@ def test_top(photos, images, shapesnet, tmp_path):
     best = expected["features.6"]
     assert row["picture"] == images.names[int(best.images[5, 2])]
     assert tuple(row["position"]) == best.position(5, 2)
-    header = json.loads((tmp_path / "t" / "findings.json").read_text())
+    header = json.loads((out / "findings.json").read_text())
     assert header["asked"]["layers"] == ["features.3", "features.6"]
     assert header["asked"]["images"]["hash"] == images.hash
-    call("top", "shapesnet", "features.3", "features.6", "-i", photos, "-n", 4, "-o", tmp_path / "t")  # the same again
+    page = (study / "report.html").read_text()
+    assert str(study / "report.html") in said.replace("\n", "")
+    assert page.count("<article") == 1
+    assert page.count("data:image/jpeg;base64,") == 2
     with pytest.raises(ViscircuitsError, match=r"holds other findings \(they differ in n\)"):
-        call("top", "shapesnet", "features.3", "features.6", "-i", photos, "-n", 5, "-o", tmp_path / "t")
-    with pytest.raises(ViscircuitsError, match="exists and holds no findings"):
-        call("top", "shapesnet", "features.3", "-i", photos, "-o", photos)
+        call(*asked, "-n", 5, "-o", study)
+    with pytest.raises(ViscircuitsError, match="exists and is not a study"):
+        call(*asked, "-o", photos)
+
+
+def test_interrupted_work_goes_on(photos, tmp_path, monkeypatch):
+    """Pictures are run once: the second time what was found is read."""
+    asked = ("top", "shapesnet", "features.3", "-i", photos, "-n", 2, "--channel", 5, "-o", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("viscircuits.diagram.sheets.contact_sheet", _interrupt)
+        with pytest.raises(RuntimeError, match="cut"):
+            call(*asked)
+    header = tmp_path / "findings" / "top__features.3" / "findings.json"
+    assert json.loads(header.read_text())["found"] is None
+    with pytest.raises(ViscircuitsError, match="no findings"):
+        call("report", tmp_path)
+    monkeypatch.setattr("viscircuits.subcircuits.top.top_activations", _interrupt)
+    call(*asked)
+    assert json.loads(header.read_text())["found"] == {"activations": 48 * 2}
+
+
+def _interrupt(*_, **__):
+    raise RuntimeError("cut")
+
+
+def test_several_folders_are_one_set(photos, tmp_path):
+    call("top", "shapesnet", "features.3", "-i", photos / "a", "-i", photos / "b", "-n", 2, "--channel", 5,
+         "-o", tmp_path)  # fmt: skip
+    header = json.loads((tmp_path / "findings" / "top__features.3" / "findings.json").read_text())
+    assert header["asked"]["images"]["count"] == 20
+    assert header["asked"]["images"]["source"] == f"{photos / 'a'}, {photos / 'b'}"
 
 
 def test_polysemantic(photos, tmp_path):
     call(
         "polysemantic", "shapesnet", "features.6", "-i", photos, "-n", 16, "--min-cluster", 3, "--best", 2,
-        "-o", tmp_path / "p",
+        "-o", tmp_path,
     )  # fmt: skip
-    found = Polysemantic.load(tmp_path / "p" / "polysemantic" / "features.6.safetensors")
-    frame = pl.read_parquet(tmp_path / "p" / "channels.parquet")
+    out = tmp_path / "findings" / "polysemantic__features.6"
+    found = Polysemantic.load(out / "polysemantic" / "features.6.safetensors")
+    frame = pl.read_parquet(out / "channels.parquet")
     assert frame["channel"].to_list() == [c.channel for c in found.channels]
     assert frame["separation"].to_list() == [c.separation for c in found.channels]
     assert frame["clusters"].max() > 1
-    points = pl.read_parquet(tmp_path / "p" / "points.parquet")
+    points = pl.read_parquet(out / "points.parquet")
     assert points["channel"].unique(maintain_order=True).to_list() == frame["channel"].to_list()[:2]
     assert points["cluster"].to_list()[:16] == found.channels[0].labels.tolist()
+    assert len(list(out.glob("*.jpg"))) == 2
 
 
 def test_split_by_classes(photos, images, shapesnet, tmp_path):
-    out = tmp_path / "s"
     call(
         "split", "shapesnet", "features.6:5", "-i", photos, "--by", "classes", "--controls", 1, "-d", 0.5, "-d", 0.1,
-        "-o", out,
+        "-o", tmp_path, "--no-pictures",
     )  # fmt: skip
+    out = tmp_path / "findings" / "split__features.6-5"
     header = json.loads((out / "findings.json").read_text())
     assert header["found"]["verdict"] == "cannot tell"
     assert "too few controls" in header["found"]["reason"]
@@ -107,11 +146,47 @@ def test_split_by_classes(photos, images, shapesnet, tmp_path):
         assert circuit.mask.density == pytest.approx(header["found"]["densities"][number], abs=0.01)
         assert str(circuit.target) == "features.6:5@max"
     assert pl.read_parquet(out / "overlaps.parquet")["division"].n_unique() == 2
+    assert "cannot tell: too few controls" in (tmp_path / "report.html").read_text()
+
+
+def test_probe(tmp_path):
+    call("probe", "shapesnet", "features.3:7", "-f", "arc", "-a", "radius=0.2:0.6:3", "-a", "angle=0:360:4",
+         "-o", tmp_path)  # fmt: skip
+    found = Surface.load(tmp_path / "findings" / "probe__features.3-7__arc" / "arc__model.safetensors")
+    assert [axis.name for axis in found.axes] == ["radius", "angle"]
+    assert found.axes[1].values == (0, 90, 180, 270)
+    call("probe", "shapesnet", "features.3", "--count", 10, "-o", tmp_path)
+    table = pl.read_parquet(tmp_path / "findings" / "probe__features.3__ring" / "preferences.parquet")
+    assert sorted(table["channel"]) == list(range(48))
+    assert table["index"].is_sorted(descending=True)
+    assert (tmp_path / "report.html").read_text().count("<article") == 2
+
+
+def test_the_experiment_has_a_control(tmp_path, monkeypatch):
+    seen = []
+
+    def few(model, *arguments, **options):
+        seen.append(model)
+        return circle_and_corner(model, *arguments, **options, radii=(0.3, 0.5), angles=(0.0, 90.0, 180.0, 270.0),
+                                 densities=(0.5,))  # fmt: skip
+
+    monkeypatch.setattr("viscircuits.probes.experiment.circle_and_corner", few)
+    call("probe", "shapesnet", "features.3:7", "-o", tmp_path)
+    out = tmp_path / "findings" / "probe__features.3-7__circle-and-corner"
+    weights = [dict(model.named_parameters())["features.3.weight"] for model in seen]
+    assert not torch.equal(*weights)
+    assert torch.equal(*(weight.flatten().sort().values for weight in weights))
+    for name in ("model", "control"):
+        assert (out / f"circle-and-corner-{name}.png").is_file()
+        assert (out / name / "experiment.json").is_file()
+    assert "weights in random order" in (tmp_path / "report.html").read_text()
 
 
 def test_split_by_clusters_says_so_where_there_are_none(photos, tmp_path):
     with pytest.raises(ViscircuitsError, match="fall into no clusters of 9 or more"):
         call("split", "shapesnet", "features.6:5", "-i", photos, "-n", 18, "--min-cluster", 9, "-o", tmp_path / "s")
+    with pytest.raises(ViscircuitsError, match="fall into no clusters of 8 or more"):  # what came to nothing makes way
+        call("split", "shapesnet", "features.6:5", "-i", photos, "-n", 16, "--min-cluster", 8, "-o", tmp_path / "s")
     for wrong in ("loss", "features.6:5@max", "logit:3"):
         with pytest.raises(ViscircuitsError, match="expected one channel of a layer"):
             call("split", "shapesnet", wrong, "-i", photos, "-o", tmp_path / "s")
@@ -131,15 +206,25 @@ def test_compare(images, shapesnet, tmp_path):
         circuit = vc.Circuit(shapesnet, target, scores.select(density=0.2))
         study.add_circuit(circuit, "magnitude", 0.2)
         masks[str(target)] = circuit.mask
-    call("compare", tmp_path / "study", "-d", 0.2, "-o", tmp_path / "c")
-    found, expected = Overlaps.load(tmp_path / "c" / "overlaps.safetensors"), overlaps(masks)
+    call("compare", tmp_path / "study", "-d", 0.2, "-o", tmp_path / "study")
+    out = tmp_path / "study" / "findings" / "compare__magnitude__0.2"
+    found, expected = Overlaps.load(out / "overlaps.safetensors"), overlaps(masks)
     assert found.names == tuple(masks)
     for layer, iou in expected.iou.items():
         torch.testing.assert_close(found.iou[layer], iou, equal_nan=True)
-    pairs = pl.read_parquet(tmp_path / "c" / "overlaps.parquet")
+    pairs = pl.read_parquet(out / "overlaps.parquet")
     row = pairs.row(2, named=True)
     assert (row["layer"], row["first"], row["second"]) == ("", "features.6:5", "features.6:9")
     assert row["iou"] == float(expected.iou[""][1, 2])
-    assert pl.read_parquet(tmp_path / "c" / "trees.parquet")["join"].max() == 1
-    header = json.loads((tmp_path / "c" / "findings.json").read_text())
+    assert pl.read_parquet(out / "trees.parquet")["join"].max() == 1
+    header = json.loads((out / "findings.json").read_text())
     assert header["found"]["groups"] == [[found.names[i] for i in group] for group in found.groups(0.5)]
+    (html,) = sections(tmp_path / "study")
+    assert "What 3 circuits at density 0.2, magnitude have in common" in html
+    assert not (tmp_path / "study" / "report.html").exists()  # the study's own report takes it in
+    with pytest.raises(ViscircuitsError, match="a study of another model"):
+        call("compare", tmp_path / "study", "-d", 0.2, "-o", _another(tmp_path, spec))
+
+
+def _another(folder, spec):
+    return Study.create(folder / "other", spec.model_copy(update={"fingerprint": "0" * 16})).path

@@ -55,6 +55,23 @@ def tells_its_numbers(study, page: str) -> None:
     assert study.header.spec.fingerprint in page
 
 
+def test_every_diagram_of_the_page_answers_alone(study, page, visit):
+    opened = visit(study.path / "report.html")
+    first, second = (opened.locator(".diagram").nth(n) for n in (0, 1))
+    before = [one.locator(".vertex").last.bounding_box()["width"] for one in (first, second)]
+    second.locator('[name="feature"]').fill("2")
+    after = [one.locator(".vertex").last.bounding_box()["width"] for one in (first, second)]
+    assert after == pytest.approx([before[0], 2 * before[1]], rel=0.02)
+    second.locator(".vertex").last.click()
+    assert (first.locator("svg.isolated").count(), second.locator("svg.isolated").count()) == (0, 1)
+    assert second.locator(".vertex.lit").count() > 1
+    assert first.locator(".vertex.lit").count() == 0
+    wide = "document.documentElement.scrollWidth > innerWidth"
+    assert not opened.evaluate(wide)
+    opened.emulate_media(media="print")
+    assert not opened.evaluate(wide)
+
+
 def test_without_pictures_it_says_what_is_missing(study, command_line, tmp_path):
     (tmp_path / "study.json").write_text(
         (study.path / "study.json").read_text().replace("generate(24, seed=5)", "generate(24, seed=6)")

@@ -26,16 +26,30 @@ QUIET = [0.01 * i for i in range(-9, 10)]  # 19 controls, median 0
     ],
 )
 def test_words(excess, controls, sizes, sparse, word, reason):
-    verdict = judge(excess, controls, sizes, sparse=sparse, tolerance=0.15)
+    verdict = judge(excess, controls, sizes, least=1.0, smallest=min(sizes), sparse=sparse, tolerance=0.15)
     assert verdict.word == word
     assert re.search(reason, verdict.reason), verdict.reason
     assert str(verdict).startswith(f"{word}: ")
 
 
 def test_p_counts_the_division_among_the_random_ones():
-    assert judge(1.0, QUIET, (9, 9), sparse=True, tolerance=0.15).p == 1 / 20
-    assert judge(0.09, QUIET, (9, 9), sparse=True, tolerance=0.15).p == 2 / 20  # one control equals it
-    assert judge(-1.0, QUIET, (9, 9), sparse=True, tolerance=0.15).p == 1
+    assert judge(1.0, QUIET, (9, 9), least=1.0, smallest=9, sparse=True, tolerance=0.15).p == 1 / 20
+    assert (
+        judge(0.09, QUIET, (9, 9), least=1.0, smallest=9, sparse=True, tolerance=0.15).p == 2 / 20
+    )  # one control equals it
+    assert judge(-1.0, QUIET, (9, 9), least=1.0, smallest=9, sparse=True, tolerance=0.15).p == 1
+
+
+def test_one_way_only():
+    verdict = judge(0.5, QUIET, (20, 20), least=0.02, smallest=10, sparse=True, tolerance=0.15)
+    assert verdict.word == "distinct"
+    assert str(verdict).endswith("; but not every circuit: one errs by only 0.02 more there")
+    assert "but" not in judge(0.5, QUIET, (20, 20), least=0.15, smallest=10, sparse=True, tolerance=0.15).reason
+
+
+def test_halves_count():
+    verdict = judge(0.9, QUIET, (9, 20), least=1.0, smallest=4, sparse=True, tolerance=0.15)
+    assert str(verdict).startswith("cannot tell: too few images: sets of 9 and 20")
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 2), (3, 1), (3, 3), (2, 2, 2), (1, 2, 3), (4, 2)])

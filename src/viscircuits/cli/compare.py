@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
+from viscircuits.cli.asked import Folder
 from viscircuits.errors import StudyError
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ def compare(
     at_least: Annotated[
         int | None, typer.Option("--at-least", min=1, help="The core: kernels kept by so many; default: by all.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/compare-MODEL.")] = None,
+    out: Folder = None,
 ) -> None:  # fmt: skip
     """Compare the circuits of several features: overlap by layer, groups, the shared core, what each has alone."""
+    from viscircuits import store
     from viscircuits.cli.console import print_table
-    from viscircuits.cli.findings import Findings
-    from viscircuits.study import Study, slug
+    from viscircuits.cli.findings import Findings, study_of
+    from viscircuits.diagram.kinship import kinship
+    from viscircuits.study import Study
     from viscircuits.subcircuits.algebra import overlaps, shared_core
 
     studies = [Study.open(path) for path in study]
@@ -39,30 +42,45 @@ def compare(
             raise StudyError(f"{str(other.path)!r} is of another model or other weights than {str(studies[0].path)!r}")
     chosen = criterion or spec.criteria[0]
     masks = _masks(studies, chosen, density)
-    folder = out or Path("studies") / slug("compare", spec.model.replace("/", "-"))
     asked = {
         "model": spec.model, "fingerprint": spec.fingerprint, "criterion": chosen, "density": density,
         "targets": list(masks), "together": together, "at_least": at_least,
     }  # fmt: skip
-    findings = Findings.create(folder, "comparison", asked)
+    findings = Findings.create(study_of(out, spec.model), f"compare__{chosen}__{density:g}", "comparison", asked)
     found = overlaps(masks)
-    found.save(folder / "overlaps.safetensors")
+    found.save(findings.path / "overlaps.safetensors")
     core = shared_core(list(masks.values()), at_least)
+    store.write_tensors(findings.path / "core.safetensors", core.kept, {"kind": "shared core", "at_least": at_least})
     findings.table("overlaps", _pairs(found))
     findings.table("trees", _trees(found))
-    rows = [
+    title = f"{len(masks)} circuits at density {density:g}, {chosen}"
+    plate = kinship(found, title=title).save(findings.path / "overlaps.png")
+    rows = _layers(found, core)
+    columns = [("layer", False), ("mean IoU", True), ("by chance", True), ("shared core", True)]
+    print_table(title, columns, rows)
+    groups = [[found.names[i] for i in group] for group in found.groups(together)]
+    grouped = [(", ".join(group),) for group in groups]
+    print_table(f"groups of mean IoU {together:g}", [("", False)], grouped)
+    mean, chance = found.mean()
+    findings.finish(
+        {"core": core.n_kept, "groups": groups}, f"What {title} have in common",
+        f"Their mean overlap is {mean:.2f} (by chance {chance:.2f}); {core.n_kept:,} kernels are shared by "
+        f"{'all' if at_least is None else f'at least {at_least}'}. They form {len(groups)} groups of mean IoU "
+        f"{together:g}.",
+        pictures={f"overlap of {title}": plate},
+        tables=[("Layers", [name for name, _ in columns], rows), ("Groups", ["circuits"], grouped)],
+    )  # fmt: skip
+
+
+def _layers(found: "Overlaps", core: "Mask") -> list[tuple[str, ...]]:
+    return [
         (
             layer or "all",
             *(f"{value:.2f}" for value in found.mean(layer)),
-            f"{core.counts[layer][0] if layer else core.n_kept}",
+            f"{core.counts[layer][0] if layer else core.n_kept:,}",
         )
         for layer in found.iou
     ]
-    columns = [("layer", False), ("mean IoU", True), ("by chance", True), ("shared core", True)]
-    print_table(f"{len(masks)} circuits at density {density:g}, {chosen}", columns, rows)
-    groups = [[found.names[i] for i in group] for group in found.groups(together)]
-    print_table(f"groups of mean IoU {together:g}", [("", False)], [(", ".join(group),) for group in groups])
-    findings.finish({"core": core.n_kept, "groups": [list(group) for group in groups]})
 
 
 def _masks(studies: "list[Study]", criterion: str, density: float) -> "dict[str, Mask]":

@@ -1,18 +1,24 @@
-"""A folder of findings about features: what was asked, as JSON, beside tables and tensors.
+"""Folders of findings about features, in a study's folder: what was asked, as JSON, beside tables, tensors, pictures.
 
 ::
 
-    findings.json    what was asked, of which model and pictures, with which versions, and what came of it in short
-    *.parquet        tables
-    *.safetensors    tensors with a JSON header, in folders by kind
+    STUDY/findings/NAME/findings.json    what was asked, of which model and pictures, with which versions; what came
+                                         of it in short, null until all is there
+    STUDY/findings/NAME/section.html     its section of the report
+    STUDY/findings/NAME/*                tables (Parquet), tensors (safetensors with a JSON header), pictures
+
+The study's folder may hold measurements of circuits (``study.json``) or nothing else. The same command on the same
+folder goes on where it stopped; another question of the same name is refused.
 """
 
 import shlex
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -23,16 +29,19 @@ from viscircuits import __version__, store
 from viscircuits.cli.console import out
 from viscircuits.cli.job import on_device
 from viscircuits.data.images import ImageSet, Prepare
+from viscircuits.diagram.findings import FOLDER, HEADER, SECTION, section, write_findings
+from viscircuits.diagram.sheets import Scene
 from viscircuits.errors import StudyError
 from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
-from viscircuits.study import Pictures
+from viscircuits.model.trace import trace
+from viscircuits.study import Pictures, Study, slug
 
 FORMAT = 1
 """Version of the folder; a folder of another one is refused."""
 
-HEADER = "findings.json"
-"""The file that makes a folder one of findings."""
+TOP = "top"
+"""Where top activations are kept in a folder."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +52,28 @@ class Findings:
     asked: Mapping[str, store.Json]
 
     @classmethod
-    def create(cls, path: Path, kind: str, asked: Mapping[str, store.Json]) -> "Findings":
+    def create(cls, study: Path, name: str, kind: str, asked: Mapping[str, store.Json]) -> "Findings":
         """Returns the folder for what is asked: a new one, or one where the same was asked before.
 
         Raises:
-            StudyError: the folder holds something else.
+            StudyError: the study's folder is something else, or of another model; the folder holds other findings.
         """
-        wanted = {"kind": kind, "format": FORMAT, **asked}
+        _usable(study, str(asked["fingerprint"]))
+        path = study / FOLDER / name
+        wanted: dict[str, store.Json] = {"kind": kind, "format": FORMAT, **asked}
         if (path / HEADER).exists():
-            found = store.read_json(path / HEADER)
-            there = found.get("asked") if isinstance(found, dict) else None
-            different = [key for key in wanted if not isinstance(there, dict) or there.get(key) != wanted[key]]
-            if different:
+            header: Any = store.read_json(path / HEADER)
+            there = header.get("asked", {}) if isinstance(header, dict) else {}
+            different = [key for key in wanted if _same(there.get(key)) != _same(wanted[key])]
+            if not different:
+                return cls(path, wanted)
+            if not isinstance(header, dict) or header.get("found") is not None or _worked_on(path):
                 raise StudyError(
                     f"{str(path)!r} holds other findings (they differ in {', '.join(different)}); choose another "
                     f"folder with --out, or delete this one"
                 )
-        elif path.exists() and (not path.is_dir() or any(not f.name.startswith(".") for f in path.iterdir())):
-            raise StudyError(f"{str(path)!r} exists and holds no findings; choose another folder with --out")
+            shutil.rmtree(path / TOP, ignore_errors=True)  # a question that came to nothing makes way
+        store.write_json(path / HEADER, {"asked": wanted, "found": None})
         return cls(path, wanted)
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
@@ -68,18 +81,67 @@ class Findings:
         with store.atomic(self.path / f"{name}.parquet") as temporary:
             pl.DataFrame(list(rows)).write_parquet(temporary)
 
-    def finish(self, found: Mapping[str, store.Json]) -> None:
-        """Writes the header, last of all, and prints where the folder stands."""
+    def finish(self, found: Mapping[str, store.Json], title: str, lead: str, **parts: Any) -> None:
+        """Writes the section of the report and, last of all, the header; prints where they stand.
+
+        Args:
+            found: what came of it, in short.
+            title, lead, parts: of the section; see `viscircuits.diagram.findings.section`.
+        """
+        command = " ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])])
+        facts = {
+            "command": command,
+            **self._facts(),
+            "made with": f"viscircuits {__version__}, torch {torch.__version__}",
+        }
+        with store.atomic(self.path / SECTION) as temporary:
+            temporary.write_text(section(title, lead, asked=facts, **parts), encoding="utf-8")
         header: dict[str, store.Json] = {
             "asked": dict(self.asked),
             "found": dict(found),
             "viscircuits": __version__,
             "torch": torch.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])]),
+            "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "command": command,
         }
         store.write_json(self.path / HEADER, header)
+        study = self.path.parent.parent
         out.print(Text(str(self.path), style="bold"), soft_wrap=True)
+        if not (study / "study.json").exists():
+            out.print(Text(str(write_findings(study))), soft_wrap=True)
+
+    def _facts(self) -> dict[str, str]:
+        images: Any = self.asked.get("images")
+        facts = {"model": f"{self.asked['model']}, fingerprint {self.asked['fingerprint']}"}
+        return facts | ({"pictures": f"{images['count']:,} of {images['source']}"} if images else {})
+
+
+def _worked_on(path: Path) -> bool:
+    """Whether a folder holds more than the question and top activations."""
+    return any(file.name not in (HEADER, TOP) and not file.name.startswith(".") for file in path.iterdir())
+
+
+def _usable(study: Path, network: str) -> None:
+    """Checks that findings about a network may stand in a study's folder."""
+    if (study / "study.json").exists():
+        if Study.open(study).header.spec.fingerprint != network:
+            raise StudyError(f"{str(study)!r} is a study of another model or other weights; choose another with --out")
+    elif study.exists() and not (study / FOLDER).is_dir() and (not study.is_dir() or _holds_something(study)):
+        raise StudyError(f"{str(study)!r} exists and is not a study; choose another folder with --out")
+
+
+def _holds_something(folder: Path) -> bool:
+    return any(not file.name.startswith(".") for file in folder.iterdir())
+
+
+def _same(asked: Any) -> Any:
+    """What is asked without where it came from: another path to the same pictures is the same."""
+    return {k: v for k, v in asked.items() if k != "source"} if isinstance(asked, dict) else asked
+
+
+def study_of(out: Path | None, model: str) -> Path:
+    """Returns the study's folder: the given one, or that of the model."""
+    return out or Path("studies") / slug(model.replace("/", "-"))
 
 
 @dataclass(frozen=True)
@@ -91,20 +153,34 @@ class Loaded:
     images: ImageSet
     asked: Mapping[str, store.Json]
 
+    def scene(self, images: ImageSet | None = None) -> Scene:
+        """Returns what pictures are cut out with; of these pictures, or of all."""
+        return Scene(trace(self.model, self.images[0].shape), images or self.images, self.prepare)
+
 
 def load(
-    model: str, weights: str | None, images: Path, *, input_size: int | None, limit: int | None, seed: int,
+    model: str, weights: str | None, images: Sequence[Path], *, input_size: int | None, limit: int | None, seed: int,
     device: str, threads: int | None,
 ) -> Loaded:  # fmt: skip
     """Returns a model and pictures, as the command line names them."""
     network, prepare = zoo.load(model, weights, input_size=input_size)
-    everything = ImageSet.from_files(images, prepare) if images.is_file() else ImageSet.from_folder(images, prepare)
+    everything = _read(images, prepare)
     some = everything if limit is None or limit >= len(everything) else everything.take(limit, seed)
     asked: dict[str, store.Json] = {
         "model": model,
         "fingerprint": fingerprint(network),
         "input_shape": list(some[0].shape),
-        "images": Pictures.of(some, str(images)).model_dump(mode="json"),
+        "images": Pictures.of(some, ", ".join(map(str, images))).model_dump(mode="json"),
         "seed": seed,
     }
     return Loaded(on_device(network, device, threads), prepare, some, asked)
+
+
+def _read(paths: Sequence[Path], prepare: Prepare) -> ImageSet:
+    """The pictures of a folder with its classes, or those of several folders and files together, without."""
+    if len(paths) == 1 and not paths[0].is_file():
+        return ImageSet.from_folder(paths[0], prepare)
+    files: list[Path] = []
+    for path in paths:
+        files += [path] if path.is_file() else [path / name for name in ImageSet.from_folder(path, prepare).names]
+    return ImageSet.from_files(files, prepare)

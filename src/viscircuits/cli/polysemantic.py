@@ -1,16 +1,21 @@
 """``viscircuits polysemantic``: channels whose most exciting pictures fall into groups."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from viscircuits.cli import options
+from viscircuits.cli.asked import Folder, Shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from viscircuits.cli.findings import Loaded
     from viscircuits.data.images import ImageSet
-    from viscircuits.subcircuits.polysemantic import Polysemantic
+    from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic
+    from viscircuits.subcircuits.top import TopActivations
+    from viscircuits.types import Progress
 
 
 class Flat(StrEnum):
@@ -23,56 +28,100 @@ class Flat(StrEnum):
 def polysemantic(
     model: options.Model,
     layer: Annotated[list[str], typer.Argument(metavar="LAYER...", help="Modules to search, by name.")],
-    images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures or of class folders.")],
+    images: Shown,
     weights: options.Weights = None,
     number: Annotated[int, typer.Option("-n", min=4, help="Top activations a channel; the papers take 300.")] = 300,
     min_cluster: Annotated[int, typer.Option("--min-cluster", min=2, help="The smallest group that counts.")] = 10,
     flat: Annotated[Flat, typer.Option("--map", help="The 2-D map; umap needs viscircuits[umap].")] = Flat.pca,
-    best: Annotated[int, typer.Option("--best", min=1, help="Map and list this many channels a layer.")] = 20,
+    best: Annotated[int, typer.Option("--best", min=1, help="Draw this many channels.")] = 6,
     limit: options.Limit = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/polysemantic-MODEL.")] = None,
+    out: Folder = None,
     seed: options.Seed = 0,
     input_size: options.InputSize = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Rank channels by how well their most exciting pictures split into clusters."""
+    """Rank channels by how well their most exciting pictures split into clusters; draw the best as maps."""
     from viscircuits.cli.console import print_table, progress_bars
-    from viscircuits.cli.findings import Findings, load
+    from viscircuits.cli.findings import Findings, load, study_of
+    from viscircuits.cli.top import kept_tops
     from viscircuits.study import slug
-    from viscircuits.subcircuits.polysemantic import flat_map
-    from viscircuits.subcircuits.polysemantic import polysemantic as search
-    from viscircuits.subcircuits.top import population, top_activations
 
     loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
-    folder = out or Path("studies") / slug("polysemantic", model.replace("/", "-"))
-    asked = {**loaded.asked, "layers": list(layer), "n": number, "min_cluster_size": min_cluster, "best": best}
-    findings = Findings.create(folder, "polysemantic channels", {**asked, "map": flat.value})
-    channels, points = [], []
+    asked = {**loaded.asked, "layers": list(layer), "n": number, "min_cluster_size": min_cluster}
+    name = slug("polysemantic", *(one or "logit" for one in layer))
+    findings = Findings.create(
+        study_of(out, model), name, "polysemantic channels", {**asked, "best": best, "map": flat.value}
+    )
     with progress_bars() as report:
-        tops = top_activations(loaded.model, layer, loaded.images, number, progress=report)
-        for name, top in tops.items():
-            found = search(loaded.model, top, loaded.images, min_cluster_size=min_cluster, progress=report)
-            found.save(folder / "polysemantic" / f"{slug(name or 'logit')}.safetensors")
-            channels += _channels(found)
-            some = [c.channel for c in found.channels[:best] if c.n_clusters]
-            vectors = population(loaded.model, top, loaded.images, some, progress=report) if some else ()
-            for channel, own in zip(some, vectors, strict=True):
-                points += _points(found, channel, flat_map(own, flat.value, seed).tolist(), loaded.images)
+        tops = kept_tops(loaded, findings.path / "top", layer, number, report)
+        every = [_searched(loaded, findings.path, top, min_cluster, report) for top in tops.values()]
+        ranked = [(found, clusters) for found in every for clusters in found.channels if clusters.n_clusters]
+        ranked.sort(key=lambda one: -one[1].separation)
+        points, plates = _mapped(loaded, ranked[:best], flat.value, seed, findings.path, report)
+    channels = [row for found in every for row in _channels(found)]
     findings.table("channels", channels)
     if points:
         findings.table("points", points)
-    split = sorted((row for row in channels if row["clusters"]), key=lambda row: -float(row["separation"]))  # pyright: ignore
-    shown = [
-        (f"{r['layer']}:{r['channel']}", ", ".join(map(str, r["sizes"])), *(f"{r[k]:.2f}" for k in _NUMBERS))  # pyright: ignore
-        for r in split[:best]
-    ]
+    shown = [_told(found.top.layer, clusters) for found, clusters in ranked]
     columns = [("channel", False), ("clusters of", False), *((name, True) for name in _NUMBERS)]
-    print_table(f"{model}: {len(split)} of {len(channels)} channels split", columns, shown)
-    findings.finish({"split": len(split), "channels": len(channels)})
+    print_table(f"{model}: {len(shown)} of {len(channels)} channels split", columns, shown[:_LISTED])
+    findings.finish(
+        {"split": len(shown), "channels": len(channels)},
+        f"Polysemantic channels of {', '.join(one or 'logit' for one in layer)}",
+        f"The {number} most exciting of {len(loaded.images):,} pictures fall into clusters for {len(shown)} of "
+        f"{len(channels):,} channels.",
+        note=_NOTE, pictures=plates,
+        tables=[("Channels whose pictures split best", [name for name, _ in columns], shown[:_LISTED])],
+    )  # fmt: skip
 
 
 _NUMBERS = ("share", "silhouette", "separation")
+_LISTED = 20
+_NOTE = (
+    "Clusters (HDBSCAN) are of what the whole layer answers where the channel is highest: the layer tells these "
+    "pictures apart, and the channel does not. Separation: silhouette times the share of pictures in a cluster."
+)
+
+
+def _searched(
+    loaded: "Loaded", folder: "Path", top: "TopActivations", min_cluster: int, report: "Progress"
+) -> "Polysemantic":
+    """The clusters of a layer, from the folder where they are there."""
+    from viscircuits.study import slug
+    from viscircuits.subcircuits.polysemantic import Polysemantic, polysemantic
+
+    file = folder / "polysemantic" / f"{slug(top.layer or 'logit')}.safetensors"
+    if not file.exists():
+        polysemantic(loaded.model, top, loaded.images, min_cluster_size=min_cluster, progress=report).save(file)
+    return Polysemantic.load(file)
+
+
+def _mapped(
+    loaded: "Loaded", ranked: "list[tuple[Polysemantic, Clusters]]", method: str, seed: int, folder: "Path",
+    report: "Progress",
+) -> "tuple[list[dict[str, object]], dict[str, Path]]":  # fmt: skip
+    """Points of the maps, as rows, and the maps with their pictures."""
+    from viscircuits.diagram.clusters import cluster_map
+    from viscircuits.study import slug
+    from viscircuits.subcircuits.polysemantic import flat_map
+    from viscircuits.subcircuits.top import population
+
+    points, plates, scene = [], {}, loaded.scene()
+    for number, (found, clusters) in enumerate(ranked):
+        (vectors,) = population(loaded.model, found.top, loaded.images, [clusters.channel])
+        flat = flat_map(vectors, method, seed)
+        points += _points(found, clusters.channel, flat.tolist(), loaded.images)
+        name = f"{found.top.layer or 'logit'}:{clusters.channel}"
+        plate = cluster_map(scene, found, clusters.channel, flat, method)
+        plates[name] = plate.save(folder / f"{slug(name)}.jpg")
+        report("maps", number + 1, len(ranked))
+    return points, plates
+
+
+def _told(layer: str, clusters: "Clusters") -> tuple[str, ...]:
+    numbers = (f"{getattr(clusters, name):.2f}" for name in _NUMBERS)
+    return (f"{layer}:{clusters.channel}", ", ".join(map(str, clusters.sizes)), *numbers)
 
 
 def _channels(found: "Polysemantic") -> list[dict[str, object]]:

@@ -1,16 +1,24 @@
 """``viscircuits probe``: drawn stimuli: a surface, the circle and corner experiment, or what a whole layer prefers."""
 
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from viscircuits.cli import options
+from viscircuits.cli.asked import Folder
 from viscircuits.errors import ImageError, TargetError, closest
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from viscircuits.cli.findings import Findings
     from viscircuits.probes.experiment import CircleAndCorner
+    from viscircuits.probes.stage import Stage
+    from viscircuits.probes.surface import Peak
+    from viscircuits.target import Target
+    from viscircuits.types import Progress
 
 S = TypeVar("S")
 
@@ -42,7 +50,10 @@ def probe(
     ] = None,
     ground: Annotated[float, typer.Option("--ground", min=0, max=1, help="Grey behind the stimuli.")] = 0.5,
     count: Annotated[int, typer.Option("--count", min=1, help="Stimuli a family, for a layer.")] = 200,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default probes/MODEL-WHAT.")] = None,
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="The experiment once more, with weights in random order.")
+    ] = True,
+    out: Folder = None,
     seed: options.Seed = 0,
     input_size: options.InputSize = None,
     device: options.Device = "auto",
@@ -50,14 +61,17 @@ def probe(
 ) -> None:  # fmt: skip
     """Show drawn stimuli in the receptive field of a position and map what a model and its circuits answer."""
     from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.findings import Findings, study_of
     from viscircuits.cli.job import on_device
     from viscircuits.model import zoo
+    from viscircuits.model.fingerprint import fingerprint
     from viscircuits.optvis.colour import probe as colours_of
     from viscircuits.probes.stage import Stage
     from viscircuits.study import slug
     from viscircuits.target import Target, parse_target
 
     network, prepare = zoo.load(model, weights, input_size=input_size)
+    print_of = fingerprint(network)
     network = on_device(network, device, threads)
     colours, shape = colours_of(prepare)
     target = parse_target(what) if ":" in what else Target(what, 0)
@@ -65,68 +79,165 @@ def probe(
         raise TargetError(f"a probe reads one channel or class, not {target}")
     target = target.at("center") if target.position is None and target.layer else target
     stage = Stage.of(network, target, shape, mean=colours.mean, std=colours.std, ground=ground)
-    folder = out or Path("probes") / slug(model.replace("/", "-"), what)
     varied, common = dict(map(_axis, axis or [])), dict(map(_setting, settings or []))
+    kind = family or ("ring" if ":" not in what else "circle-and-corner")
+    asked = {
+        "model": model, "fingerprint": print_of, "input_shape": list(shape), "what": what, "family": kind,
+        "axes": varied, "common": common, "circuits": list(map(str, circuit or [])), "ground": ground, "count": count,
+        "control": control, "seed": seed,
+    }  # fmt: skip
+    findings = Findings.create(study_of(out, model), slug("probe", what, kind), "probe", asked)
+    job = _Probe(network, target, stage, findings, model)
     with progress_bars() as report:
         if ":" not in what:
-            _layer(network, what, stage, family or "ring", count, seed, report)
+            job.layer(kind, count, seed, report)
         elif family is None:
-            _experiment(network, target, stage, common, folder, f"{model} {target}", report)
+            job.experiment(common, seed if control else None, report)
         else:
-            _surface(network, target, stage, family, varied, common, circuit or [], folder, f"{model} {target}", report)
+            job.surface(kind, varied, common, circuit or [], report)
 
 
-def _layer(network: Any, layer: str, stage: Any, family: str, count: int, seed: int, report: Any) -> None:
-    from viscircuits.cli.console import print_table
-    from viscircuits.probes.detectors import detectors, standard_families
+@dataclass(frozen=True)
+class _Probe:
+    """What is probed, and where it is written."""
 
-    families = standard_families(count, seed=seed, pixels=min(stage.box.size))
-    found = detectors(network, layer, families, stage, progress=report)
-    rows = [
-        (str(p.channel), f"{p.index:.2f}", f"{p.strength:.3g}", p.rival, f"{p.rival_strength:.3g}")
-        for p in found.ranked(family)[:15]
-    ]
-    columns = [("channel", True), ("index", True), (family, True), ("next best", False), ("its strength", True)]
-    print_table(f"{layer}: channels that prefer {family}, {count} stimuli a family", columns, rows)
+    network: "nn.Module"
+    target: "Target"
+    stage: "Stage"
+    findings: "Findings"
+    model: str
+
+    def layer(self, family: str, count: int, seed: int, report: "Progress") -> None:
+        from viscircuits.cli.console import print_table
+        from viscircuits.diagram.sheets import contact_sheet
+        from viscircuits.diagram.surface import stimuli_strips
+        from viscircuits.probes.detectors import detectors, standard_families
+
+        layer = self.target.layer
+        families = standard_families(count, seed=seed, pixels=min(self.stage.box.size))
+        found = detectors(self.network, layer, families, self.stage, progress=report)
+        ranked = found.ranked(family)
+        self.findings.table("preferences", [asdict(p) for p in ranked])
+        rows = [
+            (str(p.channel), f"{p.index:.2f}", f"{p.strength:.3g}", p.rival, f"{p.rival_strength:.3g}")
+            for p in ranked[:15]
+        ]
+        columns = [("channel", True), ("index", True), (family, True), ("next best", False), ("its strength", True)]
+        title = f"{layer}: channels that prefer {family}, {count} stimuli a family"
+        print_table(title, columns, rows)
+        strips = stimuli_strips(found, family, self.stage, [p.channel for p in ranked[:6]])
+        sheet = contact_sheet(strips, f"{layer}: what six channels that prefer {family} answer most", "drawn stimuli")
+        self.findings.finish(
+            {"family": family, "best": [p.channel for p in ranked[:15]]}, title,
+            f"Channel {ranked[0].channel} prefers {family} most: index {ranked[0].index:.2f} over {ranked[0].rival}.",
+            note=_INDEX, pictures={f"best {family} stimuli": sheet.save(self.findings.path / "stimuli.png")},
+            tables=[("Preferences", [name for name, _ in columns], rows)],
+        )  # fmt: skip
+
+    def surface(
+        self, family: str, varied: dict[str, list[float]], common: dict[str, float], circuits: list[Path],
+        report: "Progress",
+    ) -> None:  # fmt: skip
+        from viscircuits.circuit import Circuit
+        from viscircuits.diagram.surface import surfaces
+        from viscircuits.probes.stimulus import family_of
+        from viscircuits.probes.surface import surface
+
+        if len(varied) != 2:
+            raise ImageError(
+                "a surface needs --axis twice, for instance --axis radius=0.15:0.7:12 --axis angle=0:360:24"
+            )
+        stimulus = _with(family_of(family), common)
+        shown = {"model": self.network} | {path.stem: Circuit.load(path, self.network) for path in circuits}
+        found = {
+            name: surface(each, self.target, stimulus, varied, self.stage, progress=report)
+            for name, each in shown.items()
+        }
+        for name, each in found.items():
+            each.save(self.findings.path / f"{family}__{name}.safetensors")
+        title = f"{self.model} {self.target}"
+        drawn = surfaces([found], labels=[f"response to {family}s"], title=title)
+        png, _ = drawn.save(self.findings.path / family)
+        top, low = found["model"].peaks()[0], found["model"].peaks(lowest=True)[0]
+        lead = f"Highest: {top.value:.3g} at {_point(top)}; lowest: {low.value:.3g} at {_point(low)}."
+        self.findings.finish(
+            {"highest": top.value, "lowest": low.value}, f"{self.target} over {' and '.join(varied)} of {family}s",
+            lead, note="White: the answer to the empty stage.", pictures={lead: png},
+        )  # fmt: skip
+
+    def experiment(self, common: dict[str, float], seed: int | None, report: "Progress") -> None:
+        from viscircuits.diagram.surface import experiment_plate
+        from viscircuits.probes.control import shuffled
+
+        networks = {"model": self.network}
+        if seed is not None:
+            networks["control"] = shuffled(self.network, seed)
+        from viscircuits.cli.console import print_table
+
+        pictures, tables, summaries = {}, [], {}
+        for name, network in networks.items():
+            try:
+                done = self._circle_and_corner(network, common, report)
+            except ImageError as error:
+                if name == "model":
+                    raise
+                summaries[name] = str(error)
+                continue
+            done.save(self.findings.path / name)
+            said = f"{self.model} {self.target}" + (", weights in random order" if name == "control" else "")
+            pictures[said], _ = experiment_plate(done, said).save(self.findings.path / f"circle-and-corner-{name}")
+            parts, shared = _parts(done), _overlaps(done)
+            for what, columns, rows in ((_ABOUT_PARTS, _PARTS, parts), ("shared kernels", _PAIRS, shared)):
+                print_table(f"{said}: {what}", columns, rows)
+                tables.append((f"{said}: {what}", [column for column, _ in columns], rows))
+            summaries[name] = done.summary()
+        self.findings.finish(
+            {name: _found(summary) for name, summary in summaries.items()},
+            f"Circles and corners: {self.target}",
+            "Arcs over radius and angle, and corners matched to them; a circuit for each of some points (green), and "
+            "what these circuits answer to all the others.",
+            note=_CONTROL if seed is not None else "", pictures=pictures, tables=tables,
+        )  # fmt: skip
+
+    def _circle_and_corner(
+        self, network: "nn.Module", common: dict[str, float], report: "Progress"
+    ) -> "CircleAndCorner":
+        from viscircuits.probes.experiment import circle_and_corner
+        from viscircuits.probes.stimulus import Arc, Corner
+
+        arc, corner = _with(Arc, common), _with(Corner, common)
+        return circle_and_corner(network, self.target, self.stage, arc=arc, corner=corner, progress=report)
 
 
-def _surface(
-    network: Any, target: Any, stage: Any, family: str, varied: dict[str, list[float]], common: dict[str, float],
-    circuits: list[Path], folder: Path, title: str, report: Any,
-) -> None:  # fmt: skip
-    from viscircuits.circuit import Circuit
-    from viscircuits.diagram.surface import surfaces
-    from viscircuits.probes.stimulus import family_of
-    from viscircuits.probes.surface import surface
-
-    if len(varied) != 2:
-        raise ImageError("a surface needs --axis twice, for instance --axis radius=0.15:0.7:12 --axis angle=0:360:24")
-    stimulus = _with(family_of(family), common)
-    shown = {"model": network} | {path.stem: Circuit.load(path, network) for path in circuits}
-    found = {name: surface(each, target, stimulus, varied, stage, progress=report) for name, each in shown.items()}
-    for name, each in found.items():
-        each.save(folder / f"{family}__{name}.safetensors")
-    _told(surfaces([found], labels=[f"response to {family}s"], title=title).save(folder / family))
+_INDEX = (
+    "Index: how much more the best tenth of the family's stimuli raise the channel than those of the next best family "
+    "do, over both; 1: no other family moves it upwards."
+)
+_CONTROL = (
+    "The second picture is the control: the same network with the numbers of each parameter in random order. What it "
+    "shows too is due to the architecture and the probe, not to what was learned."
+)
+_ABOUT_PARTS = "circuits of single points, and how far off they are elsewhere"
+_PAIRS = [("pair", False), ("IoU", True), ("chance", True), ("kept", True)]
 
 
-def _experiment(
-    network: Any, target: Any, stage: Any, common: dict[str, float], folder: Path, title: str, report: Any
-) -> None:
-    from viscircuits.cli.console import print_table
-    from viscircuits.probes.experiment import circle_and_corner
-    from viscircuits.probes.stimulus import Arc, Corner
+def _point(peak: "Peak") -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in peak.point.items())
 
-    arc, corner = _with(Arc, common), _with(Corner, common)
-    done = circle_and_corner(network, target, stage, arc=arc, corner=corner, progress=report)
-    done.save(folder)
-    print_table("circuits of single points, and how far off they are elsewhere", _PARTS, _parts(done))
-    rows = [
+
+def _overlaps(done: "CircleAndCorner") -> list[tuple[str, ...]]:
+    return [
         (" and ".join(row["pair"]), f"{row['iou']:.2f}", f"{row['chance']:.2f}", f"{row['count']:,}")
         for row in done.overlaps()
         if len({part.family for part in done.parts if part.name in row["pair"]}) == 1
     ]
-    print_table("shared kernels", [("pair", False), ("IoU", True), ("chance", True), ("kept", True)], rows)
-    _told(_drawn(done, title).save(folder / "circle-and-corner"))
+
+
+def _found(summary: Any) -> Any:
+    """The overlaps in short; a text where there was nothing to find."""
+    if isinstance(summary, str):
+        return summary
+    return {" and ".join(row["pair"]): row["iou"] for row in summary["overlaps"]}
 
 
 _PARTS = [
@@ -147,26 +258,6 @@ def _parts(done: "CircleAndCorner") -> list[tuple[str, ...]]:
         )
         rows.append((part.name, f"{radius:.2f}", f"{angle:g}°", *numbers))
     return rows
-
-
-def _drawn(done: "CircleAndCorner", title: str) -> Any:
-    from viscircuits.diagram.surface import surfaces
-
-    rows, marks = [], {}
-    for number, (family, full) in enumerate(done.full.items()):
-        own = [part for part in done.parts if part.family == family]
-        rows.append({"model": full} | {part.name: part.surfaces[family] for part in own})
-        marks |= {(number, part.name): part.peak.point for part in own}
-    return surfaces(rows, marks=marks, labels=[f"response to {family}" for family in done.full], title=title)
-
-
-def _told(files: tuple[Path, ...]) -> None:
-    from rich.text import Text
-
-    from viscircuits.cli.console import out as console
-
-    for file in files:
-        console.print(Text(str(file)), soft_wrap=True)
 
 
 def _axis(text: str) -> tuple[str, list[float]]:

@@ -30,8 +30,12 @@ def report(
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import progress_bars
     from viscircuits.cli.opened import open_study
+    from viscircuits.diagram.findings import FOLDER, write_findings
     from viscircuits.diagram.report import report as written
 
+    if not (study / "study.json").is_file() and (study / FOLDER).is_dir():
+        console.print(Text(str(write_findings(study, out))), soft_wrap=True)
+        return
     opened = open_study(study, images, device, threads)
     with progress_bars() as progress:
         made = written(

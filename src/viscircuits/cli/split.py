@@ -1,15 +1,17 @@
 """``viscircuits split``: one subcircuit for each kind of picture that excites a feature, and a verdict."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from viscircuits.cli import options
+from viscircuits.cli.asked import Folder, Shown
 from viscircuits.errors import ImageError, TargetError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaxtyping import Int
     from torch import Tensor
 
@@ -30,7 +32,7 @@ class Kinds(StrEnum):
 def split(
     model: options.Model,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A feature: layer:channel.")],
-    images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures or of class folders.")],
+    images: Shown,
     weights: options.Weights = None,
     by: Annotated[
         Kinds, typer.Option("--by", help="Sets of pictures: clusters of those that excite most, or class folders.")
@@ -44,16 +46,25 @@ def split(
     ] = None,
     tolerance: Annotated[float, typer.Option("--tolerance", min=0, help="The difference that still counts.")] = 0.15,
     controls: Annotated[int, typer.Option("--controls", min=0, help="Random splits; 19 or more for a verdict.")] = 39,
+    held_out: Annotated[
+        bool, typer.Option("--held-out/--same", help="Measure on one half of each set what was found on the other.")
+    ] = True,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Render what each circuit looks for.")
+    ] = True,
     limit: options.Limit = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/split-MODEL-TARGET.")] = None,
+    out: Folder = None,
     seed: options.Seed = 0,
     input_size: options.InputSize = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:  # fmt: skip
     """Split a feature by the pictures that excite it, and tell whether its parts are computed apart."""
-    from viscircuits.cli.console import progress_bars
-    from viscircuits.cli.findings import Findings, load
+    from rich.text import Text
+
+    from viscircuits.cli.console import out as console
+    from viscircuits.cli.console import print_table, progress_bars
+    from viscircuits.cli.findings import Findings, load, study_of
     from viscircuits.study import slug
     from viscircuits.subcircuits.split import DENSITIES
     from viscircuits.subcircuits.split import split as divided
@@ -63,48 +74,67 @@ def split(
     if not isinstance(feature, Target) or feature.position is not None or not feature.layer:
         raise TargetError(f"cannot split {target!r}: expected one channel of a layer, layer:channel")
     loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
-    folder = out or Path("studies") / slug("split", model.replace("/", "-"), str(feature))
     densities = tuple(density or DENSITIES)
     asked = {
         **loaded.asked, "target": str(feature), "by": by.value, "n": number, "min_cluster_size": min_cluster,
         "criterion": criterion, "densities": list(densities), "tolerance": tolerance, "controls": controls,
+        "held_out": held_out,
     }  # fmt: skip
-    findings = Findings.create(folder, "split", asked)
+    findings = Findings.create(study_of(out, model), slug("split", str(feature)), "split", asked)
     with progress_bars() as report:
         some, labels, places = (
             _classes(loaded.images, images)
             if by is Kinds.classes
-            else _clusters(loaded, feature, number, min_cluster, report)
+            else _clusters(loaded, feature, number, min_cluster, findings.path, report)
         )
         found = divided(
             loaded.model, feature, some, labels, places=places, criterion=criterion, densities=densities,
-            tolerance=tolerance, controls=controls, seed=seed, progress=report,
+            tolerance=tolerance, controls=controls, held_out=held_out, seed=seed,
+            kept=findings.path / "measured.json", progress=report,
         )  # fmt: skip
+        names = dict(enumerate(some.class_names or ())) if by is Kinds.classes else {}
+        plate = _drawn(loaded, found, names, pictures, findings.path, report)
     for name, circuit in zip(found.names, found.circuits, strict=True):
-        circuit.save(folder / "circuits" / f"set-{name}.safetensors")
+        circuit.save(findings.path / "circuits" / f"set-{name}.safetensors")
     findings.table("curves", found.rows())
     findings.table("overlaps", found.overlaps())
-    names = dict(enumerate(some.class_names or ())) if by is Kinds.classes else {}
     findings.table("pictures", _pictures(found, names))
-    _print(found, str(feature), names)
-    findings.finish(_summary(found))
+    columns, rows = _errors(found, names)
+    print_table(f"{feature}: {_ERRORS}", columns, rows)
+    console.print(Text(_shared(found)))
+    console.print(Text(str(found.verdict), style="bold"))
+    findings.finish(
+        _summary(found), f"{feature}, split by {by.value}", f"{found.verdict}. {_shared(found)}.",
+        note=_NOTE, pictures={str(found.verdict): plate},
+        tables=[(_ERRORS.capitalize(), [name for name, _ in columns], rows)],
+    )  # fmt: skip
 
 
-def _classes(images: "ImageSet", source: Path) -> "tuple[ImageSet, tuple[int, ...], None]":
+_ERRORS = "difference at the last density that keeps each circuit's own pictures"
+_NOTE = (
+    "One circuit for each set of pictures, found from its activation at each picture's strongest place. Solid: its "
+    "difference on its own pictures; dashed: on the other sets'. If the sets are answered by distinct computations, a "
+    "circuit fails on the others at densities at which it still serves its own; random splits into sets of the same "
+    "sizes say what comes from the sets being small."
+)
+
+
+def _classes(images: "ImageSet", sources: "list[Path]") -> "tuple[ImageSet, tuple[int, ...], None]":
     if images.labels is None:
-        raise ImageError(f"--by classes needs class folders in {str(source)!r}; take --by clusters")
+        raise ImageError(f"--by classes needs one folder of class folders, not {', '.join(map(str, sources))}")
     return images, images.labels, None
 
 
 def _clusters(
-    loaded: "Loaded", feature: "Target", number: int, min_cluster: int, report: "Progress"
+    loaded: "Loaded", feature: "Target", number: int, min_cluster: int, folder: "Path", report: "Progress"
 ) -> "tuple[ImageSet, tuple[int, ...], Int[Tensor, ' n']]":
+    from viscircuits.cli.top import kept_tops
     from viscircuits.subcircuits.polysemantic import cluster
-    from viscircuits.subcircuits.top import population, top_activations
+    from viscircuits.subcircuits.top import population
 
     if feature.channel is None:
         raise TargetError("clusters are those of a channel's top activations; give layer:channel")
-    top = top_activations(loaded.model, [feature.layer], loaded.images, number, progress=report)[feature.layer]
+    top = kept_tops(loaded, folder / "top", [feature.layer], number, report)[feature.layer]
     (vectors,) = population(loaded.model, top, loaded.images, [feature.channel], progress=report)
     found = cluster(vectors, top.values[feature.channel] > 0, feature.channel, min_cluster)
     if found.n_clusters < 2:
@@ -124,26 +154,34 @@ def _pictures(found: "Split", names: dict[int, str]) -> list[dict[str, object]]:
     ]
 
 
-def _print(found: "Split", feature: str, names: dict[int, str]) -> None:
-    from rich.text import Text
+def _drawn(
+    loaded: "Loaded", found: "Split", names: dict[int, str], pictures: bool, folder: "Path", report: "Progress"
+) -> "Path":
+    from viscircuits.diagram.splits import renderings, split_plate
 
-    from viscircuits.cli.console import out as console
-    from viscircuits.cli.console import print_table
+    scene = loaded.scene(found.images)
+    made = renderings(found, scene, cache=folder / "cache", progress=report) if pictures else []
+    return split_plate(found, scene, names, made).save(folder / "split.jpg")
 
+
+def _errors(found: "Split", names: dict[int, str]) -> tuple[list[tuple[str, bool]], list[tuple[str, ...]]]:
+    """Columns and rows of a table: what each circuit is off by on each set."""
     division = found.division
+    called = [names.get(number, f"set {number}") for number in found.names]
     rows = [
-        (names.get(number, f"set {number}"), f"{len(images)}", f"{density:g}", *(f"{float(v):.2f}" for v in errors))
-        for number, images, density, errors in zip(
-            found.names, division.sets, division.densities, division.differences, strict=True
+        (name, f"{len(images)}", f"{density:g}", *(f"{float(v):.2f}" for v in errors))
+        for name, images, density, errors in zip(
+            called, division.sets, division.densities, division.differences, strict=True
         )
     ]
     columns = [("circuit of", False), ("pictures", True), ("density", True)]
-    columns += [(f"on {names.get(number, f'set {number}')}", True) for number in found.names]
-    print_table(f"{feature}: difference at the last density that keeps each circuit's own pictures", columns, rows)
+    return [*columns, *((f"on {name}", True) for name in called)], rows
+
+
+def _shared(found: "Split") -> str:
     controls = sorted(control.iou for control in found.controls)
-    beside = f" (random splits {controls[len(controls) // 2]:.2f})" if controls else ""
-    console.print(f"overlap of the circuits: IoU {division.iou:.2f}{beside}")
-    console.print(Text(str(found.verdict), style="bold"))
+    beside = f" (random splits {controls[len(controls) // 2]:.2f}, p = {found.iou_p:.3f})" if controls else ""
+    return f"Overlap of the circuits: IoU {found.division.iou:.2f}{beside}"
 
 
 def _summary(found: "Split") -> "dict[str, str | float | list[str | float]]":

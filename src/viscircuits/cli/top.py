@@ -1,58 +1,94 @@
 """``viscircuits top``: the pictures that excite each channel of some layers most."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from viscircuits.cli import options
+from viscircuits.cli.asked import Folder, Shown
+
+if TYPE_CHECKING:
+    from viscircuits.cli.findings import Loaded
+    from viscircuits.subcircuits.top import TopActivations
+    from viscircuits.types import Progress
 
 
 def top(
     model: options.Model,
     layer: Annotated[list[str], typer.Argument(metavar="LAYER...", help="Modules to read, by name.")],
-    images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures or of class folders.")],
+    images: Shown,
     weights: options.Weights = None,
     number: Annotated[int, typer.Option("-n", min=1, help="How many a channel, at most one a picture.")] = 50,
+    channel: Annotated[
+        list[int] | None,
+        typer.Option("--channel", help="Draw these; repeat.  [dim]default: the 12 with the highest values[/]"),
+    ] = None,
     limit: options.Limit = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default studies/top-MODEL.")] = None,
+    out: Folder = None,
     seed: options.Seed = 0,
     input_size: options.InputSize = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Find the highest activations of every channel: values, pictures and positions."""
+    """Find the highest activations of every channel: values, pictures and positions; draw contact sheets."""
     from viscircuits.cli.console import print_table, progress_bars
-    from viscircuits.cli.findings import Findings, load
+    from viscircuits.cli.findings import Findings, load, study_of
+    from viscircuits.diagram.sheets import contact_sheet, liveliest, strips
     from viscircuits.study import slug
-    from viscircuits.subcircuits.top import top_activations
 
     loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
-    folder = out or Path("studies") / slug("top", model.replace("/", "-"))
     asked = {**loaded.asked, "layers": list(layer), "n": number}
-    findings = Findings.create(folder, "top activations", asked)
+    name = slug("top", *(one or "logit" for one in layer))
+    findings = Findings.create(study_of(out, model), name, "top activations", asked)
     with progress_bars() as report:
-        found = top_activations(loaded.model, layer, loaded.images, number, progress=report)
-    rows = []
+        found = kept_tops(loaded, findings.path / "top", layer, number, report)
+    findings.table("top", [row for name, best in found.items() for row in _rows(name, best, loaded)])
+    sheets = {}
     for name, best in found.items():
-        best.save(folder / "top" / f"{slug(name or 'logit')}.safetensors")
-        rows += [
-            {
-                "layer": name,
-                "channel": channel,
-                "rank": rank,
-                "value": float(best.values[channel, rank]),
-                "picture": loaded.images.names[int(best.images[channel, rank])],
-                "position": list(best.position(channel, rank)),
-            }
-            for channel in range(best.n_channels)
-            for rank in range(best.n)
-        ]
-    findings.table("top", rows)
+        drawn = channel or liveliest(best)
+        title = f"{name or 'logit'}: what excites {len(drawn)} of {best.n_channels} channels most"
+        note = f"of {len(loaded.images):,} pictures, one activation each; cut to what the channel sees there"
+        sheet = contact_sheet(strips(loaded.scene(), best, drawn), title, note)
+        sheets[title] = sheet.save(findings.path / f"{slug(name or 'logit')}.jpg")
     shown = [
         (name or "logit", f"{best.n_channels}", f"{best.n}", f"{float(best.values[:, 0].median()):.3g}")
         for name, best in found.items()
     ]
     columns = [("layer", False), ("channels", True), ("activations each", True), ("median of the highest", True)]
     print_table(f"{model}, {len(loaded.images)} pictures", columns, shown)
-    findings.finish({"activations": len(rows)})
+    findings.finish(
+        {"activations": sum(best.values.numel() for best in found.values())},
+        f"Top activations of {', '.join(one or 'logit' for one in layer)}",
+        f"The {number} highest activations of every channel on {len(loaded.images):,} pictures, at most one a picture.",
+        pictures=sheets, tables=[("Layers", [name for name, _ in columns], shown)],
+    )  # fmt: skip
+
+
+def kept_tops(
+    loaded: "Loaded", folder: "Path", layers: list[str], number: int, report: "Progress"
+) -> "dict[str, TopActivations]":
+    """Returns the top activations of layers, in one pass for those that are not in the folder yet."""
+    from viscircuits.study import slug
+    from viscircuits.subcircuits.top import TopActivations, top_activations
+
+    files = {layer: folder / f"{slug(layer or 'logit')}.safetensors" for layer in dict.fromkeys(layers)}
+    if missing := [layer for layer, file in files.items() if not file.exists()]:
+        for layer, best in top_activations(loaded.model, missing, loaded.images, number, progress=report).items():
+            best.save(files[layer])
+    return {layer: TopActivations.load(file) for layer, file in files.items()}
+
+
+def _rows(name: str, best: "TopActivations", loaded: "Loaded") -> list[dict[str, object]]:
+    return [
+        {
+            "layer": name,
+            "channel": channel,
+            "rank": rank,
+            "value": float(best.values[channel, rank]),
+            "picture": loaded.images.names[int(best.images[channel, rank])],
+            "position": list(best.position(channel, rank)),
+        }
+        for channel in range(best.n_channels)
+        for rank in range(best.n)
+    ]

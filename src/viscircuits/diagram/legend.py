@@ -22,7 +22,7 @@ def facts(circuit: Circuit, content: Content, agreement: Agreement | None) -> li
     )
     lines = [
         ", ".join([kept, live]),
-        ", ".join(filter(None, [f"{circuit.biases} circuit", agreement and agreement.text])),
+        ", ".join(filter(None, [f"{circuit.kind} circuit", agreement and agreement.text])),
     ]
     if circuit.disconnected:
         lines.append("Disconnected: no path leads from the image to the target, so nothing else is drawn.")

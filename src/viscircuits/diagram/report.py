@@ -13,6 +13,7 @@ from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.chapter import Chapter, anchor
 from viscircuits.diagram.chosen import KEEP, name_of
 from viscircuits.diagram.extended import MOST, Diagram
+from viscircuits.diagram.findings import sections
 from viscircuits.diagram.html import element, listed
 from viscircuits.diagram.page import write_page
 from viscircuits.diagram.pictures import Source
@@ -72,11 +73,12 @@ def report(
         for target in dict.fromkeys(study.measurements()["target"])
     ]
     title = f"{chapters[0].target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
-    body = [_head(title, study.header), *(chapter.html() for chapter in chapters), _again(study)]
+    told = [*(chapter.html() for chapter in chapters), *sections(study.path)]
+    body = [_head(title, study.header), *told, _again(study)]
     if len(chapters) > 1:
         body.insert(1, _contents(chapters))
     diagrams = {name_of(chapter.row): chapter.drawn for chapter in chapters}
-    return Report(write_page(title, "\n".join(body), "report.css"), diagrams)
+    return Report(write_page(title, "\n".join(body), "report.css", "findings.css"), diagrams)
 
 
 def _head(title: str, header: Header) -> str:

@@ -11,8 +11,13 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from viscircuits.diagram.curve import _STYLE, Curve
+from viscircuits.diagram.exciting import pixels
+from viscircuits.diagram.plate import MUTED, Strip
 from viscircuits.errors import StudyError
 from viscircuits.probes.axis import Axis
+from viscircuits.probes.detectors import Detectors
+from viscircuits.probes.experiment import CircleAndCorner
+from viscircuits.probes.stage import Stage
 from viscircuits.probes.surface import Surface
 
 _COLOURS = "RdBu_r"  # blue below the answer to the empty stage, red above
@@ -42,12 +47,12 @@ def surfaces(
         raise StudyError("there is no surface to draw")
     columns = max(len(row) for row in rows)
     with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH * columns + 0.9, _HEIGHT * len(rows) + 0.6), layout="constrained")
+        figure = Figure(figsize=(_WIDTH * columns + 0.9, _HEIGHT * len(rows) + 0.8), layout="constrained")
+        grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[1.0] * columns + [0.035])
         for number, row in enumerate(rows):
             norm = _norm(list(row.values()))
-            drawn: list[Axes] = []
             for column, (heading, surface) in enumerate(row.items()):
-                axes = figure.add_subplot(len(rows), columns, number * columns + column + 1)
+                axes = figure.add_subplot(grid[number, column])
                 image = _heat(axes, surface, norm)
                 axes.set_title(heading, fontsize=9.5, loc="left", color="#222222")
                 if column:
@@ -55,14 +60,28 @@ def surfaces(
                 if point := (marks or {}).get((number, heading)):
                     x, y = (_place(axis, point[axis.name]) for axis in (surface.axes[-1], surface.axes[0]))
                     axes.plot([x], [y], clip_on=False, zorder=4, **_MARK)
-                drawn.append(axes)
-            bar = figure.colorbar(image, ax=drawn, shrink=0.9, pad=0.015, aspect=18)  # pyright: ignore
+            bar = figure.colorbar(image, cax=figure.add_subplot(grid[number, columns]))  # pyright: ignore
             bar.outline.set_visible(False)  # pyright: ignore
             bar.set_label(labels[number] if number < len(labels) else "response", fontsize=8.5)
             bar.ax.tick_params(labelsize=8)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color="#111111")
+        dots = "; green: what the circuit was found for" if marks else ""
+        figure.supxlabel(f"white: the answer to the empty stage{dots}", x=0.01, ha="left", fontsize=8.5, color=MUTED)
     return Curve(figure)
+
+
+def experiment_plate(done: CircleAndCorner, title: str = "") -> Curve:
+    """Returns the surfaces of the circle and corner experiment: a row a family, the model first, then its circuits.
+
+    Each circuit stands in the row of the family it was found for; the green dot is the point it was found for.
+    """
+    rows, marks = [], {}
+    for number, (family, full) in enumerate(done.full.items()):
+        own = [part for part in done.parts if part.family == family]
+        rows.append({"model": full} | {part.name: part.surfaces[family] for part in own})
+        marks |= {(number, part.name): part.peak.point for part in own}
+    return surfaces(rows, marks=marks, labels=[f"response to {family}" for family in done.full], title=title)
 
 
 def _heat(axes: Axes, surface: Surface, norm: TwoSlopeNorm) -> Any:
@@ -103,3 +122,29 @@ def _ticks(axis: Axis) -> tuple[list[float], list[str]]:
 def _place(axis: Axis, value: float) -> float:
     """Where a value stands in cells of the grid."""
     return float(np.interp(value, axis.values, range(len(axis.values))))
+
+
+def stimuli_strips(
+    found: Detectors, family: str, stage: Stage, channels: Sequence[int], across: int = 8
+) -> list[Strip]:
+    """Returns a row for each channel: the stimuli of a family that it answers most, and of each other family the best.
+
+    Args:
+        found: the answers of a layer.
+        family: the first of each row, as many as there is room for.
+        stage: where the stimuli were shown.
+        channels: which.
+        across: pictures in a row.
+    """
+    rows = []
+    ranked = {one.channel: one for one in found.ranked(family)}
+    for channel in channels:
+        others = [name for name in found.families if name != family]
+        order = found.answers[family][channel].argsort(descending=True, stable=True)[: across - len(others)].tolist()
+        stimuli = [found.families[family][i] for i in order] + [found.best(channel, name) for name in others]
+        drawn = stage.drawn(stimuli)[:, :, *stage.box.slices]
+        pictures = [pixels(picture) for picture in drawn]
+        best = found.answers[family][channel][order].tolist()
+        note = f"{family} {best[0]:.3g} to {best[-1]:.3g}; then the best of {', '.join(others)}"
+        rows.append(Strip(f"{found.layer}:{channel}, index {ranked[channel].index:.2f}", note, pictures))
+    return rows

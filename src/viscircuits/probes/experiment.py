@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from viscircuits import store
+from viscircuits.errors import ImageError
 from viscircuits.probes.points import DENSITIES, WITHIN, Subcircuit, subcircuit
 from viscircuits.probes.stage import Stage
 from viscircuits.probes.stimulus import Arc, Corner
@@ -170,11 +171,13 @@ def chosen(full: Mapping[str, Surface]) -> list[tuple[str, str, Peak]]:
     `FAR` away; and the peak's own angle, at the radius furthest from its own. *Corners*: the strongest response of
     either sign; the strongest of that sign an eighth of a turn from it (modulo a quarter); the strongest of that sign
     one to three quarters of a turn from it. Points with less than `STRONG` of the first one's response are left out:
-    there is nothing there to find a circuit for.
+    there is nothing there to find a circuit for; so is a family that the target answers as it does the empty stage.
     """
     arcs, corners = full["arcs"], full["corners"]
     first = arcs.peaks()[0]
     tip = max((corners.peaks()[0], corners.peaks(lowest=True)[0]), key=lambda p: abs(p.value - corners.blank))
+    if first.value == arcs.blank and tip.value == corners.blank:
+        raise ImageError("the target answers all arcs and corners as it does the empty stage; choose another target")
     strong, angle = _points(arcs, first), first.point["angle"]
     alike = [p for p in strong if p.point["angle"] == angle]
     alike.sort(key=lambda p: -abs(p.point["radius"] - first.point["radius"]))
@@ -183,10 +186,10 @@ def chosen(full: Mapping[str, Surface]) -> list[tuple[str, str, Peak]]:
     eighth = [p for p, turn in turned if math.isclose(turn % 90, 45)]
     quarter = [p for p, turn in turned if math.isclose(turn % 90, 0, abs_tol=1e-6) and turn > 1]
     wanted = (
-        ("arc", "arcs", [first]),
+        ("arc", "arcs", [first] if first.value != arcs.blank else []),
         ("arc, other angle", "arcs", far),
         ("arc, other radius", "arcs", alike),
-        ("corner", "corners", [tip]),
+        ("corner", "corners", [tip] if tip.value != corners.blank else []),
         ("corner, 1/8 turn", "corners", eighth),
         ("corner, 1/4 turns", "corners", quarter),
     )
@@ -196,6 +199,8 @@ def chosen(full: Mapping[str, Surface]) -> list[tuple[str, str, Peak]]:
 def _points(surface: Surface, first: Peak) -> list[Peak]:
     """All points but the first that respond to the same side, strongly enough, from the strongest on."""
     own = first.value - surface.blank
+    if own == 0:
+        return []
     points = [p for p in surface.points() if p.point != first.point and (p.value - surface.blank) / own >= STRONG]
     return sorted(points, key=lambda p: -(p.value - surface.blank) / own)
 

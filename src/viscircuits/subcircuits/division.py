@@ -16,7 +16,8 @@ from viscircuits.mask import Mask
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import Response, masked_weights, respond
-from viscircuits.scores import Scores
+from viscircuits.store import digest
+from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.per_image import ImageScores
 from viscircuits.target import Target
 from viscircuits.types import Progress
@@ -30,25 +31,41 @@ class Division:
     """Sets of images, and the circuit of each at the last density that keeps its own activations.
 
     Args:
-        sets: the images of each set, by index.
+        scored: the images of each set that its circuit was found on, by index.
+        measured: those that it is measured on.
         densities: of each set's circuit.
         masks: of each set's circuit.
         differences: circuit x set: the relative difference of one set's circuit on another.
         iou_at: mean overlap of the circuits when all have the same density, one a density of the split.
     """
 
-    sets: Sets
+    scored: Sets
+    measured: Sets
     densities: tuple[float, ...]
     masks: tuple[Mask, ...]
     differences: Float[Tensor, "s s"]
     iou_at: tuple[float, ...]
 
+    @cached_property
+    def sets(self) -> Sets:
+        """The images of each set, ascending."""
+        return tuple(torch.cat(parts).unique() for parts in zip(self.scored, self.measured, strict=True))
+
+    @property
+    def excesses(self) -> Float[Tensor, "s s"]:
+        """How much more each circuit errs on each set than on its own."""
+        return self.differences - self.differences.diagonal()[:, None]
+
     @property
     def excess(self) -> float:
         """How much more a circuit errs on another set than on its own, mean over ordered pairs."""
-        n = len(self.sets)
-        beyond = self.differences - self.differences.diagonal()[:, None]
-        return float(beyond.sum() / (n * (n - 1)))
+        n = len(self.measured)
+        return float(self.excesses.sum() / (n * (n - 1)))
+
+    @property
+    def least_excess(self) -> float:
+        """The same of the circuit that serves another set best."""
+        return float(self.excesses[~torch.eye(len(self.measured), dtype=torch.bool)].min())
 
     @cached_property
     def iou(self) -> float:
@@ -75,6 +92,7 @@ class Bench:
         each: the scores of every image.
         densities: where to measure, descending, the first 1.
         tolerance: the relative difference up to which a circuit keeps its activations.
+        known: differences that were measured before.
         biases: what becomes of filters without kernels.
         batch_size: pictures at a time.
     """
@@ -86,51 +104,68 @@ class Bench:
     each: ImageScores
     densities: tuple[float, ...]
     tolerance: float
+    known: Known
     biases: Biases = "masked"
     batch_size: int = 16
 
-    def curves(self, sets: Sets, progress: Progress | None = None, what: str = "curves") -> Float[Tensor, "d s s"]:
+    @property
+    def places(self) -> Int[Tensor, " n"]:
+        """Where on the target's map each image is read, flat."""
+        (places,) = (part for part in self.full.frozen if part is not None)
+        return places
+
+    def curves(
+        self, scored: Sets, measured: Sets, progress: Progress | None = None, what: str = "curves"
+    ) -> Float[Tensor, "d s s"]:
         """Returns the difference of every set's circuit on every set, at every density."""
-        curves = torch.empty(len(self.densities), len(sets), len(sets), dtype=torch.float64)
-        for s, scores in enumerate(map(self.each.of, sets)):
+        curves = torch.empty(len(self.densities), len(scored), len(scored), dtype=torch.float64)
+        for s, own in enumerate(scored):
             for d in range(len(self.densities)):
-                curves[d, s] = self._differences(scores, d, sets)
+                curves[d, s] = self._differences(own, d, measured)
                 if progress is not None:
-                    progress(what, s * len(self.densities) + d + 1, len(sets) * len(self.densities))
+                    progress(what, s * len(self.densities) + d + 1, len(scored) * len(self.densities))
+            self.known.save()
         return curves
 
-    def divide(self, sets: Sets, curves: Float[Tensor, "d s s"] | None = None) -> Division:
-        """Returns a division of the images; known curves save measuring."""
-        scores = [self.each.of(one) for one in sets]
-        last, rows = [], []
-        for s, own in enumerate(sets):
+    def divide(self, scored: Sets, measured: Sets) -> Division:
+        """Returns a division of the images."""
+        last = []
+        for own, on in zip(scored, measured, strict=True):
 
-            def difference(d: int, s: int = s, own: Tensor = own) -> float:
-                known = self._differences(scores[s], d, (own,))[0] if curves is None else curves[d, s, s]
-                return float(known)
+            def difference(d: int, own: Tensor = own, on: Tensor = on) -> float:
+                return float(self._differences(own, d, (on,)))
 
             last.append(last_within(difference, len(self.densities), self.tolerance))
-            rows.append(self._differences(scores[s], last[s], sets) if curves is None else curves[last[s], s])
+        differences = [self._differences(own, d, measured) for own, d in zip(scored, last, strict=True)]
+        self.known.save()
+        scores = [self.each.of(own) for own in scored]
         masks = tuple(one.select(density=self.densities[d]) for one, d in zip(scores, last, strict=True))
         iou_at = tuple(_mean_iou([one.select(density=density) for one in scores]) for density in self.densities)
-        return Division(sets, tuple(self.densities[d] for d in last), masks, torch.stack(rows), iou_at)
+        kept = tuple(self.densities[d] for d in last)
+        return Division(scored, measured, kept, masks, torch.stack(differences), iou_at)
 
-    def _differences(self, scores: Scores, d: int, sets: Sets) -> Float[Tensor, " s"]:
-        """The difference of one circuit on each set: mean absolute change over mean absolute value."""
+    def _differences(self, scored: Tensor, d: int, sets: Sets) -> Float[Tensor, " s"]:
+        """How far the circuit of some images is off on each set: mean absolute change over mean absolute value."""
         if self.densities[d] == 1:
             return torch.zeros(len(sets), dtype=torch.float64)
+        names = [digest(repr(self.densities[d]), scored, one) for one in sets]
+        new = {name: one for name, one in zip(names, sets, strict=True) if name not in self.known}
+        if new:
+            self.known.add(dict(zip(new, self._measured(scored, self.densities[d], tuple(new.values())), strict=True)))
+        return torch.tensor([self.known[name] for name in names], dtype=torch.float64)
+
+    def _measured(self, scored: Tensor, density: float, sets: Sets) -> list[float]:
         wanted = torch.cat(sets)
         frozen = tuple(None if part is None else part[wanted] for part in self.full.frozen)
         # the user's own module: a circuit that runs on a few images only is not worth building smaller
         values = respond(
             self.model, self.readout, self.images.subset(wanted.tolist()),
-            weights=self._weights(scores.select(density=self.densities[d])), frozen=frozen, batch_size=self.batch_size,
-        ).values  # fmt: skip
+            weights=self._weights(self.each.of(scored).select(density=density)), frozen=frozen,
+            batch_size=self.batch_size,
+        ).values.double()  # fmt: skip
         full = self.full.values.double()
-        parts = values.double().split([len(one) for one in sets])
-        return torch.stack(
-            [(part - full[one]).abs().mean() / full[one].abs().mean() for part, one in zip(parts, sets, strict=True)]
-        )
+        parts = zip(values.split([len(one) for one in sets]), sets, strict=True)
+        return [float((part - full[one]).abs().mean() / full[one].abs().mean()) for part, one in parts]
 
     def _weights(self, mask: Mask) -> Mapping[str, Tensor]:
         if self.biases == "masked":  # what a circuit does, without asking what reaches what
@@ -146,6 +181,7 @@ def bench(
     each: ImageScores,
     densities: tuple[float, ...],
     tolerance: float,
+    known: Known,
     biases: Biases = "masked",
     batch_size: int = 16,
 ) -> Bench:
@@ -163,7 +199,7 @@ def bench(
     if not bool((full.values != 0).all()):
         silent = int((full.values == 0).sum())
         raise TargetError(f"target {target} is 0 on {silent} of {len(images)} images; take images that excite it")
-    return Bench(model, readout, images, full, each, densities, tolerance, biases, batch_size)
+    return Bench(model, readout, images, full, each, densities, tolerance, known, biases, batch_size)
 
 
 def last_within(difference: Callable[[int], float], n: int, tolerance: float) -> int:

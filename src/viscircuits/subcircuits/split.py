@@ -7,12 +7,15 @@ by a shared one, it does not. Random splits into the same sizes are the control.
 
 Differs: 1. the control is repeated, and gives a permutation p-value. 2. The last density that keeps the own set within
 the tolerance is found by bisection, alike for the sets and for the controls, so that the test is exact; where a curve
-crosses the tolerance several times it is one of the crossings.
+crosses the tolerance several times it is one of the crossings. 3. Each circuit is found on one random half of its set
+and measured on the other, because a circuit serves the very pictures it was found on better than it serves their kind;
+``held_out=False`` does both on all of them, as the paper did.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -22,7 +25,10 @@ from torch import Tensor, nn
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
+from viscircuits.model.fingerprint import fingerprint
+from viscircuits.store import digest
 from viscircuits.subcircuits.division import Division, Sets, bench
+from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.per_image import score_each
 from viscircuits.subcircuits.verdict import Verdict, judge
 from viscircuits.target import Target
@@ -56,7 +62,9 @@ class Split:
         division: the sets asked about.
         controls: random divisions of the same images into the same sizes.
         curves: density x circuit x set: the relative difference.
-        control_curves: the same for the first control; None without controls.
+        control_curves: the same for the first few controls.
+        values: each picture's activation in the full model.
+        places: where on the target's map it was read, flat.
         biases: what became of filters without kernels.
     """
 
@@ -69,7 +77,9 @@ class Split:
     division: Division
     controls: tuple[Division, ...]
     curves: Float[Tensor, "d s s"]
-    control_curves: Float[Tensor, "d s s"] | None
+    control_curves: Float[Tensor, "k d s s"]
+    values: Float[Tensor, " n"]
+    places: Int[Tensor, " n"]
     biases: Biases = "masked"
 
     @cached_property
@@ -80,10 +90,15 @@ class Split:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether the sets are answered by distinct computations."""
-        sizes = [len(images) for images in self.division.sets]
-        sparse = all(density < 1 for density in self.division.densities)
+        division = self.division
+        sizes = [len(images) for images in division.sets]
+        smallest = min(map(len, (*division.scored, *division.measured)))
+        sparse = all(density < 1 for density in division.densities)
         controls = [control.excess for control in self.controls]
-        return judge(self.division.excess, controls, sizes, sparse=sparse, tolerance=self.tolerance)
+        return judge(
+            division.excess, controls, sizes, least=division.least_excess, smallest=smallest, sparse=sparse,
+            tolerance=self.tolerance,
+        )  # fmt: skip
 
     @property
     def iou_p(self) -> float:
@@ -92,19 +107,17 @@ class Split:
         return (1 + as_low) / (1 + len(self.controls))
 
     def rows(self) -> list[Row]:
-        """Returns the curves as tidy rows: division, density, whose circuit, on whose images, difference."""
-        both: Mapping[str, Tensor | None] = {"sets": self.curves, "random": self.control_curves}
+        """Returns the curves as tidy rows, a difference each; division 0 is that of the sets, the others are random."""
         return [
             {
-                "division": division,
+                "division": number,
                 "density": density,
                 "circuit": circuit,
                 "images": images,
                 "own": circuit == images,
                 "difference": float(curves[d, s, t]),
             }
-            for division, curves in both.items()
-            if curves is not None
+            for number, curves in enumerate((self.curves, *self.control_curves))
             for d, density in enumerate(self.densities)
             for s, circuit in enumerate(self.names)
             for t, images in enumerate(self.names)
@@ -138,11 +151,14 @@ def split(
     densities: Sequence[float] = DENSITIES,
     tolerance: float = TOLERANCE,
     controls: int = 39,
+    bands: int = 5,
+    held_out: bool = True,
     granularity: Granularity = "kernel",
     normalise: Literal["minmax"] | None = None,
     biases: Biases = "masked",
     seed: int = 0,
     batch_size: int = 16,
+    kept: Path | None = None,
     progress: Progress | None = None,
 ) -> Split:
     """Returns a feature's subcircuits for sets of images, measured on their own and on each other's images.
@@ -157,9 +173,12 @@ def split(
         densities: where to measure, in (0, 1]; 1, where every difference is 0, is always among them.
         tolerance: the relative difference up to which a circuit keeps its activations.
         controls: how many random splits; 19 or more for a verdict.
+        bands: of how many of them whole curves are measured.
+        held_out: whether a circuit is found on one half of its set and measured on the other; else both on all.
         granularity, normalise, biases: as in `score` and `Circuit`.
-        seed: of the random splits, and of criteria that draw random numbers.
+        seed: of halves and random splits, and of criteria that draw random numbers.
         batch_size: pictures at a time; changes no result beyond rounding.
+        kept: a file that keeps what was measured, so that interrupted work goes on there.
         progress: called as the work goes on.
     """
     names, sets, used = _sets(labels, len(images))
@@ -170,20 +189,29 @@ def split(
         model, target, chosen, where, criterion, granularity=granularity, normalise=normalise, seed=seed,
         progress=progress,
     )  # fmt: skip
-    measured = bench(model, target, chosen, where, each, grid, tolerance, biases, batch_size)
-    curves = measured.curves(sets, progress, "subcircuits")
-    division = measured.divide(sets, curves)
+    recipe = digest(
+        fingerprint(model), chosen.hash, str(target.at("max")), torch.tensor([]) if where is None else where, criterion,
+        granularity, str(normalise), biases, str(seed),
+    )  # fmt: skip
+    measured = bench(model, target, chosen, where, each, grid, tolerance, Known(recipe, kept), biases, batch_size)
+    generator = torch.Generator().manual_seed(seed)
+    first = _parts(sets, held_out, generator)
+    curves = measured.curves(*first, progress, "subcircuits")
+    division = measured.divide(*first)
     found: list[Division] = []
-    control_curves = None
-    for number, random in enumerate(_random(sets, controls, seed)):
-        if number == 0:
-            control_curves = measured.curves(random, progress, "control curves")
-        found.append(measured.divide(random, control_curves if number == 0 else None))
+    bands = min(bands, controls)
+    control_curves = torch.empty(bands, *curves.shape, dtype=curves.dtype)
+    for number, random in enumerate(_random(sets, controls, generator)):
+        parts = _parts(random, held_out, generator)
+        if number < bands:
+            control_curves[number] = measured.curves(*parts, progress, f"control curves {number + 1}")
+        found.append(measured.divide(*parts))
         if progress is not None:
             progress("random splits", number + 1, controls)
     return Split(
-        model, target.at("max"), chosen, names, grid, tolerance, division, tuple(found), curves, control_curves, biases
-    )
+        model, target.at("max"), chosen, names, grid, tolerance, division, tuple(found), curves, control_curves,
+        measured.full.values[:, 0], measured.places, biases,
+    )  # fmt: skip
 
 
 def _sets(labels: Sequence[int], n_images: int) -> tuple[tuple[int, ...], Sets, list[int]]:
@@ -205,9 +233,17 @@ def _grid(densities: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({1.0, *map(float, densities)}, reverse=True))
 
 
-def _random(sets: Sets, repeats: int, seed: int) -> Iterator[Sets]:
+def _random(sets: Sets, repeats: int, generator: torch.Generator) -> Iterator[Sets]:
     """Random divisions of the same images into the same sizes."""
-    generator = torch.Generator().manual_seed(seed)
     sizes = [len(one) for one in sets]
     for _ in range(repeats):
         yield tuple(part.sort().values for part in torch.randperm(sum(sizes), generator=generator).split(sizes))
+
+
+def _parts(sets: Sets, held_out: bool, generator: torch.Generator) -> tuple[Sets, Sets]:
+    """What each circuit is found on, and what it is measured on: random halves, the first the larger, or all twice."""
+    if not held_out:
+        return sets, sets
+    orders = [one[torch.randperm(len(one), generator=generator)] for one in sets]
+    halves = [(order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :]) for order in orders]
+    return tuple(a.sort().values for a, _ in halves), tuple(b.sort().values for _, b in halves)

@@ -2,7 +2,8 @@
 
 The measure is the *excess*: how much worse the circuit of one set does on another set than on its own. Random splits
 into sets of the same sizes say what of it comes from the sets being small, and how likely as much would come about if
-the division meant nothing: a permutation test, one-sided.
+the division meant nothing: a permutation test, one-sided. It is a mean over all circuits and sets; where one circuit
+serves another set well, the sentence says so.
 """
 
 import math
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FEWEST = 5
-"""A set of fewer images says nothing."""
+"""Fewer images to find a circuit on, or to measure it on, say nothing."""
 
 SIGNIFICANT = 0.05
 """The largest p-value that counts."""
@@ -40,13 +41,18 @@ class Verdict:
         return f"{self.word}: {self.reason}"
 
 
-def judge(excess: float, controls: Sequence[float], sizes: Sequence[int], *, sparse: bool, tolerance: float) -> Verdict:
+def judge(
+    excess: float, controls: Sequence[float], sizes: Sequence[int], *, least: float, smallest: int, sparse: bool,
+    tolerance: float,
+) -> Verdict:  # fmt: skip
     """Returns the verdict on a division of images.
 
     Args:
         excess: of the division.
         controls: of random divisions of the same images into the same sizes.
         sizes: number of images in each set.
+        least: the excess of the circuit that serves another set best.
+        smallest: the fewest that a circuit was found on, or measured on.
         sparse: whether every set has a circuit that is smaller than the whole.
         tolerance: the difference that still counts as keeping a response.
     """
@@ -54,8 +60,11 @@ def judge(excess: float, controls: Sequence[float], sizes: Sequence[int], *, spa
     by_chance = sorted(controls)[len(controls) // 2] if controls else math.nan
     beyond = excess - by_chance
     word, reason = "cannot tell", ""
-    if min(sizes) < FEWEST or divisions(sizes) * SIGNIFICANT < 1:
-        reason = f"too few images: sets of {_listed(sizes)} (each needs {FEWEST}, and 20 ways to divide them)"
+    if smallest < FEWEST or divisions(sizes) * SIGNIFICANT < 1:
+        reason = (
+            f"too few images: sets of {_listed(sizes)} (a circuit needs {FEWEST} to be found on and as many to be "
+            f"measured on, and there must be 20 ways to divide them)"
+        )
     elif (1 + len(controls)) * SIGNIFICANT < 1:
         reason = f"too few controls: {len(controls)} random splits cannot give p <= {SIGNIFICANT}; take 19 or more"
     elif not sparse:
@@ -66,6 +75,8 @@ def judge(excess: float, controls: Sequence[float], sizes: Sequence[int], *, spa
             f"on another set than its own a circuit errs by {excess:.2f} more (random splits {by_chance:.2f}, "
             f"p = {p:.3f})"
         )
+        if least < tolerance:
+            reason += f"; but not every circuit: one errs by only {least:.2f} more there"
     elif beyond >= tolerance:
         reason = f"too few images: random splits err by as much too often (p = {p:.3f})"
     elif by_chance >= tolerance:

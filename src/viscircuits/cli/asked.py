@@ -1,0 +1,14 @@
+"""Options of the commands that take features apart, each declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Shown = Annotated[
+    list[Path],
+    typer.Option("--images", "-i", help="Folder of pictures or of class folders, or a file; repeat for more."),
+]
+Folder = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="STUDY", help="Study folder, new or not; default studies/MODEL.")
+]

@@ -1,0 +1,180 @@
+"""A feature split by its pictures: how each set's circuit serves each set, what circuits share, what they look for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from viscircuits.circuit import Circuit
+from viscircuits.diagram.pictures import rendered
+from viscircuits.diagram.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, colour_of
+from viscircuits.diagram.sheets import Scene
+from viscircuits.mask import Mask
+from viscircuits.subcircuits.split import Split
+from viscircuits.types import Progress
+
+ACROSS = 10
+"""Pictures of a set."""
+
+_WORDS = {"distinct": "#00734f", "shared": "#005a93", "cannot tell": "#5c6570"}
+_GREY, _PALE = "#8b949e", "#dfe3e7"
+_TICKS = (1, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.01, 0.005)
+_WIDTH, _SIDE, _ROW = 11.2, 0.88, 1.42
+_TOP = 1.15
+_RENDER, _STEPS = 128, 160
+
+
+def split_plate(
+    found: Split, scene: Scene, names: Mapping[int, str] | None = None, renders: Sequence[Pixels] = ()
+) -> Plate:
+    """Returns a page of a split: the verdict, own and cross curves, overlap by layer, pictures of each set.
+
+    Args:
+        found: the split.
+        scene: the network, the pictures that took part, and what prepared them.
+        names: what the sets are called; "set 0" and so on where not given.
+        renders: what the model and each set's circuit look for (`renderings`).
+    """
+    called = {number: (names or {}).get(number, f"set {number}") for number in found.names}
+    layers = list(found.division.iou_by_layer)
+    high = max(3.7, 0.17 * len(layers) + 0.6)
+    rows = len(found.names) + bool(renders)
+    plate = Plate(_WIDTH, _TOP + high + 0.85 + rows * _ROW)
+    _heading(plate, found)
+    _curves(plate.axes(0.75, _TOP + 0.3, 4.75, high - 0.3), found, called)
+    _overlaps(plate.axes(8.75, _TOP + 0.3, 2.2, high - 0.3), found)
+    start = _TOP + high + 0.75
+    for row, strip in enumerate(_strips(found, scene, called, bool(renders))):
+        plate.strip(strip, 0.3, start + row * _ROW, _SIDE)
+    for row, pixels in enumerate([*renders[1:], *renders[:1]]):
+        own = colour_of(row) if row < len(found.names) else INK
+        plate.text(_WIDTH - 1.2, start + row * _ROW + 0.18, "it looks for", size=8, colour=MUTED)
+        plate.picture(pixels, _WIDTH - 1.2, start + row * _ROW + 0.37, _SIDE, own)
+    return plate
+
+
+def renderings(
+    found: Split, scene: Scene, *, cache: Path | None = None, progress: Progress | None = None
+) -> list[Pixels]:
+    """Returns what the target looks for in the model, then in each set's circuit: same seed, same steps."""
+    target = found.target
+    if target.channel is None:
+        return []
+    mask = found.division.masks[0]
+    whole = Circuit(found.model, target, Mask(mask.relevant, mask.relevant, mask.granularity, mask.input_shape))
+    unit = (target.layer, target.channel)
+    return [
+        rendered(
+            circuit, [unit], prepare=scene.prepare, side=_RENDER, steps=_STEPS, cache=cache, progress=progress
+        )[unit]
+        for circuit in (whole, *found.circuits)
+    ]  # fmt: skip
+
+
+def _heading(plate: Plate, found: Split) -> None:
+    verdict = found.verdict
+    plate.text(0.3, 0.18, f"{found.target.at(None)}, split by what excites it", size=13, weight="bold")
+    plate.text(0.3, 0.5, verdict.word, size=11.5, colour=_WORDS[verdict.word], weight="bold")
+    plate.text(0.3, 0.74, fill(verdict.reason, 150), size=9.5, colour=INK, linespacing=1.35)
+
+
+def _curves(axes: Axes, found: Split, called: Mapping[int, str]) -> None:
+    x, n = list(found.densities), len(found.names)
+    own = torch.eye(n, dtype=torch.bool)
+    handles: list[Line2D | Patch] = []
+    if len(found.control_curves):
+        for kept, style in ((own, "-"), (~own, "--")):
+            values = found.control_curves[:, :, kept]  # (k, d, pairs)
+            low, high = values.amin((0, 2)).tolist(), values.amax((0, 2)).tolist()
+            axes.fill_between(x, low, high, color=_PALE, alpha=0.75, linewidth=0, zorder=1)
+            axes.plot(x, _median(values), color=_GREY, linewidth=1.1, linestyle=style, zorder=2)
+    for s, number in enumerate(found.names):
+        colour = colour_of(s)
+        across = found.curves[:, s, ~own[s]].mean(1).tolist()
+        axes.plot(x, found.curves[:, s, s].tolist(), color=colour, linewidth=2, zorder=4, marker="o", markersize=3.4,
+                  markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+        axes.plot(x, across, color=colour, linewidth=1.8, linestyle=(0, (4, 2)), zorder=3)
+        last = found.division.densities[s]
+        axes.plot([last], [0], marker="^", markersize=max(4, 11 - 4 * s), color=colour, clip_on=False, zorder=6 + s)
+        handles.append(Line2D([], [], color=colour, linewidth=2, label=f"circuit of {called[number]}"))
+    handles += [
+        Line2D([], [], color=INK, linewidth=1.6, label="on its own pictures"),
+        Line2D([], [], color=INK, linewidth=1.6, linestyle=(0, (4, 2)), label="on the others'"),
+        Line2D([], [], color=INK, marker="^", markersize=7, linestyle="", label=f"last within {found.tolerance:g}"),
+    ]
+    if len(found.control_curves):
+        handles.append(Patch(color=_PALE, label=f"{len(found.control_curves)} random splits"))
+    top = min(1.25, 1.05 * float(found.curves.max()))
+    axes.axhline(found.tolerance, color=_GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=2)
+    axes.set_xscale("log")
+    axes.set(xlim=(1.05, x[-1] * 0.93), ylim=(0, max(top, 2 * found.tolerance)))
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if tick >= x[-1] * 0.99]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("density: kept / relevant kernels", fontsize=9)
+    axes.set_ylabel("mean |circuit − full| / mean |full|", fontsize=9)
+    axes.tick_params(labelsize=8.5)
+    axes.set_title("How far each circuit is off", fontsize=10, loc="left", color=INK)
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8.2, labelspacing=0.45
+    )
+
+
+def _median(values: torch.Tensor) -> list[float]:
+    return values.permute(1, 0, 2).flatten(1).median(1).values.tolist()
+
+
+def _overlaps(axes: Axes, found: Split) -> None:
+    """IoU of the sets' circuits in each layer, beside the range of the random splits'."""
+    own = {"all": found.division.iou} | found.division.iou_by_layer
+    random = [{"all": control.iou} | control.iou_by_layer for control in found.controls]
+    for place, (layer, iou) in enumerate(own.items()):
+        some = [control[layer] for control in random if layer in control]
+        if some:
+            axes.plot(
+                [min(some), max(some)], [place, place], color=_PALE, linewidth=5, solid_capstyle="round", zorder=1
+            )
+            axes.plot([float(np.median(some))], [place], marker="|", markersize=8, color=_GREY, zorder=2)
+        axes.plot([iou], [place], marker="o", markersize=5.5, color=INK if place else "#D55E00", zorder=3)
+    small = 8.5 if len(own) < 16 else 7
+    axes.set_yticks(range(len(own)), [layer if place else "all layers" for place, layer in enumerate(own)],
+                    fontsize=small)  # fmt: skip
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.02))
+    axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=small)
+    axes.spines["left"].set_color(FAINT)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("IoU of kernels; grey: random splits", fontsize=8.5)
+    axes.set_title("What the circuits share", fontsize=10, loc="left", color=INK)
+
+
+def _strips(found: Split, scene: Scene, called: Mapping[int, str], rendered_too: bool) -> list[Strip]:
+    made = []
+    for s, (number, images) in enumerate(zip(found.names, found.division.sets, strict=True)):
+        density, off = found.division.densities[s], float(found.division.differences[s, s])
+        note = f"its circuit keeps {density:.3g} of the kernels and is off by {off:.2f} on its own pictures"
+        made.append(Strip(f"{called[number]}: {len(images)} pictures", note, _cut(found, scene, images), colour_of(s)))
+    if rendered_too:
+        everything = torch.arange(len(found.values))
+        made.append(Strip("the whole model", "its strongest pictures of all sets", _cut(found, scene, everything)))
+    return made
+
+
+def _cut(found: Split, scene: Scene, images: torch.Tensor) -> list[Pixels]:
+    """What the target sees in the pictures, of those given, that excite it most."""
+    target = found.target
+    best = images[found.values[images].argsort(descending=True, stable=True)][:ACROSS].tolist()
+    shape = scene.graph.output(target.layer).map_shape
+    width = shape[-1] if len(shape) == 2 else 1
+    positions = [divmod(int(found.places[i]), width) if len(shape) == 2 else () for i in best]
+    return scene.cut(target.layer, target.channel, list(zip(best, positions, strict=True)))

@@ -40,6 +40,67 @@ def test_formulas(sign, dtype):
     assert (kept.reason, kept.n_images, kept.n_values) == (None, 7, 210)
 
 
+def within_literally(full: np.ndarray, circuit: np.ndarray) -> float:
+    """Pearson of what is left of each value after its position's mean over the images, one value at a time."""
+    n, p = full.shape
+    a, b = [], []
+    for image in range(n):
+        for position in range(p):
+            a.append(full[image, position] - sum(full[i, position] for i in range(n)) / n)
+            b.append(circuit[image, position] - sum(circuit[i, position] for i in range(n)) / n)
+    return abs(np.corrcoef(a, b)[0, 1])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_pearson_within(sign):
+    border = 10 * torch.randn(30).double()
+    full = torch.randn(7, 30).double() + border
+    ours = sign * 0.5 * full + 0.8 * torch.randn(7, 30)
+    kept = of(full).compare(ours)
+    assert kept.pearson_within == pytest.approx(within_literally(full.numpy(), ours.numpy()), abs=1e-12)
+    assert 0.3 < kept.pearson_within < kept.pearson - 0.1
+    assert of(full[:, :1]).compare(ours[:, :1]).pearson_within == pytest.approx(
+        of(full[:, :1]).compare(ours[:, :1]).pearson, abs=1e-12
+    )
+
+
+def test_pearson_within_where_it_is_undefined():
+    """A circuit that is the same map for every image keeps nothing; of one image nothing is asked."""
+    full = torch.randn(7, 30) + 10 * torch.randn(30)
+    mean_map = full.mean(0).expand(7, 30) + 1e-6 * torch.randn(7, 30)
+    kept = of(full).compare(mean_map)
+    assert kept.pearson > 0.9
+    assert (kept.pearson_within, kept.reason) == (0, None)
+    assert of(full).compare(full, disconnected=True).pearson_within == 0
+    assert np.isnan(of(full[:1]).compare(full[:1]).pearson_within)
+    assert np.isnan(of(mean_map.contiguous()).compare(full).pearson_within)
+
+
+def test_a_circuit_of_the_padding_border_keeps_nothing_within():
+    """One path carries a constant that zero padding cuts off at the border, the other the picture.
+
+    The target is border + picture. A circuit of the first path, which still sees a trace of other noise in the image,
+    gives nearly all of the correlation over positions and none of it within.
+    """
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 3, padding=1)
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.001, 0.0], [0.0, 1.0]])[:, :, None, None])
+        model[0].bias.copy_(torch.tensor([5.0, 0.0]))
+        model[2].weight.copy_(torch.stack([torch.full((3, 3), 1.0), torch.full((3, 3), 0.5)])[None])
+    images = vc.ImageSet.from_tensors(torch.rand(96, 2, 8, 8, generator=torch.Generator().manual_seed(0)))
+    target = vc.Target("2", channel=0)
+    scores = vc.score(model, target, images, "random")
+    everything = scores.select(density=1.0)
+    kept = {n: torch.zeros_like(array) for n, array in everything.kept.items()}
+    kept["0"][0, 0] = kept["2"][0, 0] = True
+    border = vc.preservation(vc.Circuit(model, target, vc.Mask(kept, everything.relevant, "kernel", (2, 8, 8))), images)
+    assert border.reason is None
+    assert border.pearson > 0.9
+    assert border.pearson_within < 0.1
+
+
 def test_large_offset_and_small_values():
     """Where a formula with uncentred sums in float32 would fail."""
     full, ours = torch.randn(4, 50).double(), torch.randn(4, 50).double()
@@ -88,6 +149,7 @@ def test_not_finite():
 def test_the_whole_model_is_kept_exactly(shapesnet, shapes, target):
     kept = vc.preservation(circuit(shapesnet, shapes[0], target, 1.0, "random"), shapes[1])
     assert (kept.pearson, kept.signed, kept.spearman, kept.relative_difference, kept.reason) == (1, 1, 1, 0, None)
+    assert kept.pearson_within == pytest.approx(1, abs=1e-12)
     assert kept.n_values == {"features.10:5": 12 * 64, "features.11:5": 12 * 64}.get(target, 12)
 
 

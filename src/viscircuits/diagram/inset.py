@@ -65,7 +65,7 @@ def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
         "inset",
         "inset",
         f"{agreement.text}; {len(points):,} of {p.n_values:,} values drawn\n"
-        f"signed r {p.signed:.3f}, Spearman {p.spearman:.3f}",
+        f"signed r {p.signed:.3f}, |r| within positions {p.pearson_within:.3f}, Spearman {p.spearman:.3f}",
     )
 
 

@@ -2,6 +2,9 @@
 
 Source: circuit pruning, section 4: the absolute Pearson correlation between the original feature's activations and the
 circuit's, over all images and positions; a disconnected circuit counts as 0 (section 8.6).
+
+That number also counts what is the same for every image: a map that zero padding makes brighter at the border can give
+nearly all of it. `Preservation.pearson_within` leaves each position's own mean out.
 """
 
 import math
@@ -29,7 +32,10 @@ class Preservation:
 
     Attributes:
         pearson: absolute Pearson correlation, in [0, 1]; the paper's measure.
-        signed: the same with its sign, in [-1, 1].
+        pearson_within: the same after each position's mean over the images is subtracted from both: 0 for a circuit
+            that only keeps the mean map; equal to ``pearson`` where a response is one number an image; nan where the
+            full model's own response is the same for every image (one image, say), so that nothing is asked.
+        signed: ``pearson`` with its sign, in [-1, 1].
         spearman: rank correlation, in [-1, 1].
         relative_difference: mean |circuit - full| over mean |full|; 0 is perfect, not bounded above.
         reason: why the correlations are 0 by definition ("disconnected" or "constant"), or None.
@@ -38,6 +44,7 @@ class Preservation:
     """
 
     pearson: float
+    pearson_within: float
     signed: float
     spearman: float
     relative_difference: float
@@ -73,6 +80,10 @@ class Reference:
         return self.response.values.double().numpy()
 
     @cached_property
+    def _varying(self) -> Float[np.ndarray, "n p"] | None:
+        return _varying(self._values)
+
+    @cached_property
     def _ranks(self) -> Float[np.ndarray, " v"]:
         return _ranks(self._values)
 
@@ -86,7 +97,8 @@ class Reference:
         reason = "disconnected" if disconnected else "constant" if _constant(circuit) else None
         signed = 0.0 if reason else _correlation(circuit.ravel(), full.ravel())
         spearman = 0.0 if reason else _correlation(_ranks(circuit), self._ranks)
-        return Preservation(abs(signed), signed, spearman, difference, reason, len(full), full.size)
+        within = math.nan if self._varying is None else 0.0 if reason else _within(circuit, self._varying)
+        return Preservation(abs(signed), within, signed, spearman, difference, reason, len(full), full.size)
 
 
 def reference(circuit: Circuit, images: ImageSet, *, batch_size: int = 16) -> Reference:
@@ -124,6 +136,17 @@ def preservation(
 
 def _constant(values: np.ndarray) -> bool:
     return float(values.max() - values.min()) <= _ROUNDING * float(np.abs(values).max())
+
+
+def _varying(values: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"] | None:
+    """Values less each position's mean over the images; None where that leaves only rounding."""
+    rest = values - values.mean(0)
+    return None if float(np.abs(rest).max()) <= _ROUNDING * float(np.abs(values).max()) else rest
+
+
+def _within(circuit: Float[np.ndarray, "n p"], full: Float[np.ndarray, "n p"]) -> float:
+    own = _varying(circuit)
+    return 0.0 if own is None else abs(_correlation(own.ravel(), full.ravel()))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

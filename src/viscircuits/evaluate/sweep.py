@@ -205,6 +205,7 @@ class Sweep:
             "disconnected": circuit.disconnected,
             "zero_scores": circuit.mask.zero_scores,
             "pearson": kept.pearson,
+            "pearson_within": kept.pearson_within,
             "pearson_signed": kept.signed,
             "spearman": kept.spearman,
             "relative_difference": kept.relative_difference,
@@ -235,9 +236,10 @@ _OPTIONS = {"granularity": GRANULARITIES, "normalise": (None, "minmax"), "biases
 SCHEMA: dict[str, type[pl.DataType]] = {
     "target": pl.String, "criterion": pl.String, "order": pl.String, "density": pl.Float64, "sparsity": pl.Float64,
     "kept": pl.Int64, "relevant": pl.Int64, "effective": pl.Int64, "effective_density": pl.Float64,
-    "disconnected": pl.Boolean, "zero_scores": pl.Int64, "pearson": pl.Float64, "pearson_signed": pl.Float64,
-    "spearman": pl.Float64, "relative_difference": pl.Float64, "reason": pl.String, "granularity": pl.String,
-    "biases": pl.String, "n_scoring": pl.Int64, "n_held_out": pl.Int64, "seed": pl.Int64, "seconds": pl.Float64,
+    "disconnected": pl.Boolean, "zero_scores": pl.Int64, "pearson": pl.Float64, "pearson_within": pl.Float64,
+    "pearson_signed": pl.Float64, "spearman": pl.Float64, "relative_difference": pl.Float64, "reason": pl.String,
+    "granularity": pl.String, "biases": pl.String, "n_scoring": pl.Int64, "n_held_out": pl.Int64, "seed": pl.Int64,
+    "seconds": pl.Float64,
 }  # fmt: skip
 """The columns of a sweep's table."""
 

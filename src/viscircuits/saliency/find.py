@@ -6,7 +6,7 @@ from torch import nn
 
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.saliency.registry import needs_density, score
+from viscircuits.saliency.registry import score
 from viscircuits.target import AnyTarget
 from viscircuits.types import Granularity, Progress
 
@@ -28,8 +28,8 @@ def find(
 ) -> Circuit:
     """Returns the circuit of the best structures for a target, at a density.
 
-    The same as `score`, `Scores.select` and `Circuit` one after the other; criteria that depend on the density (force)
-    are told it.
+    The same as `score`, `Scores.select` and `Circuit` one after the other; criteria that can use the density (force,
+    learned) are told it.
 
     Args:
         model, target, images, criterion, granularity, normalise, seed, batch_size, memory, progress: as for
@@ -39,7 +39,6 @@ def find(
     """
     scores = score(
         model, target, images, criterion, granularity=granularity, normalise=normalise, seed=seed,
-        density=density if needs_density(criterion) else None, batch_size=batch_size,
-        memory=memory, progress=progress,
+        density=density, batch_size=batch_size, memory=memory, progress=progress,
     )  # fmt: skip
     return Circuit(model, target, scores.select(density=density), biases)

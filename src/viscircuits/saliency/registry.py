@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import Literal
 
@@ -16,6 +18,7 @@ from viscircuits.saliency.actgrad import actgrad
 from viscircuits.saliency.activation import activation
 from viscircuits.saliency.force import force
 from viscircuits.saliency.gradient import gradient
+from viscircuits.saliency.learned import learned
 from viscircuits.saliency.magnitude import magnitude
 from viscircuits.saliency.passes import Pass
 from viscircuits.saliency.plan import plan
@@ -33,22 +36,53 @@ CRITERIA: dict[str, Callable[..., list[Scores]]] = {
     "random": random,
     "activation": activation,
     "gradient": gradient,
+    "learned": learned,
 }
 """Name -> ``(Pass, *, options) -> one Scores a target``. To add a criterion, write such a function and name it here."""
 
 
+_GIVEN = ("density", "seed", "normalise")
+"""Options that `score` has a place for."""
+
+
 def needs_density(criterion: str) -> bool:
     """Whether the criterion scores for one density only, and so has to be told which."""
-    return "density" in inspect.signature(lookup(criterion)).parameters
+    options = inspect.signature(lookup(criterion)).parameters
+    if "density" not in options:
+        return False
+    return options["density"].default is inspect.Parameter.empty or (
+        "rounds" in options and options["rounds"].default > 1
+    )
 
 
 def lookup(criterion: str) -> Callable[..., list[Scores]]:
-    """Returns a criterion by name; a `MaskError` lists the names when there is none."""
-    if criterion not in CRITERIA:
+    """Returns a criterion by its text: a name, or a name with options of its own, as in ``"snip,rounds=5"``.
+
+    Raises:
+        MaskError: no such criterion or option; the text lists those there are.
+    """
+    name, *texts = criterion.split(",")
+    if name not in CRITERIA:
+        raise MaskError(f"unknown criterion {name!r}{closest(name, CRITERIA)}; there are {', '.join(CRITERIA)}")
+    function = CRITERIA[name]
+    return partial(function, **dict(_option(text, name, function) for text in texts)) if texts else function
+
+
+def _option(text: str, criterion: str, function: Callable[..., list[Scores]]) -> tuple[str, object]:
+    """One option of a criterion's text, as its parameter's type has it."""
+    key, _, value = (part.strip() for part in text.partition("="))
+    own = {n: p for n, p in inspect.signature(function).parameters.items() if n not in ("job", *_GIVEN)}
+    if key not in own:
         raise MaskError(
-            f"unknown criterion {criterion!r}{closest(criterion, CRITERIA)}; there are {', '.join(CRITERIA)}"
+            f"{criterion} has no option {key!r}{closest(key, own)}; it has {', '.join(own) or 'none'}, written "
+            f"'{criterion},option=value'"
         )
-    return CRITERIA[criterion]
+    kind = type(own[key].default)
+    try:
+        return key, int(value) if kind is int else tuple(map(float, value.split("/"))) if kind is tuple else value
+    except ValueError:
+        wanted = "a whole number" if kind is int else "numbers, as in 0.1/0.05"
+        raise MaskError(f"option {key} of {criterion}: expected {wanted}, got {value!r}") from None
 
 
 def score(
@@ -71,10 +105,10 @@ def score(
         model: a network in evaluation mode; it is left exactly as it was.
         target: what to explain.
         images: the pictures to score on.
-        criterion: a name in `CRITERIA`.
+        criterion: a name in `CRITERIA`, perhaps with options of its own: ``"snip,rounds=10"``, ``"actgrad,steps=5"``.
         granularity: what one score stands for: "kernel", "filter" or "weight".
-        normalise: "minmax" scales each layer to [0, 1] (paper 8.5); for force, in every round.
-        density: the density to score for; only for criteria that depend on it (force).
+        normalise: "minmax" scales each layer to [0, 1] (paper 8.5); where there are rounds, in every round.
+        density: the density to score for; criteria in rounds (force) need it, learned stops there.
         seed: for criteria that draw random numbers.
         batch_size: pictures at a time; changes no score beyond rounding; chosen to fit the memory limit where None.
         memory: the most bytes the working set may take, beside the model and pictures held in memory; 2 GiB where None.
@@ -130,4 +164,5 @@ def score_all(
         with torch.inference_mode(False):  # gradients are needed, whatever the caller does
             found = function(Pass(model, together, images, granularity, size.batch_size, progress), **options)
         for scores in found:
+            scores = replace(scores, criterion=criterion)
             yield scores.minmax() if normalise == "minmax" else scores

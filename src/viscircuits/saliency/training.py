@@ -1,0 +1,224 @@
+"""Training gates for one target: fewer and fewer open, binary at every rung, each rung inside the one before.
+
+A *rung* is a number of structures to keep. Going down to it the sum of the gates falls, evenly in its logarithm; then
+the temperature falls round by round, and the binary mask of the largest logits is measured on pictures that are not
+trained on, until that gets no better. What is shut at a rung stays shut, so the masks are nested.
+
+Convention: everything about gates is one flat vector over the relevant structures (`viscircuits.saliency.gates`).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from viscircuits.data.images import ImageSet
+from viscircuits.model.instrument import needed_filters, run
+from viscircuits.response import Response, respond, to_model
+from viscircuits.saliency.gates import Gates, best, soft_top, soft_top_gradient
+from viscircuits.saliency.passes import Pass
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``(responses of the circuit, of the full model) -> a number``; 0 where they agree."""
+
+FEW_POSITIONS = 16
+"""A target with fewer positions is trained on `MANY` pictures a step, any other on `SOME`."""
+SOME, MANY = 8, 32
+
+SPREAD = 0.3
+"""Standard deviation of the first logits, which follow the start's ranking."""
+WARM, COOL = 0.2, 0.1
+"""Temperature at the very beginning and from half the structures on."""
+RATE = 0.1
+"""Largest usual step of a logit."""
+MEMORY = (0.9, 0.99)
+"""Adam's decay of the mean gradient and of its square."""
+DAMPING = 0.2
+"""Gradients below this share of their root mean square move a logit less; keeps rounding from moving any."""
+ROUNDS = (2, 4)
+"""Fewest and most rounds at a rung."""
+
+
+def correlation_loss(circuit: Float[Tensor, "n p"], full: Float[Tensor, "n p"]) -> Float[Tensor, ""]:
+    """Returns ``1 - r`` over all pictures and positions; 1 where the circuit's responses are constant."""
+    a, b = (values.flatten() - values.mean() for values in (circuit, full))
+    tiny = torch.finfo(a.dtype).tiny
+    return 1 - (a / a.norm().clamp_min(tiny)) @ (b / b.norm().clamp_min(tiny))
+
+
+def difference_loss(circuit: Float[Tensor, "n p"], full: Float[Tensor, "n p"]) -> Float[Tensor, ""]:
+    """Returns the mean of ``|circuit - full|`` over the mean of ``|full|``."""
+    return (circuit - full).abs().mean() / full.abs().mean().clamp_min(torch.finfo(full.dtype).tiny)
+
+
+LOSSES: dict[str, Loss] = {"correlation": correlation_loss, "difference": difference_loss}
+"""What is trained for, by name."""
+
+
+@dataclass
+class State:
+    """Where a training stands: all that is needed to go on."""
+
+    logits: Float[Tensor, " m"]
+    alive: Bool[Tensor, " m"]
+    mean: Float[Tensor, " m"] = field(init=False)
+    square: Float[Tensor, " m"] = field(init=False)
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.mean, self.square = torch.zeros_like(self.logits), torch.zeros_like(self.logits)
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What stays the same while gates are trained for the one target of a pass.
+
+    Args:
+        job: the model, the target, the pictures to train on.
+        held: pictures that masks are measured on.
+        gates: where the gates act.
+        loss: a name in `LOSSES`.
+        steps: for every halving of what is kept; a round takes a third of them.
+        seed: for the order of the pictures.
+    """
+
+    job: Pass
+    held: ImageSet
+    gates: Gates
+    loss: str
+    steps: int
+    seed: int
+    _full: tuple[Response, Response] = field(init=False, repr=False)
+    _mutable: list[bool] = field(init=False, repr=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        (readout,) = self.job.readouts
+        full = tuple(
+            respond(self.job.model, readout, images, batch_size=self.job.batch_size)
+            for images in (self.job.images, self.held)
+        )
+        object.__setattr__(self, "_full", full)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the gates live: with the model."""
+        return next(self.job.model.parameters()).device
+
+    def longest(self, above: int, k: int) -> int:
+        """Returns the most steps that a rung can take."""
+        return self._down(above, k) + ROUNDS[1] * self._round
+
+    def _down(self, above: int, k: int) -> int:
+        return max(1, round(self.steps * math.log2(above / k)))
+
+    @property
+    def _round(self) -> int:
+        return max(1, self.steps // 3)
+
+    def rung(self, state: State, above: int, k: int, tick: Callable[[], None]) -> tuple[Bool[Tensor, " m"], float]:
+        """Returns the best mask of ``k`` structures and its worth, having trained the state down from ``above``."""
+        down = self._down(above, k)
+        for s in range(1, down + 1):
+            warmth = (WARM / COOL) ** max(0.0, 1 - state.step / self.steps)
+            self._step(state, above * (k / above) ** (s / down), COOL * warmth, RATE)
+            tick()
+        found: tuple[Bool[Tensor, " m"], float] | None = None
+        for turn in range(1, ROUNDS[1] + 1):
+            for _ in range(self._round):
+                self._step(state, float(k), COOL / 2**turn, RATE / 2**turn)
+                tick()
+            mask = best(state.logits.masked_fill(~state.alive, -math.inf), k)
+            worth = self.worth(mask)
+            better = found is None or worth > found[1]
+            found = (mask, worth) if better or found is None else found
+            if turn >= ROUNDS[0] and not better:
+                break
+        assert found is not None
+        return found
+
+    def worth(self, mask: Bool[Tensor, " m"]) -> float:
+        """Returns how well a binary mask keeps the response on the held pictures: |r|, or minus the difference."""
+        (readout,), full = self.job.readouts, self._full[1]
+        weights = self.gates.weights(mask.to(next(self.job.model.parameters()).dtype))
+        circuit = respond(
+            self.job.model, readout, self.held, weights=weights, frozen=full.frozen, batch_size=self.job.batch_size
+        )
+        got, wanted = circuit.values.double(), full.values.double()
+        if self.loss == "difference":
+            return -float(difference_loss(got, wanted))
+        if float(got.max() - got.min()) <= 1e-6 * float(got.abs().max()):  # rounding is no response
+            return 0.0
+        return abs(1 - float(correlation_loss(got, wanted)))
+
+    def _step(self, state: State, k: float, temperature: float, rate: float) -> None:
+        """One step of Adam on the logits of what is alive, under gates that sum to ``k``."""
+        alive = state.alive
+        open_gates = soft_top(state.logits[alive], k, temperature) if k < int(alive.sum()) else None
+        values = torch.zeros_like(state.logits)
+        values[alive] = 1.0 if open_gates is None else open_gates
+        gradient = torch.zeros_like(values)
+        if open_gates is not None:
+            gradient[alive] = soft_top_gradient(open_gates, self._gradient(values, state.step)[alive], temperature)
+        state.step += 1
+        (a, b), t = MEMORY, state.step
+        state.mean = a * state.mean + (1 - a) * gradient
+        state.square = b * state.square + (1 - b) * gradient**2
+        size = (state.square / (1 - b**t)).sqrt()
+        floor = DAMPING * size.square().mean().sqrt() + torch.finfo(size.dtype).tiny
+        state.logits = state.logits - rate * (state.mean / (1 - a**t)) / (size + floor)
+
+    def _gradient(self, values: Float[Tensor, " m"], step: int) -> Float[Tensor, " m"]:
+        """The gradient of the loss of one step's pictures with respect to the gates."""
+        rows = self._rows(step)
+        values = values.detach().requires_grad_()
+        with torch.enable_grad(), self._writable():
+            try:
+                (gradient,) = torch.autograd.grad(self._batch_loss(values, rows), values)
+            except RuntimeError as error:
+                if self._mutable or "modified by an inplace operation" not in str(error):
+                    raise
+                self._mutable.append(True)  # the model writes over what gradients need: keep copies from now on
+                return self._gradient(values, step)
+        return gradient
+
+    def _writable(self) -> AbstractContextManager[object]:
+        return torch.autograd.graph.allow_mutation_on_saved_tensors() if self._mutable else nullcontext()
+
+    def _batch_loss(self, values: Float[Tensor, " m"], rows: Sequence[int]) -> Tensor:
+        (readout,), full = self.job.readouts, self._full[0]
+        filters = needed_filters(readout.graph, readout.relevant_kernels)
+        weights = self.gates.weights(values)
+        parts = []
+        for batch in self.job.images.subset(rows).batches(self.job.batch_size):
+            images, labels = to_model(batch, self.job.model, readout.graph)
+            here = rows[batch.start : batch.start + len(images)]
+            frozen = tuple(None if part is None else part[list(here)] for part in full.frozen)
+            outputs = run(
+                self.job.model, readout.graph, images.clone(), readout.layers, weights=weights, filters=filters
+            )
+            parts.append(readout.response(outputs, frozen, labels))
+        circuit = torch.cat(parts)
+        return LOSSES[self.loss](circuit, full.values[list(rows)].to(circuit))
+
+    def _rows(self, step: int) -> list[int]:
+        """Which pictures a step takes: the set in random order, over and over, each time in another."""
+        n = len(self.job.images)
+        positions = self._full[0].values.shape[1]
+        size = min(n, SOME if positions >= FEW_POSITIONS else MANY)
+        turn, place = divmod(step, n // size)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + turn))
+        return sorted(order[place * size : (place + 1) * size].tolist())
+
+
+def first_logits(start: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Returns logits in the order of the start's scores, as if drawn from a normal distribution of `SPREAD`."""
+    m = len(start)
+    order = torch.sort(start, descending=True, stable=True).indices
+    shares = 1 - (torch.arange(m, dtype=torch.float64) + 0.5) / m
+    logits = torch.empty(m, dtype=torch.float64)
+    logits[order] = SPREAD * torch.special.ndtri(shares)
+    return logits

@@ -3,12 +3,13 @@
     uv run python benchmarks/learned.py squeezenet1_1    # needs VISCIRCUITS_DATA
     uv run python benchmarks/learned.py shapesnet
     uv run python benchmarks/learned.py resnet20         # needs VISCIRCUITS_DATA
+    uv run python benchmarks/learned.py planted
     uv run python benchmarks/learned.py page
 
-The first two measure on the channels and pictures of benchmarks/criteria.py, the third on eight channels and CIFAR-10;
-all keep one row a circuit in docs/results/learned-<network>.csv; an interrupted run goes on with the rung where it
-stopped. The last writes docs/results/learned.md from these and from the rows of the single-shot criteria. Intervals are
-bootstraps over the pictures that are measured on.
+The first two measure on channels and pictures of benchmarks/criteria.py, the third on eight channels and CIFAR-10,
+the fourth on planted circuits. All keep one row a circuit in docs/results/learned-<network>.csv; an interrupted run goes
+on with the rung where it stopped. The last writes docs/results/learned.md from these and from the rows of the
+single-shot criteria. Intervals are bootstraps over the pictures that are measured on.
 """
 
 import math
@@ -28,6 +29,7 @@ import torch
 
 import viscircuits as vc
 from viscircuits.evaluate.sweep import sweep as swept
+from viscircuits.planted import CASES, recovery
 from viscircuits.saliency.learned import STEPS, learned
 from viscircuits.saliency.passes import Pass
 from viscircuits.saliency.training import ROUNDS, SOME
@@ -105,6 +107,50 @@ def run(name: str, job: vc.Sweep, targets: Sequence[vc.Target]) -> None:
         pl.DataFrame(rows).write_csv(path, float_precision=6)
 
 
+LOSSES = ("learned", "learned,loss=difference")
+PLANTED_SEEDS = (0, 1)
+
+
+def run_planted() -> None:
+    """Measures how much of each planted circuit is found at its true size."""
+    path = RESULTS / "learned-planted.csv"
+    rows = pl.read_csv(path).to_dicts() if path.exists() else []
+    for seed in PLANTED_SEEDS:
+        for name, builder in CASES.items():
+            case = builder(seed)
+            for criterion in LOSSES:
+                if any((row["case"], row["seed"], row["criterion"]) == (name, seed, criterion) for row in rows):
+                    continue
+                density = case.truth.density
+                scores = vc.score(case.model, case.target, case.images, criterion, density=density, seed=SEED)
+                found = recovery(scores, case, density=density)
+                row = {"case": name, "seed": seed, "criterion": criterion, "recall": found.recall}
+                rows.append(row | {"pearson": found.pearson})
+                print(*rows[-1].values(), flush=True)
+                pl.DataFrame(rows).write_csv(path, float_precision=4)
+
+
+def planted_section() -> str:
+    """The part of the page on planted circuits."""
+    own = pl.read_csv(RESULTS / "learned-planted.csv")
+    others = pl.read_csv(RESULTS / "planted.csv").filter(
+        pl.col("octaves") > 0, pl.col("size") == 1, pl.col("seed").is_in(own["seed"].unique().to_list()),
+        pl.col("criterion").is_in(["actgrad", "snip", "force"]),
+    )  # fmt: skip
+    frame = pl.concat([own, others.select(own.columns)])
+    cells = frame.group_by("criterion", "case", maintain_order=True).agg(pl.col("recall", "pearson").mean())
+    cells = cells.with_columns(cell=pl.format("{} / {}", pl.col("recall").round(2), pl.col("pearson").round(2)))
+    wide = cells.pivot("case", index="criterion", values="cell")
+    lines = [f"| {' | '.join(wide.columns)} |", "|---" * wide.width + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in wide.iter_rows()]
+    seeds = f"seeds {', '.join(map(str, PLANTED_SEEDS))}"
+    return "\n".join([
+        "## Planted circuits", "",
+        f"Recall at the true size (which is precision here) / |r|, means over {seeds} ([cases](../planted.md)).", "",
+        *lines,
+    ])  # fmt: skip
+
+
 def compared(name: str) -> pl.DataFrame:
     """Every learned circuit beside the best single-shot one of its target and density."""
     single = pl.read_csv(RESULTS / f"criteria-{name}.csv")
@@ -158,6 +204,7 @@ def page() -> str:
         f"the nested circuits of all densities; it takes at most {most:.0f} steps of {SOME} pictures, the work of "
         f"{most * SOME / 32:.0f} forward and backward passes of 32.", "",
         *(section(name) + "\n" for name in names),
+        *([planted_section(), ""] if (RESULTS / "learned-planted.csv").exists() else []),
         f"Command: `uv run python benchmarks/learned.py NETWORK`, then `page`; seed {SEED}, torch {torch.__version__}, "
         f"{platform.machine()}, 1 thread; commit {criteria.head()}.", "",
     ])  # fmt: skip
@@ -168,6 +215,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "page":
         (RESULTS / "learned.md").write_text(page())
         print(page())
+    elif sys.argv[1] == "planted":
+        run_planted()
     else:
         jobs = {"squeezenet1_1": criteria.squeezenet1_1, "shapesnet": criteria.shapesnet, "resnet20": resnet20}
         sweep = jobs[sys.argv[1]]()

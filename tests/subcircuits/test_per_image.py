@@ -51,7 +51,7 @@ def test_minmax_is_taken_after_the_sum(shapesnet, shapes):
 
 def test_errors(shapesnet, shapes):
     images, _ = shapes
-    with pytest.raises(MaskError, match="force scores for one density of one set"):
+    with pytest.raises(MaskError, match="force scores a set as a whole"):
         score_each(shapesnet, TARGET, images, criterion="force")
     with pytest.raises(TargetError, match="has one position for all images"):
         score_each(shapesnet, TARGET.at("center"), images)

@@ -45,8 +45,9 @@ def extract(
     weights: options.Weights = None,
     criterion: Annotated[
         list[str] | None,
-        typer.Option("--criterion", "-c", help="actgrad, snip, force, magnitude, random, activation, gradient; repeat "
-                     "for several; NAME:worst keeps the worst first, a control.  [dim]default: actgrad random[/]"),
+        typer.Option("--criterion", "-c", help="actgrad, snip, force, magnitude, random, activation, gradient, "
+                     "learned; with options as in snip,rounds=10; repeat for several; NAME:worst keeps the worst "
+                     "first, a control.  [dim]default: actgrad random[/]"),
     ] = None,
     density: Annotated[
         list[float] | None,

@@ -68,12 +68,12 @@ def score_each(
         target: a channel or direction of a layer; where on its map is set by ``places``.
         images: the pictures.
         places: the flat position of each image's map to explain; its highest in the full model where None.
-        criterion: a name in `CRITERIA` whose scores are sums over images: not force, which needs a density.
+        criterion: a name in `CRITERIA` whose scores are sums over images: not force, not learned.
         granularity, normalise, seed: as in `score`.
         progress: called as the work goes on.
     """
-    if needs_density(criterion):
-        raise MaskError(f"{criterion} scores for one density of one set; take a criterion such as actgrad or snip")
+    if needs_density(criterion) or criterion.startswith("learned"):
+        raise MaskError(f"{criterion} scores a set as a whole, not image by image; take one such as actgrad or snip")
     positions = located(model, target, images, places)
     found: list[Scores] = []
     for index, position in enumerate(positions):

@@ -6,10 +6,10 @@
     uv run python benchmarks/learned.py planted
     uv run python benchmarks/learned.py page
 
-The first two measure on channels and pictures of benchmarks/criteria.py, the third on eight channels and CIFAR-10,
-the fourth on planted circuits. All keep one row a circuit in docs/results/learned-<network>.csv; an interrupted run goes
-on with the rung where it stopped. The last writes docs/results/learned.md from these and from the rows of the
-single-shot criteria. Intervals are bootstraps over the pictures that are measured on.
+The first two measure on channels and pictures of benchmarks/criteria.py, the third on eight channels and CIFAR-10, the
+fourth on planted circuits. All keep one row a circuit in docs/results/learned-<network>.csv; an interrupted run goes on
+with the rung where it stopped. The last writes docs/results/learned.md from these and from the rows of the single-shot
+criteria. Intervals are bootstraps over the pictures that are measured on.
 """
 
 import math

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/all-of-viscircuits.md", "docs/subcircuits.md"]
+PAGES = ["README.md", "docs/all-of-viscircuits.md", "docs/criteria.md", "docs/subcircuits.md"]
 SNIPPET = re.compile(r"(<!-- not run: [^\n]*-->\n)?```python\n(.*?)```", re.DOTALL)
 
 

@@ -3,15 +3,15 @@
     uv run python benchmarks/optimum.py
 
 Prints the table and writes it to docs/results/optimum.md, between what is written there by hand, and every row to
-docs/results/optimum.csv. Planted cases are cut down to the channels that their parts use; circuits are searched and
-measured on the same pictures, others than those scored on.
+docs/results/optimum.csv; networks whose rows are there are not measured again. Planted cases are cut down to the
+channels that their parts use; circuits are searched and measured on the same pictures, others than those scored on.
 """
 
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def table(frame: pl.DataFrame) -> str:
     means = gaps.group_by("criterion", "case", "step", maintain_order=True).agg(pl.col("gap").mean()).sort(
         "step", maintain_order=True
     )  # fmt: skip
-    texts = pl.col("gap").map_elements(lambda v: f"{abs(v):.2f}", return_dtype=pl.String)
+    texts = pl.col("gap").map_elements(lambda v: f"{round(v, 2) + 0:.2f}", return_dtype=pl.String)
     cells = means.group_by("criterion", "case", maintain_order=True).agg(texts.str.join(" / "))
     wide = cells.pivot("case", index="criterion", values="gap")
     lines = ["| gap of | " + " | ".join(wide.columns[1:]) + " |", "|---" * wide.width + "|"]
@@ -76,38 +76,42 @@ def best_table(frame: pl.DataFrame) -> str:
     return "\n".join([head, *rows])
 
 
-def printed(frame: pl.DataFrame) -> str:
+def printed(frame: pl.DataFrame, refused: Sequence[str]) -> str:
     """The part of the page that is measured."""
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    absent = [name for name in CASES if name not in set(frame["case"])]
     return "\n\n".join([
-        f"Command: `uv run python benchmarks/optimum.py`; seeds {SEEDS.start} to {SEEDS.stop - 1}, 96 pictures to score "
-        f"on, {N_IMAGES} others to search and to measure on; torch {torch.__version__}, {platform.machine()}, "
+        f"Command: `uv run python benchmarks/optimum.py`; seeds {SEEDS.start} to {SEEDS.stop - 1}, 96 pictures to "
+        f"score on, {N_IMAGES} others to search and to measure on; torch {torch.__version__}, {platform.machine()}, "
         f"{torch.get_num_threads()} thread(s); commit {commit}.",
         best_table(frame),
         "## Gap to the optimum",
-        "abs r of the best circuit of at most as many kernels less that of the criterion's, mean over seeds; one kernel "
-        "below / at / one above the true size.",
+        "abs r of the best circuit of at most as many kernels less that of the criterion's, mean over seeds; one "
+        "kernel below / at / one above the true size.",
         table(frame),
-        f"Too many circuits to try (more than {MOST:,}): {', '.join(absent) or 'none'}.",
+        f"Too many circuits to try (more than {MOST:,}): {', '.join(refused) or 'none'}.",
     ])  # fmt: skip
 
 
 def main() -> None:
-    found: list[dict[str, Any]] = []
+    path = PAGE.with_suffix(".csv")
+    found: list[dict[str, Any]] = pl.read_csv(path).to_dicts() if path.exists() else []
+    refused = []
     for name, builder in CASES.items():
         for seed in SEEDS:
-            found += rows(builder(seed), seed)
+            if any((row["case"], row["seed"]) == (name, seed) for row in found):
+                continue
+            new = list(rows(builder(seed), seed))
+            if not new:
+                refused.append(name)
+                break
+            found += new
             print(f"{name} {seed}: {len(found)} rows", flush=True)
-            if found:
-                pl.DataFrame(found).write_csv(PAGE.with_suffix(".csv"), float_precision=4)
-    frame = pl.DataFrame(found)
-    text = printed(frame)
+            pl.DataFrame(found).write_csv(path, float_precision=4)
+    text = printed(pl.DataFrame(found), refused)
     print(text)
-    before, _, rest = (
-        PAGE.read_text().partition(START) if PAGE.exists() else ("# The best possible circuits\n\n", "", "")
-    )
+    page = PAGE.read_text() if PAGE.exists() else "# The best possible circuits\n\n"
+    before, _, rest = page.partition(START)
     PAGE.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.partition(END)[2] or chr(10)}")
 
 

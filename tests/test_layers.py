@@ -13,12 +13,14 @@ ROOT = Path(viscircuits.__file__).parent
 LAYERS = (
     {"errors", "types", "store"},
     {"model", "data"},
-    {"target", "readout", "mask", "scores", "response", "circuit", "saliency"},
+    {"target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency"},
     {"evaluate", "subcircuits", "optvis", "dissect", "attribution", "train", "planted", "probes", "study"},
     {"diagram"},
     {"explorer", "runs", "cli"},
 )
-NOUNS = ("target", "readout", "mask", "scores", "response", "circuit", "saliency")  # a noun imports those before it
+NOUNS = (  # a noun imports those before it
+    "target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency",
+)  # fmt: skip
 STUDIES = LAYERS[3] - {"study"}  # none of these imports another
 MAY = {("train", "study"), ("cli", "explorer"), ("cli", "runs")}  # beside what the layers allow
 HOMES = {

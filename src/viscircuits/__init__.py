@@ -41,11 +41,20 @@ _HOMES = {
     "Preservation": "viscircuits.evaluate.preservation",
     "Reference": "viscircuits.evaluate.preservation",
     "preservation": "viscircuits.evaluate.preservation",
+    "faithfulness": "viscircuits.evaluate.faithfulness",
+    "Faithfulness": "viscircuits.evaluate.faithfulness",
+    "minimality": "viscircuits.evaluate.faithfulness",
+    "Minimality": "viscircuits.evaluate.faithfulness",
+    "bootstrap": "viscircuits.evaluate.faithfulness",
+    "stability": "viscircuits.evaluate.stability",
+    "Stability": "viscircuits.evaluate.stability",
+    "respond_resampled": "viscircuits.evaluate.resample",
     "Sweep": "viscircuits.evaluate.sweep",
     "sweep": "viscircuits.evaluate.sweep",
     # results and pictures
     "Study": "viscircuits.study",
     "preservation_curve": "viscircuits.diagram.curve",
+    "faithfulness_curve": "viscircuits.diagram.faithfulness",
     "diagram": "viscircuits.diagram.extended",
     "Diagram": "viscircuits.diagram.extended",
     "vertex_pictures": "viscircuits.diagram.pictures",
@@ -76,6 +85,7 @@ if TYPE_CHECKING:
     from viscircuits.diagram.curve import preservation_curve as preservation_curve
     from viscircuits.diagram.extended import Diagram as Diagram
     from viscircuits.diagram.extended import diagram as diagram
+    from viscircuits.diagram.faithfulness import faithfulness_curve as faithfulness_curve
     from viscircuits.diagram.pictures import vertex_pictures as vertex_pictures
     from viscircuits.diagram.report import report as report
     from viscircuits.errors import ImageError as ImageError
@@ -85,9 +95,17 @@ if TYPE_CHECKING:
     from viscircuits.errors import TargetError as TargetError
     from viscircuits.errors import UnsupportedOperation as UnsupportedOperation
     from viscircuits.errors import ViscircuitsError as ViscircuitsError
+    from viscircuits.evaluate.faithfulness import Faithfulness as Faithfulness
+    from viscircuits.evaluate.faithfulness import Minimality as Minimality
+    from viscircuits.evaluate.faithfulness import bootstrap as bootstrap
+    from viscircuits.evaluate.faithfulness import faithfulness as faithfulness
+    from viscircuits.evaluate.faithfulness import minimality as minimality
     from viscircuits.evaluate.preservation import Preservation as Preservation
     from viscircuits.evaluate.preservation import Reference as Reference
     from viscircuits.evaluate.preservation import preservation as preservation
+    from viscircuits.evaluate.resample import respond_resampled as respond_resampled
+    from viscircuits.evaluate.stability import Stability as Stability
+    from viscircuits.evaluate.stability import stability as stability
     from viscircuits.evaluate.sweep import Sweep as Sweep
     from viscircuits.evaluate.sweep import sweep as sweep
     from viscircuits.mask import Mask as Mask

@@ -2,7 +2,8 @@
 
 A circuit is the user's own network with edited parameters, nothing else. *Masked*: kernels that are not kept are zero
 and everything else stays, so a filter without kernels still puts out its bias. *Pruned*: such filters are silent, and
-what only they fed goes with them (paper 8.7).
+what only they fed goes with them (paper 8.7). *Mean-compensated*: masked, with what removed kernels put out on average
+added to the biases (`viscircuits.compensation`); never so unless asked for.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 
 from viscircuits import store
+from viscircuits.compensation import Means, means
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation, closest
 from viscircuits.mask import Mask, expand_relevant
@@ -35,7 +37,11 @@ Biases = Literal["masked", "pruned"]
 """What becomes of a filter without kernels: it keeps its bias, or it is silent."""
 
 FORMAT = 1
-"""Version of the circuit file; a file with another number is refused."""
+COMPENSATED = 2
+"""Versions of the circuit file, without and with compensation; a file with another number is refused."""
+
+SHIFT = "shift/"
+"""What stands before a layer's name where a file holds its mean contributions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +54,14 @@ class Circuit:
         mask: what is kept. What it keeps beyond what is relevant to this target cannot change it and is left out, so
             that the mask of a circuit (of an intersection, say) always has the target's own denominator.
         biases: "masked" or "pruned".
+        compensation: mean contributions of what this mask removes, folded into biases; see `compensated`.
     """
 
     model: nn.Module
     target: AnyTarget
     mask: Mask
     biases: Biases = "masked"
+    compensation: Means | None = None
 
     def __post_init__(self) -> None:
         if self.biases not in ("masked", "pruned"):
@@ -70,6 +78,30 @@ class Circuit:
                 )
         own = expand_relevant(self.graph, self.readout.relevant_kernels, self.mask.granularity)
         object.__setattr__(self, "mask", self.mask.within(own))
+        if self.compensation is not None and (self.biases != "masked" or self.compensation.mask != self.mask):
+            raise MaskError(
+                "compensation holds for a circuit with biases='masked' and for the mask that it was made for; make it "
+                "anew with circuit.compensated(images)"
+            )
+
+    def compensated(self, images: ImageSet, *, batch_size: int = 16) -> "Circuit":
+        """Returns the circuit with its removed structures replaced by their mean contribution.
+
+        Args:
+            images: pictures to take the mean over; those that were scored on, not those to measure on.
+            batch_size: pictures at a time.
+
+        Raises:
+            MaskError: the circuit is pruned: its silent filters are to put out nothing.
+            UnsupportedOperation: a layer has neither a bias nor a batch norm of its own.
+        """
+        found = means(self.model, self.readout, self.mask, images, batch_size=batch_size)
+        return replace(self, compensation=found)
+
+    @property
+    def kind(self) -> str:
+        """What the circuit is besides its mask, in words for figures and tables."""
+        return self.biases if self.compensation is None else f"{self.biases}, mean-compensated"
 
     @cached_property
     def graph(self) -> NetGraph:
@@ -116,6 +148,8 @@ class Circuit:
     def weights(self) -> dict[str, Tensor]:
         """The parameters that differ from the model's own, by name."""
         masked = masked_weights(self.model, self.graph, self.mask)
+        if self.compensation is not None:
+            return masked | self.compensation.edits(self.model, self.graph)
         if self.biases == "masked":
             return masked
         for name in self.mask.kept.keys() & self._reach.used.keys():  # what only silent filters feed goes with them
@@ -199,7 +233,7 @@ class Circuit:
         """Writes the circuit (not the model) as safetensors with a JSON header, atomically."""
         header: dict[str, store.Json] = {
             "kind": "circuit",
-            "format": FORMAT,
+            "format": FORMAT if self.compensation is None else COMPENSATED,
             "model": fingerprint(self.model),
             "target": target_to_json(self.target),
             "biases": self.biases,
@@ -209,7 +243,11 @@ class Circuit:
             "relevant": self.mask.n_relevant,
             "zero_scores": self.mask.zero_scores,
         }
-        store.write_tensors(path, dict(self.mask.kept), header)
+        tensors = dict(self.mask.kept)
+        if self.compensation is not None:
+            header["compensation"] = {"kind": "mean", "n_images": self.compensation.n_images}
+            tensors |= {SHIFT + name: shift for name, shift in self.compensation.shifts.items()}
+        store.write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module) -> "Circuit":
@@ -219,7 +257,8 @@ class Circuit:
             StudyError: not a circuit file, of another version, or made on another model or other weights.
         """
         tensors, header = store.read_tensors(path)
-        if not isinstance(header, dict) or header.get("kind") != "circuit" or header.get("format") != FORMAT:
+        kinds = (("circuit", FORMAT), ("circuit", COMPENSATED))
+        if not isinstance(header, dict) or (header.get("kind"), header.get("format")) not in kinds:
             raise StudyError(f"{str(path)!r} is not a circuit file of format {FORMAT}{store.described(header)}")
         if header["model"] != fingerprint(model):
             raise StudyError(
@@ -238,7 +277,7 @@ class _OnCrops:
         shape = (whole.mask.input_shape[0], *crops.size)
         mask = replace(whole.mask, input_shape=shape)
         target = replace(whole.target, position="max")  # each image has a position of its own on its crop
-        self.circuit = Circuit(whole.model, target, mask, whole.biases)
+        self.circuit = Circuit(whole.model, target, mask, whole.biases, whole.compensation)
         assert self.circuit.mask == whole.mask
 
     def __call__(self, images: Tensor, frozen: Frozen) -> Float[Tensor, "n 1"]:
@@ -277,6 +316,8 @@ def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
 def _restored(
     cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, store.Json]
 ) -> Circuit:
+    shifts = {name.removeprefix(SHIFT): t for name, t in tensors.items() if name.startswith(SHIFT)}
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(SHIFT)}
     everything = {name: torch.ones_like(kept) for name, kept in tensors.items()}
     shape = tuple(int(s) for s in header["input_shape"])  # pyright: ignore
     mask = Mask(tensors, everything, header["granularity"], shape, int(header["zero_scores"]))  # pyright: ignore
@@ -286,4 +327,7 @@ def _restored(
         raise StudyError(f"the circuit was made on another network: {error}") from None
     if (circuit.mask.n_kept, circuit.mask.n_relevant) != (header["kept"], header["relevant"]):
         raise StudyError("the circuit was made on another network: the kernels relevant to its target are others")
+    if header["format"] == COMPENSATED:
+        n_images = int(header["compensation"]["n_images"])  # pyright: ignore
+        return replace(circuit, compensation=Means(circuit.mask, shifts, n_images))
     return circuit

@@ -105,7 +105,7 @@ def responses(
         raise TargetError(f"target {target} is a map; a probe reads one number: take @center or @y,x")
     if isinstance(network, Circuit):
         _same_target(network, target)
-        circuit = Circuit(model, target, network.mask, network.biases)
+        circuit = Circuit(model, target, network.mask, network.biases, network.compensation)
     else:  # all of the model, but no more of each picture than the position sees
         relevant = expand_relevant(readout.graph, readout.relevant_kernels, "kernel")
         circuit = Circuit(model, target, Mask(relevant, relevant, "kernel", stage.shape))

@@ -1,0 +1,127 @@
+"""Mean compensation: what removed structures put out on average, folded into parameters that are there anyway.
+
+A masked circuit lets a removed kernel put out zero, which the network may never have seen. Compensated, it puts out its
+mean instead. A filter's output is ``b + sum over c of k[c] * x[c]``; of this sum the removed part, on the full model's
+own inputs x, has the mean over all images and positions
+
+    m = mean(b + sum over all c of k[c] * x[c]) - mean(b + sum over kept c of k[c] * x[c]),
+
+and ``b + m`` takes the place of ``b``. Of all constants m is the one with the least mean squared error of the filter's
+output, as long as its kept inputs are those of the full model. A layer without a bias has m taken off the running mean
+of the batch norm behind it, which subtracts it: ``(y + m - mu) / s = (y - (mu - m)) / s``. No other weight changes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from viscircuits.data.images import ImageSet
+from viscircuits.errors import UnsupportedOperation
+from viscircuits.mask import Mask
+from viscircuits.model.graph import KernelLayer, NetGraph
+from viscircuits.model.instrument import KernelCall, run
+from viscircuits.model.trace import op_name
+from viscircuits.readout import Readout
+from viscircuits.response import to_model
+
+_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"} | {
+    "cudnn_batch_norm"
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Mean contributions of what a mask removes.
+
+    Args:
+        mask: the mask; they hold for no other.
+        shifts: layer -> number to add to the output of each filter.
+        n_images: how many images they are the mean of.
+    """
+
+    mask: Mask
+    shifts: Mapping[str, Float[Tensor, " out"]]
+    n_images: int
+
+    def __repr__(self) -> str:
+        return f"Means(of what is removed in {len(self.shifts)} layers, over {self.n_images:,} images)"
+
+    def edits(self, model: nn.Module, graph: NetGraph) -> dict[str, Tensor]:
+        """Returns the biases and running means, by name, that hold the shifts.
+
+        Raises:
+            UnsupportedOperation: a layer has neither a bias nor a batch norm of its own right behind it.
+        """
+        found = {}
+        for name, shift in self.shifts.items():
+            parameter, sign = _place(graph, graph.layers[name])
+            value = model.get_buffer(parameter) if sign < 0 else model.get_parameter(parameter)
+            found[parameter] = value.detach() + sign * shift.to(value)
+        return found
+
+
+@torch.no_grad()
+def means(model: nn.Module, readout: Readout, mask: Mask, images: ImageSet, *, batch_size: int = 16) -> Means:
+    """Returns the mean contributions of what a mask removes: over images, positions, and calls of a reused layer.
+
+    Args:
+        model: the user's module.
+        readout: the target, bound to the model's graph.
+        mask: what is kept.
+        images: pictures of the mask's size; take those that were scored on.
+        batch_size: pictures at a time.
+    """
+    graph = readout.graph
+    factors = {n: f for n, f in mask.factors(graph).items() if not bool(f.all())}
+    layers = [name for name in mask.kept if graph.layers[name].weight in factors]
+    for name in layers:
+        _place(graph, graph.layers[name])  # complains before the work starts
+    sums = {name: torch.zeros(graph.layers[name].out_channels, dtype=torch.float64) for name in layers}
+    counts = dict.fromkeys(layers, 0)
+
+    def see(call: KernelCall) -> Tensor:
+        name = call.layer.name
+        if name in sums:
+            values = removed_part(call, factors[call.layer.weight]).movedim(call.channel_axis, 0).flatten(1)
+            sums[name] += values.double().sum(1).cpu()
+            counts[name] += values.shape[1]
+        return call.output
+
+    for batch in images.batches(batch_size, graph.memory_format):
+        run(model, graph, to_model(batch, model, graph)[0], readout.layers, see=see)
+    return Means(mask, {name: sums[name] / counts[name] for name in layers}, len(images))
+
+
+def removed_part(call: KernelCall, factor: Tensor) -> Tensor:
+    """Returns what the removed kernels of a layer put out in a call of it; ``factor`` is 1 where they are kept."""
+    weight = call.weight * (~factor).to(device=call.weight.device, dtype=call.weight.dtype)
+    return call.function(call.x, weight, None, **call.options)
+
+
+def _place(graph: NetGraph, layer: KernelLayer) -> tuple[str, int]:
+    """The parameter that takes a layer's shifts, and with which sign; nobody else may use it."""
+    calls = [call for call, name in graph.kernel_calls.items() if name == layer.name]
+    behind = [user for call in calls for user in call.users]
+    for nodes, place, sign in ((calls, 2, 1), (behind, 3, -1)):
+        if sign < 0 and not all(op_name(node) in _NORMS and node.args[0] in calls for node in nodes):
+            break
+        names = {_parameter(graph, node, place) for node in nodes}
+        (name,) = names if len(names) == 1 else (None,)
+        if name is not None and not _users(graph, name) - set(nodes):
+            return name, sign
+    raise UnsupportedOperation(
+        f"cannot compensate layer {layer.name!r}: it has neither a bias nor a batch norm right behind it that is its "
+        f"own; leave the circuit as it is"
+    )
+
+
+def _parameter(graph: NetGraph, node: fx.Node, place: int) -> str | None:
+    argument = node.args[place] if place < len(node.args) else None
+    return graph.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
+
+
+def _users(graph: NetGraph, parameter: str) -> set[fx.Node]:
+    return {user for node in graph.nodes if graph.parameters.get(node.name) == parameter for user in node.users}

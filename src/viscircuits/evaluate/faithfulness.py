@@ -1,0 +1,276 @@
+"""Faithfulness both ways: a circuit alone, and the model without it; what each kept structure is worth; intervals.
+
+A circuit may keep a response that the rest of the network can make as well. *Alone* asks whether the circuit suffices:
+everything else is removed. *Without* asks whether it is needed: the circuit is removed and everything else stays (the
+complement of the mask among what is relevant). Both are |r| with the full model's responses, over the same images. A
+faithful circuit has a high curve alone and a low one without; random circuits that keep as many structures in each
+layer are the control.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from viscircuits.circuit import Circuit
+from viscircuits.data.images import ImageSet
+from viscircuits.errors import MaskError
+from viscircuits.evaluate.preservation import Preservation, Reference, reference
+from viscircuits.evaluate.responses import respond_all
+from viscircuits.mask import Mask
+from viscircuits.types import Progress
+
+_TOGETHER = 7
+"""Circuits in one pass over the pictures."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A range of |r| in [0, 1] that holds a share ``level`` of the resampled values."""
+
+    low: float
+    high: float
+    level: float
+
+
+def bootstrap(
+    full: Float[Tensor, "n p"],
+    circuit: Float[Tensor, "n p"],
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Returns the percentile bootstrap interval of |r| over images.
+
+    As many images as there are, drawn with replacement, whole maps at a time, as positions of one image are not
+    independent; |r| of each such set (0 where a response is constant); the quantiles ``(1 - level) / 2`` and
+    ``(1 + level) / 2`` of these. The same seed draws the same images, for circuits that are compared.
+
+    Args:
+        full: the full model's responses.
+        circuit: the circuit's, to the same images.
+        level: the share of resampled values inside, in (0, 1).
+        resamples: how often images are drawn.
+        seed: of the draws.
+    """
+    draws = torch.randint(len(full), (resamples, len(full)), generator=torch.Generator().manual_seed(seed))
+    counts = torch.zeros(resamples, len(full), dtype=torch.float64)
+    counts.scatter_add_(1, draws, torch.ones_like(counts))
+    a, b = (values.double() - values.double().mean() for values in (full, circuit))  # large offsets cost digits
+    sums = torch.stack([a, b, a * a, b * b, a * b]).sum(2) / full[0].numel()
+    mean_a, mean_b, aa, bb, ab = (counts @ sums.T / len(full)).T
+    spread = (aa - mean_a**2).clamp(min=0).sqrt() * (bb - mean_b**2).clamp(min=0).sqrt()
+    r = torch.where(spread > 1e-12 * (aa * bb).sqrt(), (ab - mean_a * mean_b) / spread, 0).nan_to_num(0).abs()
+    low, high = torch.quantile(r, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    return Interval(min(low, 1.0), min(high, 1.0), level)
+
+
+@dataclass(frozen=True)
+class Faithful:
+    """One circuit both ways.
+
+    Attributes:
+        density: kept over relevant structures.
+        alone, without: the circuit by itself; the model with the circuit removed.
+        alone_interval, without_interval: bootstrap intervals of their |r| over images.
+        random_alone, random_without: |r| of the control: mean over random circuits with the same counts by layer.
+    """
+
+    density: float
+    alone: Preservation
+    without: Preservation
+    alone_interval: Interval
+    without_interval: Interval
+    random_alone: float
+    random_without: float
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Circuits of one target at several densities, both ways.
+
+    Args:
+        target: text form of the target.
+        granularity: what densities count.
+        points: one a circuit, densities rising.
+        n_random: how many random circuits stand behind each point of the control.
+        kind: what the circuits are besides their masks (see `Circuit.kind`).
+    """
+
+    target: str
+    granularity: str
+    points: tuple[Faithful, ...]
+    n_random: int
+    kind: str
+
+    def curve(self, name: str) -> list[float]:
+        """Returns |r| by density of "alone", "without", "random_alone" or "random_without"."""
+        values = [getattr(point, name) for point in self.points]
+        return [value.pearson if isinstance(value, Preservation) else value for value in values]
+
+    def area(self, name: str) -> float:
+        """Returns the normalised area under a curve, in [0, 1]: its mean over the logarithm of the density.
+
+        ``sum over neighbours of (y[i] + y[i + 1]) / 2 * ln(d[i + 1] / d[i])``, over ``ln(d[last] / d[first])``; the
+        trapezoid rule. One point is its own mean. Only areas over the same densities compare.
+        """
+        y, d = self.curve(name), [point.density for point in self.points]
+        if d[0] == d[-1]:
+            return y[0]
+        parts = [(y[i] + y[i + 1]) / 2 * math.log(d[i + 1] / d[i]) for i in range(len(d) - 1)]
+        return sum(parts) / math.log(d[-1] / d[0])
+
+
+def faithfulness(
+    circuits: Sequence[Circuit],
+    images: ImageSet,
+    *,
+    n_random: int = 3,
+    resamples: int = 1000,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Faithfulness:
+    """Returns how faithful circuits are, both ways, beside random circuits of the same size.
+
+    Args:
+        circuits: circuits of one model and target, of any densities above 0.
+        images: pictures that were not scored on.
+        n_random: random circuits for the control of each.
+        resamples: for the intervals (see `bootstrap`).
+        seed: of random circuits and resamples.
+        batch_size: pictures at a time.
+        progress: called with how many of all circuits are measured.
+
+    Raises:
+        MaskError: no circuit, circuits of several targets, or an empty one.
+    """
+    if len({(id(c.model), str(c.target), c.mask.granularity, c.kind) for c in circuits}) != 1:
+        raise MaskError("expected circuits of one model, target, granularity and kind; measure each by itself")
+    if not all(c.mask.n_kept for c in circuits):
+        raise MaskError("expected circuits that keep something, got an empty one")
+    ordered = sorted(circuits, key=lambda circuit: circuit.mask.density)
+    full = reference(ordered[0], images, batch_size=batch_size)
+    tried: list[Circuit] = []
+    for circuit in ordered:
+        drawn = [random_like(circuit.mask, seed + i) for i in range(n_random)]
+        alone = [circuit, *(_masked(circuit, mask) for mask in drawn)]
+        tried += [*alone, *(_masked(circuit, ~c.mask) for c in alone)]
+    measured = _measured(tried, images, full, batch_size, progress)
+    step = 2 * (n_random + 1)
+    points = []
+    for start, circuit in zip(range(0, len(tried), step), ordered, strict=True):
+        alone, without = (measured[start + i : start + i + n_random + 1] for i in (0, n_random + 1))
+        points.append(
+            Faithful(
+                circuit.mask.density, alone[0][1], without[0][1],
+                bootstrap(full.response.values, alone[0][0], resamples=resamples, seed=seed),
+                bootstrap(full.response.values, without[0][0], resamples=resamples, seed=seed),
+                _mean([kept.pearson for _, kept in alone[1:]]), _mean([kept.pearson for _, kept in without[1:]]),
+            )
+        )  # fmt: skip
+    first = ordered[0]
+    return Faithfulness(str(first.target), first.mask.granularity, tuple(points), n_random, first.kind)
+
+
+@dataclass(frozen=True)
+class Minimality:
+    """What every kept structure of a circuit is worth by itself.
+
+    Attributes:
+        pearson: |r| of the circuit.
+        structures: ``(layer, index)`` of what was left out, one at a time; as many as were tried.
+        damage: |r| lost by leaving each out; below zero where the circuit is better without it.
+        n_kept: how many structures the circuit keeps.
+    """
+
+    pearson: float
+    structures: tuple[tuple[str, tuple[int, ...]], ...]
+    damage: tuple[float, ...]
+    n_kept: int
+
+    def needless(self, tolerance: float = 0.001) -> float:
+        """Returns the share of the tried structures that cost at most ``tolerance`` of |r| when left out."""
+        return sum(damage <= tolerance for damage in self.damage) / len(self.damage)
+
+
+def minimality(
+    circuit: Circuit,
+    images: ImageSet,
+    *,
+    at_most: int = 200,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Minimality:
+    """Returns the leave-one-out damage of the structures that a circuit keeps.
+
+    Args:
+        circuit: a small circuit; every structure costs one run of it.
+        images: pictures that were not scored on.
+        at_most: how many structures to try, drawn by the seed where the circuit keeps more.
+        seed: of that draw.
+        batch_size: pictures at a time.
+        progress: called with how many circuits are measured.
+
+    Raises:
+        MaskError: the circuit keeps nothing, or is compensated, which holds for its own mask alone.
+    """
+    if circuit.compensation is not None or not circuit.mask.n_kept:
+        raise MaskError(f"expected a circuit that keeps something and is not compensated, got a {circuit.kind} circuit "
+                        f"of {circuit.mask.n_kept} {circuit.mask.granularity}s")  # fmt: skip
+    kept = [(name, tuple(i)) for name, array in circuit.mask.kept.items() for i in array.nonzero().tolist()]
+    order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))[:at_most].sort().values
+    chosen = [kept[i] for i in order.tolist()]
+    full = reference(circuit, images, batch_size=batch_size)
+    tried = [circuit, *(_masked(circuit, _left_out(circuit.mask, *one)) for one in chosen)]
+    whole, *rest = (kept.pearson for _, kept in _measured(tried, images, full, batch_size, progress))
+    return Minimality(whole, tuple(chosen), tuple(whole - r for r in rest), len(kept))
+
+
+def random_like(mask: Mask, seed: int) -> Mask:
+    """Returns a random mask that keeps as many of the relevant structures of each layer."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = {}
+    for name, relevant in mask.relevant.items():
+        places = relevant.flatten().nonzero()[:, 0]
+        count = int(mask.kept[name].sum())
+        chosen = places[torch.randperm(len(places), generator=generator)[:count]]
+        kept[name] = torch.zeros(relevant.numel(), dtype=torch.bool).index_fill(0, chosen, True).view(relevant.shape)
+    return replace(mask, kept=kept, zero_scores=0)
+
+
+def _masked(circuit: Circuit, mask: Mask) -> Circuit:
+    """A circuit of another mask; compensated, where the first is, is not carried over."""
+    return replace(circuit, mask=mask, compensation=None)
+
+
+def _left_out(mask: Mask, layer: str, index: tuple[int, ...]) -> Mask:
+    kept = mask.kept[layer].clone()
+    kept[index] = False
+    return replace(mask, kept={**mask.kept, layer: kept}, zero_scores=0)
+
+
+def _measured(
+    circuits: Sequence[Circuit],
+    images: ImageSet,
+    full: Reference,
+    batch_size: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> list[tuple[Tensor, Preservation]]:
+    found: list[tuple[Tensor, Preservation]] = []
+    for start in range(0, len(circuits), _TOGETHER):
+        some = circuits[start : start + _TOGETHER]
+        values = respond_all(some, images, frozen=full.response.frozen, batch_size=batch_size)
+        found += [(v, full.compare(v, disconnected=c.disconnected)) for c, v in zip(some, values, strict=True)]
+        if progress is not None:
+            progress("circuits", len(found), len(circuits))
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,73 @@
+"""Resampled contributions: removed kernels put out what they put out for another image.
+
+Zero, and the mean (`viscircuits.compensation`), are inputs that the rest of the circuit may never have seen. Here each
+filter gets, beside what its kept kernels make of this image, what its removed kernels make of a random other image of
+the set in the full model: noise of the right kind that knows nothing of this image. It is a way to measure a circuit,
+not a network: nothing is folded into parameters.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from viscircuits.circuit import Circuit
+from viscircuits.compensation import removed_part
+from viscircuits.data.images import Batch, ImageSet
+from viscircuits.errors import ImageError, MaskError
+from viscircuits.model.instrument import KernelCall, run
+from viscircuits.response import freeze, to_model
+
+
+@torch.no_grad()
+def respond_resampled(
+    circuit: Circuit, images: ImageSet, *, seed: int = 0, batch_size: int = 16
+) -> Float[Tensor, "n p"]:
+    """Returns a masked circuit's responses while its removed kernels put out what they do for other images.
+
+    Compare them with `Reference.compare`.
+
+    Args:
+        circuit: with biases="masked", not compensated.
+        images: at least two pictures; each gets another one of them, no picture serves twice.
+        seed: of the choice.
+        batch_size: pictures at a time; changes nothing.
+
+    Raises:
+        MaskError: a pruned or a compensated circuit.
+        ImageError: a single picture.
+    """
+    if circuit.kind != "masked":
+        raise MaskError(f"resampled contributions are for a masked circuit, got a {circuit.kind} one")
+    if len(images) < 2:
+        raise ImageError("resampled contributions need at least two pictures, got one")
+    others = images.subset(donors(len(images), seed))
+    model, graph, readout = circuit.model, circuit.graph, circuit.readout
+    factors = circuit.mask.factors(graph)
+    values = []
+    batches = (s.batches(batch_size, graph.memory_format) for s in (images, others))
+    for batch, other in zip(*batches, strict=True):
+        parts: list[Tensor] = []
+
+        def store(call: KernelCall, parts: list[Tensor] = parts) -> Tensor:
+            if call.layer.weight in factors:
+                parts.append(removed_part(call, factors[call.layer.weight]))
+            return call.output
+
+        def add(call: KernelCall, parts: list[Tensor] = parts) -> Tensor:
+            return call.output + parts.pop(0) if call.layer.weight in factors else call.output
+
+        pictures, labels = to_model(batch, model, graph)
+        here = freeze(model, readout, pictures)
+        run(model, graph, to_model(Batch(other.images, None, 0), model, graph)[0], readout.layers, see=store)
+        outputs = run(model, graph, pictures, readout.layers, weights=circuit.weights, see=add)
+        values.append(readout.response(outputs, here, labels).cpu())
+    return torch.cat(values)
+
+
+def donors(n: int, seed: int) -> list[int]:
+    """Returns, for each of ``n`` images, another one: a random cycle through all of them."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
+    found = [0] * n
+    for one, other in zip(order, [*order[1:], order[0]], strict=True):
+        found[one] = other
+    return found

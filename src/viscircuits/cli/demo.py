@@ -12,11 +12,14 @@ TARGET = "features.10:5"
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Study folder.")] = Path("studies/demo"),
-    target: Annotated[str, typer.Option("--target", help="What to explain.")] = TARGET,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help=f"What to explain; repeat for several.  [dim]default: {TARGET}[/]"),
+    ] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=20, help="How many pictures to draw.")] = 400,
     seed: options.Seed = 2,
 ) -> None:
-    """Find and measure the circuit of one channel of the built-in network, on pictures drawn for it."""
+    """Find and measure the circuits of one or more channels of the built-in network, on pictures drawn for it."""
     from viscircuits.cli.job import Source, print_study, run_job
     from viscircuits.data.images import ImageSet
     from viscircuits.data.shapes import generate
@@ -29,6 +32,6 @@ def demo(
     images = ImageSet.from_tensors(prepare(drawn.images), drawn.labels.tolist())
     scoring, held_out = images.split(0.5, seed=seed)
     criteria = ("actgrad", "snip", "magnitude", "random")
-    job = Sweep(model, [parse_target(target)], scoring, held_out, criteria, seed=seed)
+    job = Sweep(model, [parse_target(text) for text in target or [TARGET]], scoring, held_out, criteria, seed=seed)
     made = f"viscircuits.data.shapes.generate({pictures}, seed={seed})"
     print_study(run_job(job, out, Source("shapesnet", None, made, made)))

@@ -204,13 +204,18 @@ class Chapter:
             return element("p", "The pictures it was measured on are not at hand, so none are shown.", cls="note")
         values = torch.from_numpy(self._agreement.full)
         shape = self._map_shape(values.shape[1])
-        strips = []
-        for title, least in (("What excites it most", False), ("What excites it least", True)):
-            shown = [self._stimulus(place) for place in ranked(values, shape, STRIP, least=least)]
-            strips.append(element("h3", title) + element("div", *shown, cls="strip"))
-        framed = "; framed, and below: the piece of it that is seen there" if 'class="framed"' in strips[0] else ""
-        note = f"Unseen pictures, by the strongest (below: the weakest) response anywhere in them{framed}."
-        return strips[0] + element("p", note, cls="note") + strips[1]
+        parts = []
+        for title, response, least in (
+            ("What excites it most", "strongest", False),
+            ("What excites it least", "weakest", True),
+        ):
+            shown = element(
+                "div", *(self._stimulus(place) for place in ranked(values, shape, STRIP, least=least)), cls="strip"
+            )
+            framed = "; framed, and below: the piece of it that is seen there" if 'class="framed"' in shown else ""
+            note = f"Unseen pictures, by the {response} response anywhere in them{framed}."
+            parts += [element("h3", title), element("p", note, cls="note"), shown]
+        return "".join(parts)
 
     def _map_shape(self, positions: int) -> tuple[int, ...]:
         target = self._circuit.target

@@ -190,6 +190,26 @@ def section(name: str) -> str:
     ])  # fmt: skip
 
 
+def at_equal(name: str) -> str:
+    """How many kernels the smallest single-shot circuit needs that keeps as much as the learned one at .01."""
+    single = pl.read_csv(RESULTS / f"criteria-{name}.csv").filter(pl.col("order") == "best")
+    rows = pl.read_csv(RESULTS / f"learned-{name}.csv").filter(pl.col("density") == min(DENSITIES))
+    lines = ["| target | abs r | kernels, learned | kernels, other | times |", "|---" * 5 + "|"]
+    for row in rows.iter_rows(named=True):
+        able = single.filter(pl.col("target") == row["target"], pl.col("pearson") >= row["pearson"]).sort("effective")
+        if not len(able) or not row["effective"]:
+            continue
+        other = able.row(0, named=True)
+        lines.append(
+            f"| {row['target']} | {row['pearson']:.2f} | {row['effective']:,} | {other['effective']:,} "
+            f"({other['criterion']}, {other['pearson']:.2f}) | {other['effective'] / row['effective']:.0f} |"
+        )
+    return "\n".join([
+        "Kernels on a path from the image to the target, in the learned circuit at the smallest density and in the "
+        "smallest measured single-shot circuit that keeps at least as much:", "", *lines,
+    ])  # fmt: skip
+
+
 def page() -> str:
     """The page kept in docs/results/."""
     names = [name for name in ("squeezenet1_1", "shapesnet", "resnet20") if (RESULTS / f"learned-{name}.csv").exists()]
@@ -203,7 +223,7 @@ def page() -> str:
         "position's mean over the pictures is subtracted, so that a bright border counts nothing. One training gives "
         f"the nested circuits of all densities; it takes at most {most:.0f} steps of {SOME} pictures, the work of "
         f"{most * SOME / 32:.0f} forward and backward passes of 32.", "",
-        *(section(name) + "\n" for name in names),
+        *(f"{section(name)}\n\n{at_equal(name)}\n" for name in names),
         *([planted_section(), ""] if (RESULTS / "learned-planted.csv").exists() else []),
         f"Command: `uv run python benchmarks/learned.py NETWORK`, then `page`; seed {SEED}, torch {torch.__version__}, "
         f"{platform.machine()}, 1 thread; commit {criteria.head()}.", "",

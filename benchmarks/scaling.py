@@ -34,7 +34,14 @@ def figure3_part(options: Options) -> str:
     rows.append(["all", every, "", "", "", f"**{total:.1f}**"])
     measured = 100 * PROCESSES * options.channels * len(LAYERS) * options.pictures / (every * PICTURES)
     unit = options.clock.unit
-    header = ["layer", "targets", f"scoring, {unit} / 1000", f"selecting, {unit}", f"circuits, {unit} / 1000", "hours"]
+    header = [
+        "layer",
+        "targets",
+        f"scoring, {unit} / 1000",
+        f"selecting and making, {unit}",
+        f"circuits, {unit} / 1000",
+        "hours",
+    ]
     return f"""{every} targets x {len(PAPER_DENSITIES)} densities x {PICTURES:,} pictures, {options.criteria[0]}, in
 {PROCESSES} processes of {options.clock.threads} thread(s), **extrapolated** from {measured:.2g} % of the work:
 {options.channels} targets a layer and process on {options.pictures} pictures ({origins[0]}), both processes at the same
@@ -46,7 +53,7 @@ Bar: 24 hours.
 
 
 Steps = tuple[float, float, float]
-"""Seconds for one target: scoring a picture, selecting the masks, evaluating all circuits on a picture."""
+"""Seconds for one target: scoring a picture, selecting masks and making circuits, running all of them on a picture."""
 
 
 def figure3_share(options: Options, seat: int) -> tuple[dict[str, Steps], float, str]:
@@ -63,7 +70,10 @@ def figure3_share(options: Options, seat: int) -> tuple[dict[str, Steps], float,
 
 
 def figure3_steps(setting: Setting, targets: Sequence[vc.Target], options: Options) -> Steps:
-    """Returns what each step takes for one target, scoring and circuits also for one picture."""
+    """Returns what each step takes for one target, scoring and circuits also for one picture.
+
+    Circuits are run on two pictures and on all, which tells what a picture takes from what making the circuits takes.
+    """
     now, model, images = options.clock.now, setting.model, setting.images
     start = now()
     every = list(vc.score_all(model, targets, images, options.criteria[0], batch_size=setting.batch))
@@ -71,13 +81,21 @@ def figure3_steps(setting: Setting, targets: Sequence[vc.Target], options: Optio
     for target, scores in zip(targets, every, strict=True):
         start = now()
         kept = [scores.select(density=density) for density in PAPER_DENSITIES]
-        selected = now()
-        readout = vc.Readout(target, vc.trace(model, images[0].shape))
-        vc.respond(model, readout, images, batch_size=setting.batch)
-        circuits(replace(setting, target=target), kept)()
-        selecting, evaluating = selecting + selected - start, evaluating + now() - selected
+        selecting += now() - start
+        few, many = (_evaluated(replace(each, target=target), kept, now) for each in (setting.few(2), setting))
+        each_picture = (many - few) / (len(images) - 2)
+        selecting, evaluating = selecting + few - 2 * each_picture, evaluating + each_picture
     count = len(targets)
-    return scoring / count / len(images), selecting / count, evaluating / count / len(images)
+    return scoring / count / len(images), selecting / count, evaluating / count
+
+
+def _evaluated(setting: Setting, kept: Sequence[vc.Mask], now: Callable[[], float]) -> float:
+    """Returns what the full model and all circuits take on the setting's pictures, making the circuits included."""
+    start = now()
+    readout = vc.Readout(setting.target, vc.trace(setting.model, setting.images[0].shape))
+    vc.respond(setting.model, readout, setting.images, batch_size=setting.batch)
+    circuits(setting, kept)()
+    return now() - start
 
 
 def growth_part(options: Options) -> str:

@@ -4,6 +4,7 @@
     uv run python benchmarks/learned.py shapesnet
     uv run python benchmarks/learned.py resnet20         # needs VISCIRCUITS_DATA
     uv run python benchmarks/learned.py planted
+    uv run python benchmarks/learned.py draw
     uv run python benchmarks/learned.py page
 
 The first two measure on channels and pictures of benchmarks/criteria.py, the third on eight channels and CIFAR-10, the
@@ -33,6 +34,7 @@ from viscircuits.planted import CASES, recovery
 from viscircuits.saliency.learned import STEPS, learned
 from viscircuits.saliency.passes import Pass
 from viscircuits.saliency.training import ROUNDS, SOME
+from viscircuits.target import AnyTarget
 
 RESULTS = criteria.ROOT / "docs/results"
 DENSITIES = (0.1, 0.05, 0.01)
@@ -49,12 +51,12 @@ def resnet20() -> vc.Sweep:
     model, prepare = vc.zoo.load("cifar_resnet20:resnet20", data / "weights/resnet20-cifar10.safetensors")
     images = vc.ImageSet.from_folder(data / "cifar10/test", prepare).take(600, SEED).in_memory()
     layers = [f"layer{stage}.{block}.conv2" for stage in (2, 3) for block in (0, 1, 2)]
-    channels = [(layer, c) for layer in layers for c in range(model.get_submodule(layer).out_channels)]
+    channels = [(layer, c) for layer in layers for c in range(len(model.get_parameter(f"{layer}.weight")))]
     targets = [vc.Target(layer, c) for layer, c in sorted(random.Random(SEED).sample(channels, 8))]
     return vc.Sweep(model, targets, *images.split(0.5, seed=SEED), criteria.CRITERIA, DENSITIES, seed=SEED)
 
 
-def measured(job: vc.Sweep, target: vc.Target, resume: Path) -> Iterator[dict[str, Any]]:
+def measured(job: vc.Sweep, target: AnyTarget, resume: Path) -> Iterator[dict[str, Any]]:
     """One row a density: what the learned circuit keeps on unseen pictures, and what it cost.
 
     Beside |r| with its interval stands |r| within positions, for the learned circuit and for SNIP's.
@@ -92,7 +94,7 @@ def interval(circuit: np.ndarray, full: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def run(name: str, job: vc.Sweep, targets: Sequence[vc.Target]) -> None:
+def run(name: str, job: vc.Sweep, targets: Sequence[AnyTarget]) -> None:
     """Measures the targets that are not in the table yet."""
     path, single = RESULTS / f"learned-{name}.csv", RESULTS / f"criteria-{name}.csv"
     if not single.exists():
@@ -149,6 +151,25 @@ def planted_section() -> str:
         f"Recall at the true size (which is precision here) / |r|, means over {seeds} ([cases](../planted.md)).", "",
         *lines,
     ])  # fmt: skip
+
+
+DRAWN = {vc.Target("features.8", 3): 0.9, vc.Target("features.10", 5): 0.7}
+"""Channels of the built-in network, and the |r| that their drawn circuits keep at least."""
+TRIED = (0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+
+
+def draw() -> None:
+    """Draws, of SNIP and of learned, the smallest circuit tried that keeps enough."""
+    job = criteria.shapesnet()
+    _, prepare = vc.zoo.load("shapesnet")
+    for target, least in DRAWN.items():
+        snip, own = (vc.score(job.model, target, job.scoring, name, seed=SEED) for name in ("snip", "learned"))
+        for name, scores in {"snip": snip, "learned": own}.items():
+            made = [vc.Circuit(job.model, target, scores.select(density=density)) for density in TRIED]
+            able = [circuit for circuit in made if vc.preservation(circuit, job.held_out).pearson >= least]
+            picture = vc.diagram(able[-1], scores=snip, images=job.held_out, prepare=prepare)
+            picture.save(RESULTS / f"learned/{target.layer}-{target.channel}-{name}.svg")
+            print(target, name, able[-1].effective.n_kept, vc.preservation(able[-1], job.held_out).pearson)
 
 
 def compared(name: str) -> pl.DataFrame:
@@ -224,6 +245,11 @@ def page() -> str:
         f"the nested circuits of all densities; it takes at most {most:.0f} steps of {SOME} pictures, the work of "
         f"{most * SOME / 32:.0f} forward and backward passes of 32.", "",
         *(f"{section(name)}\n\n{at_equal(name)}\n" for name in names),
+        "## Before and after", "",
+        "Circuits of two channels of the built-in network that keep about as much, by SNIP and learned (line widths "
+        "are SNIP's scores in both; the numbers stand in the pictures; `benchmarks/learned.py draw`):", "",
+        *(f"- {t}: [SNIP](learned/{t.layer}-{t.channel}-snip.svg), [learned](learned/{t.layer}-{t.channel}-learned.svg)"
+          for t in DRAWN), "",
         *([planted_section(), ""] if (RESULTS / "learned-planted.csv").exists() else []),
         f"Command: `uv run python benchmarks/learned.py NETWORK`, then `page`; seed {SEED}, torch {torch.__version__}, "
         f"{platform.machine()}, 1 thread; commit {criteria.head()}.", "",
@@ -235,8 +261,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "page":
         (RESULTS / "learned.md").write_text(page())
         print(page())
-    elif sys.argv[1] == "planted":
-        run_planted()
+    elif sys.argv[1] in ("planted", "draw"):
+        {"planted": run_planted, "draw": draw}[sys.argv[1]]()
     else:
         jobs = {"squeezenet1_1": criteria.squeezenet1_1, "shapesnet": criteria.shapesnet, "resnet20": resnet20}
         sweep = jobs[sys.argv[1]]()

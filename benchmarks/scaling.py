@@ -64,7 +64,7 @@ def figure3_share(options: Options, seat: int) -> tuple[dict[str, Steps], float,
     found = {}
     for layer in LAYERS:
         targets = [vc.Target(layer, seat * options.channels + place) for place in range(options.channels)]
-        figure3_steps(setting.few(2), targets[:2], options)  # loads and compiles
+        figure3_steps(setting.few(4), targets[:2], options)  # loads and compiles
         found[layer] = figure3_steps(setting, targets, options)
     return found, (time.perf_counter() - wall) / (processor_seconds() - start), setting.origin
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import criteria
-import numpy as np
 import polars as pl
 import torch
 
@@ -38,7 +37,6 @@ from viscircuits.target import AnyTarget
 
 RESULTS = criteria.ROOT / "docs/results"
 DENSITIES = (0.1, 0.05, 0.01)
-DRAWS = 200
 MOST = 12
 """More channels than that are thinned to about eight."""
 SEED = 0
@@ -73,25 +71,14 @@ def measured(job: vc.Sweep, target: AnyTarget, resume: Path) -> Iterator[dict[st
         circuit = vc.Circuit(job.model, target, scores.select(density=density))
         values = circuit.respond(job.held_out, frozen=full.frozen)
         found = reference.compare(values, disconnected=circuit.disconnected)
-        low, high = interval(values.double().numpy(), full.values.double().numpy())
+        interval = vc.bootstrap(full.values, values)
         other = vc.Circuit(job.model, target, single.select(density=density))
         yield {
-            "target": str(target), "density": density, "pearson": found.pearson, "low": low, "high": high,
-            "within": found.pearson_within,
+            "target": str(target), "density": density, "pearson": found.pearson,
+            "low": interval.low, "high": interval.high, "within": found.pearson_within,
             "snip_within": vc.preservation(other, job.held_out, full=reference).pearson_within,
             "kept": circuit.mask.n_kept, "effective": circuit.effective.n_kept, "seconds": seconds,
         }  # fmt: skip
-
-
-def interval(circuit: np.ndarray, full: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of |r| over sets of pictures drawn with repetition."""
-    a, b = circuit - circuit.mean(), full - full.mean()  # n p
-    sums = np.stack([np.ones_like(a), a, b, a * a, b * b, a * b]).sum(2)  # what r needs of every picture
-    draws = np.random.default_rng(SEED).multinomial(len(a), np.full(len(a), 1 / len(a)), DRAWS)
-    n, sa, sb, saa, sbb, sab = sums @ draws.T
-    spread = np.sqrt(np.maximum((saa - sa**2 / n) * (sbb - sb**2 / n), 1e-30))
-    low, high = np.quantile(np.abs((sab - sa * sb / n) / spread), (0.025, 0.975))
-    return float(low), float(high)
 
 
 def run(name: str, job: vc.Sweep, targets: Sequence[AnyTarget]) -> None:

@@ -48,15 +48,16 @@ def test_help_is_fast_and_imports_nothing_heavy(quick_start):
         "try: run()\n"
         "except SystemExit: print(*sys.modules, file=sys.stderr)"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for command in ("--help", "extract"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, command, "--help"], env=quick_start, capture_output=True, text=True
-        )
-        assert "Usage: " in done.stdout
-        assert not {"torch", "numpy", "polars", "matplotlib"} & set(done.stderr.split())
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 0.5  # processor time, for two
+        for _ in range(2):  # the first one after an installation compiles
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            done = subprocess.run(
+                [sys.executable, "-c", code, command, "--help"], env=quick_start, capture_output=True, text=True
+            )
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            assert "Usage: " in done.stdout
+            assert not {"torch", "numpy", "polars", "matplotlib"} & set(done.stderr.split())
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5  # processor time
 
 
 def test_importing_the_package_imports_nothing_heavy(quick_start):

@@ -40,6 +40,7 @@ _OTHERS = ("#332288", "#882255", "#117733", "#AA4499")
 _TICKS = (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _METRICS = {
     "pearson": "|Pearson r| with the full model",
+    "pearson_within": "|Pearson r| within positions",
     "pearson_signed": "Pearson r with the full model",
     "spearman": "Spearman correlation with the full model",
     "relative_difference": "mean |circuit − full| / mean |full|",
@@ -74,7 +75,8 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
 
     Args:
         table: rows of a sweep (see `viscircuits.evaluate.sweep.SCHEMA`).
-        metric: the column to draw: "pearson", "pearson_signed", "spearman" or "relative_difference".
+        metric: the column to draw: "pearson", "pearson_within", "pearson_signed", "spearman" or
+            "relative_difference".
         title: what stands above the picture.
     """
     if metric not in _METRICS:
@@ -116,7 +118,7 @@ def _furnish(axes: Axes, table: pl.DataFrame, metric: str, title: str) -> None:
     densities = sorted(table["density"].unique())
     axes.set_xscale("log")
     axes.set_xlim(1.05, densities[0] * 0.93)
-    if metric in ("pearson", "relative_difference"):
+    if metric in ("pearson", "pearson_within", "relative_difference"):
         axes.set_ylim(bottom=0)
     if metric != "relative_difference":
         axes.set_ylim(top=1.0)

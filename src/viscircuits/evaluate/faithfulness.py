@@ -19,12 +19,9 @@ from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
-from viscircuits.evaluate.responses import respond_all
+from viscircuits.evaluate.responses import AT_ONCE, respond_all
 from viscircuits.mask import Mask
 from viscircuits.types import Progress
-
-_TOGETHER = 7
-"""Circuits in one pass over the pictures."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +260,8 @@ def _measured(
     progress: Callable[[str, int, int], None] | None,
 ) -> list[tuple[Tensor, Preservation]]:
     found: list[tuple[Tensor, Preservation]] = []
-    for start in range(0, len(circuits), _TOGETHER):
-        some = circuits[start : start + _TOGETHER]
+    for start in range(0, len(circuits), AT_ONCE):
+        some = circuits[start : start + AT_ONCE]
         values = respond_all(some, images, frozen=full.response.frozen, batch_size=batch_size)
         found += [(v, full.compare(v, disconnected=c.disconnected)) for c, v in zip(some, values, strict=True)]
         if progress is not None:

@@ -21,6 +21,9 @@ from viscircuits.readout import Frozen
 from viscircuits.response import freeze, rows_of, to_model
 from viscircuits.target import Target
 
+AT_ONCE = 7
+"""Circuits for one call, where there are many: enough to share the first layers; few are lost when it is stopped."""
+
 
 @torch.no_grad()
 def respond_all(

@@ -19,7 +19,7 @@ from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, StudyError, TargetError
 from viscircuits.evaluate.preservation import Preservation, Reference
-from viscircuits.evaluate.responses import respond_all
+from viscircuits.evaluate.responses import AT_ONCE, respond_all
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import respond_full
@@ -182,8 +182,8 @@ class Sweep:
         self, target: AnyTarget, keys: Sequence[Key], scores: Scores, full: Reference
     ) -> Iterator[Measurement]:
         """The circuits of some scores, measured some densities at a time in one pass over the pictures."""
-        for start in range(0, len(keys), _CIRCUITS):
-            some = keys[start : start + _CIRCUITS]
+        for start in range(0, len(keys), AT_ONCE):
+            some = keys[start : start + AT_ONCE]
             began = time.perf_counter()
             masks = [scores.select(density=k.density, order="worst" if k.order == "worst" else "best") for k in some]
             circuits = [Circuit(self.model, target, mask, self.biases) for mask in masks]
@@ -227,9 +227,6 @@ class Sweep:
                 stacklevel=3,
             )
 
-
-_CIRCUITS = 7
-"""Circuits in one pass over the pictures: enough to share its first layers, few enough to lose little when stopped."""
 
 _OPTIONS = {"granularity": GRANULARITIES, "normalise": (None, "minmax"), "biases": get_args(Biases)}
 

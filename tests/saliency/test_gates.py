@@ -13,7 +13,7 @@ from viscircuits.response import masked_weights
 from viscircuits.saliency.gates import Gates, best, soft_top, soft_top_gradient
 from viscircuits.saliency.ladder import falling, nested, never_worse
 from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.training import correlation_loss, difference_loss, first_logits
+from viscircuits.saliency.training import FAINT, Loss, correlation_loss, difference_loss, first_logits
 
 toy = functools.cache(new_toy)  # tracing is what takes long
 
@@ -75,11 +75,22 @@ def test_binary_gates_are_a_mask_and_their_gradient_is_that_of_the_weights(name,
 
 
 def test_losses_are_their_definitions():
-    a, b = random(5, 7), random(5, 7)
-    assert float(correlation_loss(a, b)) == pytest.approx(1 - np.corrcoef(a.flatten(), b.flatten())[0, 1], abs=1e-12)
-    assert float(correlation_loss(3 * b + 2, b)) == pytest.approx(0, abs=1e-12)
-    assert float(correlation_loss(torch.ones(5, 7), b.float())) == 1
-    assert float(difference_loss(a, b)) == pytest.approx(float((a - b).abs().sum() / b.abs().sum()), abs=1e-12)
+    a, b, c = random(5, 7), random(5, 7), random(9, 7)
+    r = np.corrcoef(a.flatten(), b.flatten())[0, 1]
+    assert float(correlation_loss(a, b, c)) == pytest.approx(1 - r, abs=1e-12)
+    assert float(correlation_loss(3 * b + 2, b, c)) == pytest.approx(0, abs=1e-12)
+    assert float(correlation_loss(b * FAINT / 10, b, b)) == pytest.approx(0.9, abs=1e-12)
+    assert float(correlation_loss(torch.ones(5, 7), b.float(), c.float())) == 1
+    assert float(difference_loss(a, b, c)) == pytest.approx(float((a - b).abs().mean() / c.abs().mean()), abs=1e-12)
+
+
+@pytest.mark.parametrize("loss", [correlation_loss, difference_loss])
+def test_a_response_that_a_step_leaves_silent_has_a_gradient(loss: Loss):
+    some, none, every = random(5, 7).float(), torch.zeros(5, 7), random(9, 7).float()
+    for circuit, full in ((some, none), (none, some), (none, none)):
+        circuit = circuit.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(circuit, full, every), circuit)
+        assert float(gradient.abs().max()) < 1 / FAINT
 
 
 def test_first_logits_follow_the_start():

@@ -22,12 +22,18 @@ from viscircuits.response import Response, respond, to_model
 from viscircuits.saliency.gates import Gates, best, soft_top, soft_top_gradient
 from viscircuits.saliency.passes import Pass
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""``(responses of the circuit, of the full model) -> a number``; 0 where they agree."""
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``(responses of the circuit, of the full model, of the full model to all pictures) -> a number``; 0 where they agree.
+
+The last set the scale: a step's few pictures may leave the target silent.
+"""
 
 FEW_POSITIONS = 16
 """A target with fewer positions is trained on `MANY` pictures a step, any other on `SOME`."""
 SOME, MANY = 8, 32
+
+FAINT = 1e-6
+"""A share of the full response's standard deviation below which the other is as good as constant."""
 
 SPREAD = 0.3
 """Standard deviation of the first logits, which follow the start's ranking."""
@@ -35,7 +41,7 @@ WARM, COOL = 0.2, 0.1
 """Temperature at the very beginning and from half the structures on."""
 RATE = 0.1
 """Largest usual step of a logit."""
-MEMORY = (0.9, 0.99)
+MEMORY = (0.97, 0.99)
 """Adam's decay of the mean gradient and of its square."""
 DAMPING = 0.2
 """Gradients below this share of their root mean square move a logit less; keeps rounding from moving any."""
@@ -43,16 +49,23 @@ ROUNDS = (2, 4)
 """Fewest and most rounds at a rung."""
 
 
-def correlation_loss(circuit: Float[Tensor, "n p"], full: Float[Tensor, "n p"]) -> Float[Tensor, ""]:
-    """Returns ``1 - r`` over all pictures and positions; 1 where the circuit's responses are constant."""
-    a, b = (values.flatten() - values.mean() for values in (circuit, full))
-    tiny = torch.finfo(a.dtype).tiny
-    return 1 - (a / a.norm().clamp_min(tiny)) @ (b / b.norm().clamp_min(tiny))
+def correlation_loss(
+    circuit: Float[Tensor, "n p"], full: Float[Tensor, "n p"], every: Float[Tensor, "m p"]
+) -> Float[Tensor, ""]:
+    """Returns ``1 - r`` over all positions; 1 where a response is constant.
+
+    A response whose standard deviation is below `FAINT` times that of ``every`` counts as if it varied so much.
+    """
+    a, b, c = (values.flatten() - values.mean() for values in (circuit, full, every))
+    least = (FAINT * c.norm() * (len(a) / len(c)) ** 0.5).clamp_min(torch.finfo(c.dtype).tiny)
+    return 1 - (a / a.norm().maximum(least)) @ (b / b.norm().maximum(least))
 
 
-def difference_loss(circuit: Float[Tensor, "n p"], full: Float[Tensor, "n p"]) -> Float[Tensor, ""]:
-    """Returns the mean of ``|circuit - full|`` over the mean of ``|full|``."""
-    return (circuit - full).abs().mean() / full.abs().mean().clamp_min(torch.finfo(full.dtype).tiny)
+def difference_loss(
+    circuit: Float[Tensor, "n p"], full: Float[Tensor, "n p"], every: Float[Tensor, "m p"]
+) -> Float[Tensor, ""]:
+    """Returns the mean of ``|circuit - full|`` over the mean of ``|every|``."""
+    return (circuit - full).abs().mean() / every.abs().mean().clamp_min(torch.finfo(every.dtype).tiny)
 
 
 LOSSES: dict[str, Loss] = {"correlation": correlation_loss, "difference": difference_loss}
@@ -149,10 +162,10 @@ class Training:
         )
         got, wanted = circuit.values.double(), full.values.double()
         if self.loss == "difference":
-            return -float(difference_loss(got, wanted))
+            return -float(difference_loss(got, wanted, wanted))
         if float(got.max() - got.min()) <= 1e-6 * float(got.abs().max()):  # rounding is no response
             return 0.0
-        return abs(1 - float(correlation_loss(got, wanted)))
+        return abs(1 - float(correlation_loss(got, wanted, wanted)))
 
     def _step(self, state: State, k: float, temperature: float, rate: float) -> None:
         """One step of Adam on the logits of what is alive, under gates that sum to ``k``."""
@@ -202,7 +215,8 @@ class Training:
             )
             parts.append(readout.response(outputs, frozen, labels))
         circuit = torch.cat(parts)
-        return LOSSES[self.loss](circuit, full.values[list(rows)].to(circuit))
+        every = full.values.to(circuit)
+        return LOSSES[self.loss](circuit, every[list(rows)], every)
 
     def _rows(self, step: int) -> list[int]:
         """Which pictures a step takes: the set in random order, over and over, each time in another."""

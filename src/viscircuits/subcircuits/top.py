@@ -197,14 +197,23 @@ class _Best:
 
     def add(self, output: Float[Tensor, "b ..."], start: int) -> None:
         """Takes in the outputs for some pictures, of which the first is number ``start``."""
-        values, places = _maps(self.graph, self.layer, output).max(2)  # the first of equal positions
+        maps = _maps(self.graph, self.layer, output)
+        values = maps.amax(2)
         if not bool(torch.isfinite(values).all()):
             raise ImageError(f"layer {self.layer!r} is not finite on some pictures; check preprocessing and weights")
+        entering = values > self._least().to(values)  # finding where costs more than finding how much
+        places = torch.zeros_like(values, dtype=torch.long)
+        places[entering] = maps[entering].argmax(1)  # the first of equal positions
         numbers = torch.arange(start, start + len(values)).expand(values.shape[1], -1)
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         self.parts.append((values.T.cpu(), numbers, places.T.cpu()))
         if sum(part[0].shape[1] for part in self.parts[1:]) >= self.n:
             self._merge()
+
+    def _least(self) -> Float[Tensor, " c"]:
+        """What a channel's activation must be above to be among its n best, as far as is known."""
+        kept = self.parts[0][0]
+        return kept[:, -1] if kept.shape[1] == self.n else kept.new_full((len(kept),), -torch.inf)
 
     def _merge(self) -> None:
         values, numbers, places = (torch.cat(parts, 1) for parts in zip(*self.parts, strict=True))

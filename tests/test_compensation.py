@@ -174,7 +174,79 @@ def test_resampling_is_for_masked_circuits():
         respond_resampled(circuit, images.subset([0]))
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_scales_multiply_what_is_kept(granularity):
+    circuit, images = found(Residual, granularity)
+    part = vc.rescaled(circuit, images, steps=30)
+    factors = {}
+    for name, values in part.compensation.scales.items():
+        kept, relevant = circuit.mask.kept[name], circuit.mask.relevant[name]
+        assert bool((values[relevant & ~kept] == 0).all())
+        assert bool((values[~relevant] == 1).all())
+        assert bool((values[kept] > 0).all())
+        factors[name] = values
+    twin = copy.deepcopy(circuit.model)
+    for name, values in factors.items():
+        weight = twin.get_submodule(name).weight
+        weight.data *= values.reshape(*values.shape, *[1] * (weight.ndim - values.ndim)).to(weight)
+    expected = circuit.readout.response({"head": twin(everything(images))}, (None,))
+    assert torch.allclose(part.respond(images), expected, rtol=1e-6, atol=1e-9)
+
+
+def everything(images: ImageSet) -> Tensor:
+    return torch.cat([batch.images.clone() for batch in images.batches(16)])
+
+
+def test_a_kept_kernel_stands_in_for_one_that_went():
+    """The second channel is twice the first, so that the first alone can do with 1 + 2 * 3 times its weight."""
+    model = nn.Sequential()
+    model.add_module("head", nn.Conv2d(2, 1, 1, bias=False))
+    model.head.weight.data = torch.tensor([[[[1.0]], [[3.0]]]])
+    first = torch.rand(40, 1, 3, 3)
+    images = ImageSet.from_tensors(torch.cat([first, 2 * first], 1))
+    mask = vc.score(model.eval(), HEAD, images, "magnitude").select(density=0.5, order="worst")
+    circuit = Circuit(model, HEAD, mask)
+    assert mask.kept["head"].tolist() == [[True, False]]
+    part = vc.rescaled(circuit, images, loss="difference", steps=300)
+    assert float(part.compensation.scales["head"][0, 0]) == pytest.approx(7, rel=0.02)
+    assert torch.allclose(part.respond(images), vc.respond(model, circuit.readout, images).values, rtol=0.02)
+
+
+def test_scales_are_said_kept_and_never_worse(tmp_path):
+    circuit, images = found(Normed)
+    before = {name: value.clone() for name, value in circuit.model.state_dict().items()}
+    part, again = (vc.rescaled(circuit, images, steps=60) for _ in range(2))
+    assert part.kind == "masked, rescaled"
+    assert "Scales(of what is kept in 3 layers, trained on 5 images)" in repr(part)
+    assert torch.equal(part.respond(images), again.respond(images))
+    assert all(torch.equal(value, before[name]) for name, value in circuit.model.state_dict().items())
+    assert vc.preservation(part, images).pearson >= vc.preservation(circuit, images).pearson - 1e-9
+    part.save(tmp_path / "scaled")
+    loaded = Circuit.load(tmp_path / "scaled", circuit.model)
+    assert loaded.kind == part.kind
+    assert torch.equal(loaded.respond(images), part.respond(images))
+    small = part.extract()
+    assert torch.allclose(small(everything(images)), part.respond(images), rtol=1e-6, atol=1e-9)
+
+
+def test_what_cannot_be_rescaled():
+    circuit, images = found(Plain)
+    with pytest.raises(MaskError, match="got a pruned one"):
+        vc.rescaled(replace(circuit, biases="pruned"), images)
+    with pytest.raises(MaskError, match="got a masked, mean-compensated one"):
+        vc.rescaled(circuit.compensated(images), images)
+    with pytest.raises(MaskError, match="a loss of correlation, difference and at least 1 step, got 'r' and 200"):
+        vc.rescaled(circuit, images, loss="r")
+
+
 def test_other_files_are_still_refused(tmp_path):
     store.write_tensors(tmp_path / "later", {"a": torch.ones(1)}, {"kind": "circuit", "format": 3})
     with pytest.raises(StudyError, match="not a circuit file of format 1"):
         Circuit.load(tmp_path / "later", Plain().ready())
+    circuit, images = found(Plain)
+    circuit.compensated(images).save(tmp_path / "mean")
+    tensors, header = store.read_tensors(tmp_path / "mean")
+    header["compensation"]["kind"] = "median"
+    store.write_tensors(tmp_path / "median", tensors, header)
+    with pytest.raises(StudyError, match="a compensation that this version does not know: 'median'"):
+        Circuit.load(tmp_path / "median", circuit.model)

@@ -37,6 +37,7 @@ _HOMES = {
     "score": "viscircuits.saliency.registry",
     "score_all": "viscircuits.saliency.registry",
     "find": "viscircuits.saliency.find",
+    "rescaled": "viscircuits.saliency.scales",
     # measuring
     "Preservation": "viscircuits.evaluate.preservation",
     "Reference": "viscircuits.evaluate.preservation",
@@ -125,6 +126,7 @@ if TYPE_CHECKING:
     from viscircuits.saliency.registry import CRITERIA as CRITERIA
     from viscircuits.saliency.registry import score as score
     from viscircuits.saliency.registry import score_all as score_all
+    from viscircuits.saliency.scales import rescaled as rescaled
     from viscircuits.scores import Scores as Scores
     from viscircuits.study import Study as Study
     from viscircuits.target import Loss as Loss

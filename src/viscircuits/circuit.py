@@ -3,7 +3,8 @@
 A circuit is the user's own network with edited parameters, nothing else. *Masked*: kernels that are not kept are zero
 and everything else stays, so a filter without kernels still puts out its bias. *Pruned*: such filters are silent, and
 what only they fed goes with them (paper 8.7). *Mean-compensated*: masked, with what removed kernels put out on average
-added to the biases (`viscircuits.compensation`); never so unless asked for.
+added to the biases. *Rescaled*: masked, with kept kernels multiplied by trained numbers (`viscircuits.compensation`).
+Never one of these two unless asked for.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 
 from viscircuits import store
-from viscircuits.compensation import Means, means
+from viscircuits.compensation import Means, Scales, means
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation, closest
 from viscircuits.mask import Mask, expand_relevant
@@ -40,8 +41,8 @@ FORMAT = 1
 COMPENSATED = 2
 """Versions of the circuit file, without and with compensation; a file with another number is refused."""
 
-SHIFT = "shift/"
-"""What stands before a layer's name where a file holds its mean contributions."""
+SHIFT, SCALE = "shift/", "scale/"
+"""What stands before a layer's name where a file holds its mean contributions, or its scales."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +55,15 @@ class Circuit:
         mask: what is kept. What it keeps beyond what is relevant to this target cannot change it and is left out, so
             that the mask of a circuit (of an intersection, say) always has the target's own denominator.
         biases: "masked" or "pruned".
-        compensation: mean contributions of what this mask removes, folded into biases; see `compensated`.
+        compensation: mean contributions of what this mask removes (see `compensated`), or scales of what it keeps (see
+            `viscircuits.rescaled`).
     """
 
     model: nn.Module
     target: AnyTarget
     mask: Mask
     biases: Biases = "masked"
-    compensation: Means | None = None
+    compensation: Means | Scales | None = None
 
     def __post_init__(self) -> None:
         if self.biases not in ("masked", "pruned"):
@@ -81,7 +83,7 @@ class Circuit:
         if self.compensation is not None and (self.biases != "masked" or self.compensation.mask != self.mask):
             raise MaskError(
                 "compensation holds for a circuit with biases='masked' and for the mask that it was made for; make it "
-                "anew with circuit.compensated(images)"
+                "anew with circuit.compensated(images) or viscircuits.rescaled(circuit, images)"
             )
 
     def compensated(self, images: ImageSet, *, batch_size: int = 16) -> "Circuit":
@@ -101,7 +103,7 @@ class Circuit:
     @property
     def kind(self) -> str:
         """What the circuit is besides its mask, in words for figures and tables."""
-        return self.biases if self.compensation is None else f"{self.biases}, mean-compensated"
+        return self.biases if self.compensation is None else f"{self.biases}, {self.compensation.kind}"
 
     @cached_property
     def graph(self) -> NetGraph:
@@ -245,8 +247,13 @@ class Circuit:
         }
         tensors = dict(self.mask.kept)
         if self.compensation is not None:
-            header["compensation"] = {"kind": "mean", "n_images": self.compensation.n_images}
-            tensors |= {SHIFT + name: shift for name, shift in self.compensation.shifts.items()}
+            match self.compensation:
+                case Means(shifts=values):
+                    kind, before = "mean", SHIFT
+                case Scales(scales=values):
+                    kind, before = "scales", SCALE
+            header["compensation"] = {"kind": kind, "n_images": self.compensation.n_images}
+            tensors |= {before + name: value for name, value in values.items()}
         store.write_tensors(path, tensors, header)
 
     @classmethod
@@ -316,8 +323,8 @@ def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
 def _restored(
     cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, store.Json]
 ) -> Circuit:
-    shifts = {name.removeprefix(SHIFT): t for name, t in tensors.items() if name.startswith(SHIFT)}
-    tensors = {name: t for name, t in tensors.items() if not name.startswith(SHIFT)}
+    given = {name.partition("/")[2]: t for name, t in tensors.items() if name.startswith((SHIFT, SCALE))}
+    tensors = {name: t for name, t in tensors.items() if not name.startswith((SHIFT, SCALE))}
     everything = {name: torch.ones_like(kept) for name, kept in tensors.items()}
     shape = tuple(int(s) for s in header["input_shape"])  # pyright: ignore
     mask = Mask(tensors, everything, header["granularity"], shape, int(header["zero_scores"]))  # pyright: ignore
@@ -328,6 +335,9 @@ def _restored(
     if (circuit.mask.n_kept, circuit.mask.n_relevant) != (header["kept"], header["relevant"]):
         raise StudyError("the circuit was made on another network: the kernels relevant to its target are others")
     if header["format"] == COMPENSATED:
-        n_images = int(header["compensation"]["n_images"])  # pyright: ignore
-        return replace(circuit, compensation=Means(circuit.mask, shifts, n_images))
+        said = header["compensation"]
+        what = {"mean": Means, "scales": Scales}.get(said["kind"])  # pyright: ignore
+        if what is None:
+            raise StudyError(f"the circuit has a compensation that this version does not know: {said['kind']!r}")  # pyright: ignore
+        return replace(circuit, compensation=what(circuit.mask, given, int(said["n_images"])))  # pyright: ignore
     return circuit

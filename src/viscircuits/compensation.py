@@ -1,18 +1,22 @@
-"""Mean compensation: what removed structures put out on average, folded into parameters that are there anyway.
+"""Compensation: what a circuit is given for what was removed. Never the default, and named wherever the circuit is.
 
-A masked circuit lets a removed kernel put out zero, which the network may never have seen. Compensated, it puts out its
-mean instead. A filter's output is ``b + sum over c of k[c] * x[c]``; of this sum the removed part, on the full model's
-own inputs x, has the mean over all images and positions
+*Means*: what removed structures put out on average, folded into parameters that are there anyway. A masked circuit lets
+a removed kernel put out zero, which the network may never have seen. Compensated, it puts out its mean instead. A
+filter's output is ``b + sum over c of k[c] * x[c]``; of this sum the removed part, on the full model's own inputs x,
+has the mean over all images and positions
 
     m = mean(b + sum over all c of k[c] * x[c]) - mean(b + sum over kept c of k[c] * x[c]),
 
 and ``b + m`` takes the place of ``b``. Of all constants m is the one with the least mean squared error of the filter's
 output, as long as its kept inputs are those of the full model. A layer without a bias has m taken off the running mean
 of the batch norm behind it, which subtracts it: ``(y + m - mu) / s = (y - (mu - m)) / s``. No other weight changes.
+
+*Scales*: kept structures multiplied by positive numbers, which `viscircuits.saliency.scales` trains; biases stay.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +24,7 @@ from torch import Tensor, fx, nn
 
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.mask import Mask
+from viscircuits.mask import Mask, stored_factor
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.model.trace import op_name
@@ -45,6 +49,7 @@ class Means:
     mask: Mask
     shifts: Mapping[str, Float[Tensor, " out"]]
     n_images: int
+    kind: ClassVar = "mean-compensated"
 
     def __repr__(self) -> str:
         return f"Means(of what is removed in {len(self.shifts)} layers, over {self.n_images:,} images)"
@@ -60,6 +65,34 @@ class Means:
             parameter, sign = _place(graph, graph.layers[name])
             value = model.get_buffer(parameter) if sign < 0 else model.get_parameter(parameter)
             found[parameter] = value.detach() + sign * shift.to(value)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """What kept structures are multiplied by.
+
+    Args:
+        mask: the mask; they hold for no other.
+        scales: layer -> one number a structure, 0 where it is removed and 1 where none is relevant.
+        n_images: how many images they were trained on.
+    """
+
+    mask: Mask
+    scales: Mapping[str, Float[Tensor, "out ..."]]
+    n_images: int
+    kind: ClassVar = "rescaled"
+
+    def __repr__(self) -> str:
+        return f"Scales(of what is kept in {len(self.scales)} layers, trained on {self.n_images:,} images)"
+
+    def edits(self, model: nn.Module, graph: NetGraph) -> dict[str, Tensor]:
+        """Returns the scaled weights, by name."""
+        found = {}
+        for name, values in self.scales.items():
+            layer = graph.layers[name]
+            weight = model.get_parameter(layer.weight).detach()
+            found[layer.weight] = weight * stored_factor(layer, values, self.mask.granularity).to(weight)
         return found
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from viscircuits.errors import MaskError
-from viscircuits.model.graph import NetGraph
+from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.types import Granularity
 
 
@@ -123,11 +123,7 @@ class Mask:
         factors = {}
         for name, kept in self.kept.items():
             layer = graph.layers[name]
-            keep = kept | ~self.relevant[name]
-            if self.granularity == "filter":
-                keep = keep[:, None].expand(layer.shape)
-            keep = keep.reshape(*keep.shape, *[1] * (2 + len(layer.kernel_size) - keep.ndim))
-            factors[layer.weight] = layer.stored(keep)
+            factors[layer.weight] = stored_factor(layer, kept | ~self.relevant[name], self.granularity)
         return factors
 
     def _with(self, kept: dict[str, Tensor]) -> "Mask":
@@ -148,6 +144,15 @@ class Mask:
         kept = {name: combine(of(self.kept, name), of(other.kept, name)) for name in order}
         relevant = {name: of(self.relevant, name) | of(other.relevant, name) for name in order}
         return Mask(kept, relevant, self.granularity, self.input_shape)
+
+
+def stored_factor(
+    layer: KernelLayer, values: Shaped[Tensor, "out ..."], granularity: Granularity
+) -> Shaped[Tensor, "..."]:
+    """Returns one number a structure in the shape that broadcasts against the layer's stored weight."""
+    if granularity == "filter":
+        values = values[:, None].expand(layer.shape)
+    return layer.stored(values.reshape(*values.shape, *[1] * (2 + len(layer.kernel_size) - values.ndim)))
 
 
 def _same(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from viscircuits.mask import Mask
+from viscircuits.mask import Mask, stored_factor
 from viscircuits.model.graph import NetGraph
 from viscircuits.types import Granularity
 
@@ -54,10 +54,7 @@ class Gates:
             layer = self.graph.layers[name]
             weight = self.model.get_parameter(layer.weight).detach()
             factor = part.new_ones(relevant.shape).masked_scatter(self._places[name], part)
-            if self.granularity == "filter":
-                factor = factor[:, None].expand(layer.shape)
-            factor = factor.reshape(*factor.shape, *[1] * (2 + len(layer.kernel_size) - factor.ndim))
-            scaled[layer.weight] = weight * layer.stored(factor).to(weight.dtype)
+            scaled[layer.weight] = weight * stored_factor(layer, factor, self.granularity).to(weight.dtype)
         return scaled
 
     @cached_property
@@ -65,7 +62,7 @@ class Gates:
         device = next(self.model.parameters()).device
         return {name: relevant.to(device) for name, relevant in self.relevant.items()}
 
-    def flat(self, arrays: Mapping[str, Float[Tensor, "..."]]) -> Float[Tensor, " m"]:
+    def flat(self, arrays: Mapping[str, Shaped[Tensor, "..."]]) -> Shaped[Tensor, " m"]:
         """Returns one number a gate, out of one a structure."""
         return torch.cat([arrays[name][relevant] for name, relevant in self.relevant.items()])
 

@@ -98,7 +98,7 @@ def _learned(
     (relevant,) = job.relevant
     gates = Gates(job.model, job.graph, relevant, job.granularity)
     counts = sorted({kept_count(d, gates.count) for d in densities} - {gates.count}, reverse=True)
-    own, held = _divided(job, seed)
+    own, held = divided(job, seed)
     training = Training(own, held, gates, loss, steps, seed)
     start, worths = _start(training, counts, seed)
     file = None if resume is None else Path(resume) / _name(job, loss, steps, seed, counts)
@@ -106,8 +106,8 @@ def _learned(
     return job.scores("learned", {name: array[None] for name, array in gates.unflat(ranking).items()}, n_images=1)
 
 
-def _divided(job: Pass, seed: int) -> tuple[Pass, ImageSet]:
-    """The pass over the pictures to train on, and those to measure on; all serve for both where there are few."""
+def divided(job: Pass, seed: int) -> tuple[Pass, ImageSet]:
+    """Returns the pass over the pictures to train on, and those to measure on; few pictures serve for both."""
     n = len(job.images)
     size = min(round(HELD_SHARE * n), HELD_MOST)
     if size < HELD_LEAST:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from viscircuits.data.images import ImageSet
@@ -153,10 +153,10 @@ class Training:
         assert found is not None
         return found
 
-    def worth(self, mask: Bool[Tensor, " m"]) -> float:
-        """Returns how well a binary mask keeps the response on the held pictures: |r|, or minus the difference."""
+    def worth(self, gates: Shaped[Tensor, " m"]) -> float:
+        """Returns how well gates (or a mask) keep the response on the held pictures: |r|, or minus the difference."""
         (readout,), full = self.job.readouts, self._full[1]
-        weights = self.gates.weights(mask.to(next(self.job.model.parameters()).dtype))
+        weights = self.gates.weights(gates.to(next(self.job.model.parameters()).dtype))
         circuit = respond(
             self.job.model, readout, self.held, weights=weights, frozen=full.frozen, batch_size=self.job.batch_size
         )
@@ -175,7 +175,7 @@ class Training:
         values[alive] = 1.0 if open_gates is None else open_gates
         gradient = torch.zeros_like(values)
         if open_gates is not None:
-            gradient[alive] = soft_top_gradient(open_gates, self._gradient(values, state.step)[alive], temperature)
+            gradient[alive] = soft_top_gradient(open_gates, self.gradient(values, state.step)[alive], temperature)
         state.step += 1
         (a, b), t = MEMORY, state.step
         state.mean = a * state.mean + (1 - a) * gradient
@@ -184,8 +184,8 @@ class Training:
         floor = DAMPING * size.square().mean().sqrt() + torch.finfo(size.dtype).tiny
         state.logits = state.logits - rate * (state.mean / (1 - a**t)) / (size + floor)
 
-    def _gradient(self, values: Float[Tensor, " m"], step: int) -> Float[Tensor, " m"]:
-        """The gradient of the loss of one step's pictures with respect to the gates."""
+    def gradient(self, values: Float[Tensor, " m"], step: int) -> Float[Tensor, " m"]:
+        """Returns the gradient of the loss of one step's pictures with respect to the gates."""
         rows = self._rows(step)
         values = values.detach().requires_grad_()
         with torch.enable_grad(), self._writable():
@@ -195,7 +195,7 @@ class Training:
                 if self._mutable or "modified by an inplace operation" not in str(error):
                     raise
                 self._mutable.append(True)  # the model writes over what gradients need: keep copies from now on
-                return self._gradient(values, step)
+                return self.gradient(values, step)
         return gradient
 
     def _writable(self) -> AbstractContextManager[object]:

@@ -155,7 +155,7 @@ def draw() -> None:
             made = [vc.Circuit(job.model, target, scores.select(density=density)) for density in TRIED]
             able = [circuit for circuit in made if vc.preservation(circuit, job.held_out).pearson >= least]
             picture = vc.diagram(able[-1], scores=snip, images=job.held_out, prepare=prepare)
-            picture.save(RESULTS / f"learned/{target.layer}-{target.channel}-{name}.svg")
+            (RESULTS / f"learned/{target.layer}-{target.channel}-{name}.svg").write_text(picture.svg())
             print(target, name, able[-1].effective.n_kept, vc.preservation(able[-1], job.held_out).pearson)
 
 

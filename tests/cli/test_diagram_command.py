@@ -8,8 +8,9 @@ import pytest
 
 from cli.studies import small_study
 from viscircuits.cli.opened import held_out
-from viscircuits.diagram.chosen import chosen, measured
+from viscircuits.diagram.chosen import chosen, measured, scores_of
 from viscircuits.model import zoo
+from viscircuits.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,23 @@ def test_it_draws_the_smallest_circuit_that_keeps_enough(study, command_line):
     svg = (study.path / "diagrams" / names[0]).read_text()
     row = next(row for row in rows if row["density"] == density)
     assert f"{row['kept']:,} of {row['relevant']:,} relevant kernels kept" in svg
-    assert f"|r| = {row['pearson']:.3f} on 12 images" in svg  # the very pictures it was measured on, drawn again
+    within = f"{row['pearson_within']:.3f} within positions"
+    assert f"|r| = {row['pearson']:.3f}, {within}, on 12 images" in svg  # on the very pictures
+
+
+def test_ranks_make_no_widths(study):
+    """What a learned circuit keeps has nearly the same rank; the scores of another criterion tell it apart."""
+    row = measured(study)[0]
+    assert row["criterion"] == "actgrad"
+    opened = Study.open(study.path)
+    own = scores_of(opened, row)
+    other = scores_of(opened, row | {"criterion": "learned,steps=5"})
+    assert own is not None
+    assert other is not None
+    assert own.criterion == other.criterion == "actgrad"
+    control = scores_of(opened, row | {"criterion": "random"})
+    assert control is not None
+    assert control.criterion == "random"
 
 
 def test_again_is_the_same_and_takes_its_pictures_from_the_cache(study, command_line, tmp_path):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import viscircuits as vc
 from viscircuits.cli import compare, polysemantic, probe, report, split, top
 from viscircuits.data.shapes import generate
+from viscircuits.diagram import sheets
 from viscircuits.diagram.findings import sections
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model import zoo
@@ -80,6 +81,20 @@ def test_top(photos, images, shapesnet, tmp_path):
         call(*asked, "-n", 5, "-o", study)
     with pytest.raises(ViscircuitsError, match="exists and is not a study"):
         call(*asked, "-o", photos)
+
+
+def test_as_many_as_were_asked_for_are_drawn(photos, images, shapesnet, tmp_path, monkeypatch):
+    """All of up to twelve; of more, six, and it says so."""
+    seen = []
+    made = "viscircuits.diagram.sheets.contact_sheet"
+    monkeypatch.setattr(made, lambda *given: seen.append(given) or sheets.Plate(1, 1))
+    for number in (8, 13):
+        call("top", "shapesnet", "features.3", "-i", photos, "-n", number, "--channel", 5, "-o", tmp_path / str(number))
+    above = int((top_activations(shapesnet, ["features.3"], images, 8)["features.3"].values[5] > 0).sum())
+    assert [len(rows[0].pictures) for rows, *_ in seen] == [above, min(above, 6)]
+    assert above == 8
+    assert seen[0][2].startswith("the strongest 8, of 20 pictures")
+    assert seen[1][2].startswith("the strongest 6 of 13 kept, of 20 pictures")
 
 
 def test_interrupted_work_goes_on(photos, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import re
 import sys
 
+import polars as pl
 import pytest
 
 from cli.studies import TARGETS, small_study
@@ -49,6 +50,7 @@ def tells_its_numbers(study, page: str) -> None:
         assert f"|r| = {row['pearson']:.3f}" in page
     for value in study.measurements()["pearson"]:
         assert f"{value:.3f}" in page or value == 0
+    assert "within" not in page.split("The circuit</h3>")[0].split("</style>")[1]
     assert page.count('class="diagram"') == len(TARGETS)
     assert page.count("What excites it least") == page.count("What it looks for") == len(TARGETS)
     assert "a &lt;b&gt; &amp; c" in page
@@ -91,12 +93,19 @@ def test_without_pictures_it_says_what_is_missing(study, command_line, tmp_path)
     (tmp_path / "study.json").write_text(
         (study.path / "study.json").read_text().replace("generate(24, seed=5)", "generate(24, seed=6)")
     )
-    for name in ("measurements.parquet", "circuits", "scores"):
+    for name in ("circuits", "scores"):
         (tmp_path / name).symlink_to(study.path / name)
-    status, out, _ = command_line("report", tmp_path, "--pictures", "none", "-o", tmp_path / "out")
+    share = study.measurements().with_columns(pearson_within=pl.col("pearson") * 0.4)
+    share.write_parquet(tmp_path / "measurements.parquet")
+    status, out, _ = command_line("report", tmp_path, "--pictures", "none", "--keep", 0.5, "-o", tmp_path / "out")
     assert status == 0
     assert "some parts are left out" in out
     page = (tmp_path / "out" / "report.html").read_text()
     assert "are not at hand, so none are shown" in page
     assert "What excites it most" not in page
+    assert f"\nviscircuits report {tmp_path} --keep 0.5 --pictures none</pre>" in page
     assert "What it looks for" not in page
+    # r within positions is told where it is another number
+    assert page.count("|r| = 1.000</span></b> (0.400 within positions)") == len(TARGETS)
+    assert page.count('<th scope="col">within</th>') == len(TARGETS)
+    assert page.count("<td>0.400</td>") == 4

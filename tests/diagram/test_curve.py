@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from viscircuits.diagram.chosen import called
 from viscircuits.diagram.curve import preservation_curve
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import table
@@ -87,6 +88,18 @@ def test_every_line_holds_its_numbers(metric):
     assert best.get_color() == worst.get_color()
     assert best.get_linestyle() != worst.get_linestyle()
     assert len({line.get_color() for line in axes.lines}) == 3
+
+
+def test_criteria_are_called_by_their_names_where_that_is_enough():
+    assert called(["snip", "learned,steps=5,densities=0.2/0.1"]) == {
+        "snip": "snip",
+        "learned,steps=5,densities=0.2/0.1": "learned",
+    }
+    two = ["snip,rounds=2", "snip", "actgrad", "snip"]
+    assert called(two) == {"snip,rounds=2": "snip,rounds=2", "snip": "snip", "actgrad": "actgrad"}
+    frame = table(rows()).with_columns(pl.col("criterion").replace("mine", "learned,steps=5"))
+    assert preservation_curve(frame).figure.axes[0].lines[-1].get_label() == "learned"
+    assert "steps=5" not in svg(preservation_curve(frame))
 
 
 def test_several_targets_show_median_and_quartiles():

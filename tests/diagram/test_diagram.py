@@ -79,7 +79,9 @@ def test_text_is_text_and_tells_the_numbers(drawn, root, circuit, shapes):
     assert f"{mask.n_kept:,} of {mask.n_relevant:,} relevant kernels kept" in said
     assert f"{circuit.effective.n_kept:,} of them on a path from image to target" in said
     assert f"effective density {100 * circuit.effective_density:.3g} %" in said
-    assert f"|r| = {preservation(circuit, shapes[1]).pearson:.3f} on {len(shapes[1])} images" in said
+    kept = preservation(circuit, shapes[1])
+    both = f"|r| = {kept.pearson:.3f}, {kept.pearson_within:.3f} within positions, on {len(shapes[1])} images"
+    assert both in said
     assert "Circuit of features.6:7" in said
     assert {"features.0", "features.3", "features.6", "image"} <= set(texts(root))
 
@@ -246,6 +248,9 @@ def test_the_inset_tells_the_truth(circuit, shapes):
     assert correlation == pytest.approx(both.preservation.signed, abs=1e-9)
     assert np.allclose(both.circuit, circuit.respond(shapes[1]))
     assert both.preservation == preservation(circuit, shapes[1])
+    single = Circuit(circuit.model, replace(circuit.target, position="center"), circuit.mask)
+    assert "within" in both.text
+    assert "within" not in agreement(single, shapes[1]).text  # there it is the same
 
 
 def test_names_may_hold_anything(drawn):

@@ -1,9 +1,11 @@
 """Pictures and sections of what was found about features: what is drawn is what was measured."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 
@@ -12,14 +14,14 @@ from viscircuits.diagram.clusters import cluster_map
 from viscircuits.diagram.findings import section, sections, write_findings
 from viscircuits.diagram.kinship import kinship
 from viscircuits.diagram.plate import NOISE, Plate, Strip, colour_of
-from viscircuits.diagram.sheets import Scene, contact_sheet, liveliest, strips
+from viscircuits.diagram.sheets import Scene, contact_sheet, liveliest, per_row, strips
 from viscircuits.diagram.splits import renderings, split_plate
 from viscircuits.errors import StudyError
 from viscircuits.planted.cases import either
 from viscircuits.subcircuits.algebra import overlaps
 from viscircuits.subcircuits.polysemantic import flat_map, polysemantic
 from viscircuits.subcircuits.split import split
-from viscircuits.subcircuits.top import population, top_activations
+from viscircuits.subcircuits.top import TopActivations, population, top_activations
 
 
 def texts(plate: Plate) -> list[str]:
@@ -42,6 +44,12 @@ def found(shapesnet, scene):
     return polysemantic(shapesnet, top, scene.images, min_cluster_size=2)
 
 
+def first(top: TopActivations, n: int) -> TopActivations:
+    """The n highest; more than there are by repeating them."""
+    wanted = torch.arange(n) % top.n
+    return replace(top, values=top.values[:, wanted], images=top.images[:, wanted], places=top.places[:, wanted])
+
+
 def test_pieces_are_cut_where_the_channel_looks(scene, found):
     top = found.top
     (piece,) = scene.cut("features.3", 5, [(2, (6, 7))])
@@ -55,6 +63,10 @@ def test_pieces_are_cut_where_the_channel_looks(scene, found):
     drawn = shown(contact_sheet([row], "a sheet"))
     assert len(drawn) == len(row.pictures)
     np.testing.assert_allclose(drawn[0], np.clip(row.pictures[0], 0, 1).transpose(1, 2, 0))
+    assert [per_row(first(top, n)) for n in (3, 8, 12, 24)] == [3, 8, 12, 6]
+    eight = contact_sheet([Strip("eight", "", [row.pictures[0]] * 8)] * 3, "a sheet")
+    assert len(shown(eight)) == 24
+    assert len({round(axes.get_position().x0, 3) for axes in eight.figure.axes}) == 8  # none beside another
     lively = liveliest(top, 5)
     assert sorted(top.values[:, 0].topk(5).indices.tolist()) == lively
 

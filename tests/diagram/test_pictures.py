@@ -1,5 +1,6 @@
 """Pictures of filters: rendered on the circuit or cut out of images, and where images excite a filter."""
 
+import copy
 import math
 
 import jaxtyping
@@ -12,13 +13,14 @@ from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.diagram.exciting import colours_of, pixels, ranked, seen, strongest
 from viscircuits.diagram.extended import shown
-from viscircuits.diagram.pictures import rendered, vertex_pictures
+from viscircuits.diagram.pictures import blank, rendered, vertex_pictures
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model import zoo
 from viscircuits.model.receptive_field import Box
 from viscircuits.model.trace import trace
 from viscircuits.optvis.colour import Colours
+from viscircuits.optvis.render import render
 from viscircuits.readout import Readout
 from viscircuits.saliency.registry import score
 from viscircuits.target import Target, parse_target
@@ -64,6 +66,23 @@ def test_rendering_excites_the_circuit(circuit):
     canvas[0, :, top : top + 35, top : top + 35], canvas[1, :, top : top + 35, top : top + 35] = made, noise
     answers = circuit.respond(ImageSet.from_tensors(colours.prepared(canvas)))
     assert answers[0].max() > 2 * answers[1].max()
+
+
+def test_what_the_first_start_does_not_find_another_does(shapesnet):
+    """Behind its one ReLU, channel 7 has no gradient at any of the first seed's starts."""
+    one = [("features.3", 7)]
+    alone = render(shapesnet, [Target("features.3", 7, position="center")], prepare=zoo.load("shapesnet").prepare)
+    assert alone.notes[0].endswith("nothing to draw")
+    circuit = whole(shapesnet, Target("features.3", 7), (3, 64, 64))
+    told = []
+    made = rendered(circuit, one, steps=40, progress=lambda *step: told.append(step))
+    assert not blank(made[one[0]])
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    red, _, blue = made[one[0]].mean((1, 2))
+    assert blue > red  # as in the pictures that excite it
+    dead = copy.deepcopy(shapesnet)
+    nn.init.zeros_(dead.get_parameter("features.3.weight"))
+    assert blank(rendered(whole(dead, Target("features.3", 7), (3, 64, 64)), one, steps=2)[one[0]])
 
 
 def test_a_target_that_is_no_filter_is_rendered_too(shapesnet):

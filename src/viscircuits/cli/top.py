@@ -19,7 +19,9 @@ def top(
     layer: Annotated[list[str], typer.Argument(metavar="LAYER...", help="Modules to read, by name.")],
     images: Shown,
     weights: options.Weights = None,
-    number: Annotated[int, typer.Option("-n", min=1, help="How many a channel, at most one a picture.")] = 50,
+    number: Annotated[
+        int, typer.Option("-n", min=1, help="How many a channel, at most one a picture; of more than 12, 6 are drawn.")
+    ] = 50,
     channel: Annotated[
         list[int] | None,
         typer.Option("--channel", help="Draw these; repeat.  [dim]default: the 12 with the highest values[/]"),
@@ -34,7 +36,7 @@ def top(
     """Find the highest activations of every channel: values, pictures and positions; draw contact sheets."""
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
-    from viscircuits.diagram.sheets import contact_sheet, liveliest, strips
+    from viscircuits.diagram.sheets import contact_sheet, liveliest, per_row, strips
     from viscircuits.study import slug
 
     loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
@@ -48,8 +50,10 @@ def top(
     for name, best in found.items():
         drawn = channel or liveliest(best)
         title = f"{name or 'logit'}: what excites {len(drawn)} of {best.n_channels} channels most"
-        note = f"of {len(loaded.images):,} pictures, one activation each; cut to what the channel sees there"
-        sheet = contact_sheet(strips(loaded.scene(), best, drawn), title, note)
+        wide = per_row(best)
+        some = f"the strongest {wide} of {best.n} kept" if wide < best.n else f"the strongest {best.n}"
+        note = f"{some}, of {len(loaded.images):,} pictures, at most one each; cut to what the channel sees there"
+        sheet = contact_sheet(strips(loaded.scene(), best, drawn, wide), title, note)
         sheets[title] = sheet.save(findings.path / f"{slug(name or 'logit')}.jpg")
     shown = [
         (name or "logit", f"{best.n_channels}", f"{best.n}", f"{float(best.values[:, 0].median()):.3g}")

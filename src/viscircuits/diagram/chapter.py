@@ -1,6 +1,6 @@
 """One target's chapter of a report: how much survives, which circuit is shown, what it looks for, what excites it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -13,7 +13,7 @@ from torch import nn
 
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.chosen import Row, chosen, circuit_of, measured, scores_of
+from viscircuits.diagram.chosen import Row, called, chosen, circuit_of, measured, scores_of
 from viscircuits.diagram.curve import preservation_curve
 from viscircuits.diagram.exciting import Place, Unit, colours_of, pixels, ranked, seen
 from viscircuits.diagram.extended import Diagram, diagram
@@ -21,7 +21,7 @@ from viscircuits.diagram.html import bar, element, picture, table, vector
 from viscircuits.diagram.inset import Agreement, agreement
 from viscircuits.diagram.legend import percent
 from viscircuits.diagram.page import interactive
-from viscircuits.diagram.pictures import Source, rendered
+from viscircuits.diagram.pictures import Source, blank, rendered
 from viscircuits.study import Study
 from viscircuits.target import Loss, Target
 from viscircuits.types import Progress
@@ -31,6 +31,11 @@ STRIP = 8
 
 _SIDE, _STEPS = 128, 160
 """Of the target's own pictures, which are shown larger than a diagram's."""
+
+_ROUNDING = 1e-6
+
+_WEAK = 0.5
+"""Spread of a circuit's responses, as a share of the model's, below which it is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,20 @@ class Chapter:
         return self.study.measurements().filter(pl.col("target") == self.target)
 
     @cached_property
+    def _names(self) -> Mapping[str, str]:
+        """What each criterion is called."""
+        return called(self._table["criterion"])
+
+    @cached_property
+    def _mapped(self) -> bool:
+        """Whether |r| within positions was measured and is another number, as it is where responses are maps."""
+        if "pearson_within" not in self._table.columns:
+            return False
+        within = self._table["pearson_within"]
+        measured = within.is_not_null() & within.is_finite()
+        return bool(measured.all() and ((within - self._table["pearson"]).abs() > _ROUNDING).any())
+
+    @cached_property
     def _circuits(self) -> list[Circuit]:
         """Those of the criterion that is shown, the largest first."""
         return [circuit_of(self.study, row, self.model) for row in self._rows]
@@ -122,9 +141,10 @@ class Chapter:
     def _lead(self) -> str:
         row = self.row
         kept = f"{row['kept']:,} of {row['relevant']:,} relevant {row['granularity']}s"
+        within = f" ({row['pearson_within']:.3f} within positions)" if self._mapped else ""
         said = (
-            f"<b>{kept}</b> ({percent(row['density'])}), chosen by {escape(row['criterion'])}, keep it with "
-            f"<b>{_agreeing(row['pearson'])}</b> on {row['n_held_out']:,} unseen pictures; "
+            f"<b>{kept}</b> ({percent(row['density'])}), chosen by {escape(self._names[row['criterion']])}, keep it "
+            f"with <b>{_agreeing(row['pearson'])}</b>{within} on {row['n_held_out']:,} unseen pictures; "
             f"{row['effective']:,} of them lie on a path from image to target."
         )
         if row["pearson"] < self.keep and self.density is None:
@@ -143,17 +163,24 @@ class Chapter:
         """Every measurement: a row a density, a column a criterion."""
         series = self._table.select("criterion", "order").unique(maintain_order=True).rows()
         values = {(r["criterion"], r["order"], r["density"]): r for r in self._table.to_dicts()}
-        head = ["density", "kept", "effective", *(c if o == "best" else f"{c}, worst first" for c, o in series)]
+        called = [(self._names[criterion], order) for criterion, order in series]
+        head = ["density", "kept", "effective", *["within"] * self._mapped]
+        head += [name if order == "best" else f"{name}, worst first" for name, order in called]
         rows = []
         for row in self._rows:
             cells = [values.get((criterion, order, row["density"])) for criterion, order in series]
-            numbers = [percent(row["density"]), f"{row['kept']:,}", f"{row['effective']:,}", *map(_preserved, cells)]
-            rows.append((numbers, row is self.row))
-        note = element(
-            "p", f"|Pearson r| with the full model. Effective: {self.row['granularity']}s on a path from image to "
-            f"target, of {escape(self.row['criterion'])}. 0*: no path leads from the image to the target.", cls="note",
-        )  # fmt: skip
-        return table([escape(name) for name in head], rows) + note
+            numbers = [percent(row["density"]), f"{row['kept']:,}", f"{row['effective']:,}"]
+            numbers += [f"{row['pearson_within']:.3f}"] if self._mapped else []
+            rows.append((numbers + list(map(_preserved, cells)), row is self.row))
+        shown = escape(self._names[self.row["criterion"]])
+        said = f"|Pearson r| with the full model. Effective, of {shown}: {self.row['granularity']}s on a path from "
+        said += "image to target. 0*: no path leads from the image to the target."
+        if self._mapped:
+            said += (
+                f" Within, of {shown}: |r| after each position's mean over the pictures is subtracted. It is far below "
+                f"|r| where a circuit keeps little more than a map that all pictures share, such as a bright border."
+            )
+        return table([escape(name) for name in head], rows) + element("p", said, cls="note")
 
     def _layers(self) -> str:
         """Effective structures of every layer, a column a circuit."""
@@ -166,7 +193,8 @@ class Chapter:
             rows.append(([escape(layer), f"{total:,}", *cells], False))
         head = ["layer", "relevant", *(percent(row["density"]) for row in self._rows)]
         note = (
-            f"Effective {self.row['granularity']}s of {escape(self.row['criterion'])}'s circuits, a column a density; "
+            f"Effective {self.row['granularity']}s of {escape(self._names[self.row['criterion']])}'s circuits, "
+            f"a column a density; "
             f"a bar's length is the root of their share of the relevant ones."
         )
         heading = element("h3", "What is left of every layer") + element("p", note, cls="note")
@@ -188,7 +216,7 @@ class Chapter:
         for row, circuit in _spaced(live, STRIP - 1, needed):
             said = f"<b>{percent(row['density'])}</b>, |r| = {row['pearson']:.3f}<br>{row['effective']:,} effective"
             tiles.append(self._tile(circuit, said, "marked" if row is self.row else ""))
-        note = "What the target looks for, in the model and in circuits of shrinking size: same seed, same steps."
+        note = "What the target looks for, in the model and in circuits of shrinking size: same start, same steps."
         return element("h3", "What it looks for") + element("p", note, cls="note") + element("div", *tiles, cls="strip")
 
     def _tile(self, circuit: Circuit, said: str, cls: str = "") -> str:
@@ -197,6 +225,8 @@ class Chapter:
             circuit, [self._unit], prepare=self.prepare, side=_SIDE, steps=_STEPS, cache=self._cache,
             progress=self.progress,
         )  # fmt: skip
+        if blank(made[self._unit]):
+            said += "<br>found nothing that drives it"
         return element("figure", picture(made[self._unit], self.target), element("figcaption", said), cls=cls)
 
     def _excitement(self) -> str:
@@ -214,8 +244,16 @@ class Chapter:
             )
             framed = "; framed, and below: the piece of it that is seen there" if 'class="framed"' in shown else ""
             note = f"Unseen pictures, by the {response} response anywhere in them{framed}."
+            note += "" if least else self._weaker(self._agreement)
             parts += [element("h3", title), element("p", note, cls="note"), shown]
         return "".join(parts)
+
+    def _weaker(self, agreement: Agreement) -> str:
+        """Says how far the circuit's responses spread, where that is much less than the model's."""
+        share = float(agreement.circuit.std() / agreement.full.std())
+        if share >= _WEAK or self.row["disconnected"]:
+            return ""
+        return f" The circuit's responses spread {share:.2g} times as far as the model's, which |r| does not count."
 
     def _map_shape(self, positions: int) -> tuple[int, ...]:
         target = self._circuit.target

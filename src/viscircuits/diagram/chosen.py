@@ -1,6 +1,7 @@
 """Which circuit of a study is shown: the smallest that keeps enough, with the scores it was selected by."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,9 @@ from viscircuits.study import Study, slug
 
 KEEP = 0.9
 """The |r| that a circuit has to keep, unless asked otherwise."""
+
+RANKS = ("learned",)
+"""Criteria whose scores are places in an order."""
 
 Row = dict[str, Any]
 """One measurement of a study: column -> value."""
@@ -47,13 +51,32 @@ def circuit_of(study: Study, row: Row, model: nn.Module) -> Circuit:
 
 
 def scores_of(study: Study, row: Row) -> Scores | None:
-    """Returns the scores that a row's circuit was selected by, where they are in the study."""
-    density = f"{row['density']:.12g}"  # of criteria that have scores of their own for every density
-    names = (slug(row["target"], row["criterion"]), slug(row["target"], row["criterion"], density))
-    files = [study.path / "scores" / f"{name}.safetensors" for name in names]
+    """Returns the scores that draw a row's circuit: those that it was selected by, where they are in the study.
+
+    Where these are ranks, all that is kept has nearly the same; then those of the study's first other criterion.
+    """
+    criteria, density = [row["criterion"]], f"{row['density']:.12g}"
+    if _name(row["criterion"]) in RANKS:
+        criteria = [one for one in study.header.spec.criteria if _name(one) not in (*RANKS, "random")]
+    # some criteria have scores of their own for every density
+    names = [(row["target"], one, *rest) for one in criteria for rest in ((), (density,))]
+    files = [study.path / "scores" / f"{slug(*name)}.safetensors" for name in names]
     return next((Scores.load(file) for file in files if file.is_file()), None)
+
+
+def called(criteria: Iterable[str]) -> Mapping[str, str]:
+    """Returns criterion -> what it is called: its name without options, unless another has the same name."""
+    listed = list(dict.fromkeys(criteria))
+    names = {criterion: _name(criterion) for criterion in listed}
+    count = Counter(names.values())
+    return {criterion: name if count[name] == 1 else criterion for criterion, name in names.items()}
 
 
 def name_of(row: Row) -> str:
     """Returns the name of the files that show a row's circuit."""
     return slug(row["target"], row["criterion"], f"{row['density']:g}")
+
+
+def _name(criterion: str) -> str:
+    """A criterion without its options."""
+    return criterion.partition(",")[0]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits import store
+from viscircuits.diagram.chosen import called
 from viscircuits.errors import StudyError
 
 _STYLE: dict[Any, Any] = {
@@ -34,9 +35,10 @@ _COLOURS = {  # Okabe and Ito's palette: told apart with any colour vision
     "magnitude": "#CC79A7",
     "activation": "#E69F00",
     "gradient": "#56B4E9",
+    "learned": "#332288",
     "random": "#8A8A8A",
 }
-_OTHERS = ("#332288", "#882255", "#117733", "#AA4499")
+_OTHERS = ("#882255", "#117733", "#AA4499", "#999933")
 _TICKS = (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _METRICS = {
     "pearson": "|Pearson r| with the full model",
@@ -87,11 +89,12 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
         figure = Figure(figsize=(7.2, 4.3), layout="constrained")
         axes = figure.add_subplot()
         several = table["target"].n_unique() > 1
-        others = iter(_OTHERS * 9)
+        names, others = called(table["criterion"]), iter(_OTHERS * 9)
+        colours = {criterion: _COLOURS.get(name) or next(others) for criterion, name in names.items()}
         for criterion, order in table.select("criterion", "order").unique(maintain_order=True).iter_rows():
             rows = table.filter(pl.col("criterion") == criterion, pl.col("order") == order)
-            colour = _COLOURS.get(criterion) or next(others)
-            _line(axes, rows, metric, criterion if order == "best" else f"{criterion}, worst first", colour, several)
+            label = names[criterion] if order == "best" else f"{names[criterion]}, worst first"
+            _line(axes, rows, metric, label, colours[criterion], several)
         _furnish(axes, table, metric, title)
     return Curve(figure)
 

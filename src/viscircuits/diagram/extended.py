@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from viscircuits import store
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
@@ -18,7 +16,7 @@ from viscircuits.diagram.inset import Agreement, agreement, inset
 from viscircuits.diagram.lines import labels, lines
 from viscircuits.diagram.page import interactive, write_page
 from viscircuits.diagram.palette import Theme
-from viscircuits.diagram.pictures import Source, vertex_pictures
+from viscircuits.diagram.pictures import Source, blank, vertex_pictures
 from viscircuits.diagram.raster import write_png
 from viscircuits.diagram.svg import write_svg
 from viscircuits.diagram.walk import content
@@ -108,18 +106,18 @@ def diagram(
         progress: called as the work goes on.
     """
     drawn = shown(circuit, scores, most)
-    blank = 0
+    empty = 0
     if isinstance(pictures, str):
         rendered = pictures == "optvis"
         pictures = vertex_pictures(
             circuit, drawn, images, source=pictures, prepare=prepare, cache=cache, progress=progress
         )
-        blank = sum(not np.ptp(picture) for picture in pictures.values()) if rendered else 0
+        empty = sum(map(blank, pictures.values())) if rendered else 0
     if compared is None and images is not None:
         compared = agreement(circuit, images)
     drawing = Drawing(drawn, _filters(circuit, drawn))
     facts = legend.facts(circuit, drawn, compared)
-    return Diagram(drawn, _composed(drawing, pictures, title or legend.title(circuit), facts, blank, compared))
+    return Diagram(drawn, _composed(drawing, pictures, title or legend.title(circuit), facts, empty, compared))
 
 
 def shown(circuit: Circuit, scores: Scores | None = None, most: int = MOST) -> Content:
@@ -141,7 +139,7 @@ def _composed(
     pictures: Pictures,
     title: str,
     facts: list[str],
-    blank: int,
+    empty: int,
     compared: Agreement | None,
 ) -> marks.Scene:
     """Title and numbers above, the circuit in the middle, the key and the inset below."""
@@ -150,7 +148,7 @@ def _composed(
     parts = (lines(drawing), labels(drawing), *headings(drawing), vertices(drawing, pictures))
     middle = marks.Group(parts, "circuit", "circuit", offset=((width - drawing.plan.width) / 2, top + 8))
     bottom = top + 8 + drawing.plan.height + 60
-    below: list[marks.Mark] = [marks.Group(tuple(legend.key(drawing, MARGIN, bottom, blank)), "key", "key")]
+    below: list[marks.Mark] = [marks.Group(tuple(legend.key(drawing, MARGIN, bottom, empty)), "key", "key")]
     if compared is not None:
         below.append(inset(compared, width - MARGIN - _INSET, bottom - 10, _INSET))
     return marks.Scene(width, bottom + 170, title, " ".join(facts), (*above, middle, *below))

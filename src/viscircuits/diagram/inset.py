@@ -1,6 +1,7 @@
 """The inset: the target's responses in the full model against those of the circuit, with r (paper, figure 4)."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from jaxtyping import Float
@@ -27,7 +28,9 @@ class Agreement:
         """The measure in words."""
         p = self.preservation
         why = f" ({p.reason})" if p.reason else ""
-        return f"|r| = {p.pearson:.3f}{why} on {p.n_images:,} images"
+        mapped = self.full.shape[1] > 1 and not why and isfinite(p.pearson_within)
+        within = f", {p.pearson_within:.3f} within positions," if mapped else ""
+        return f"|r| = {p.pearson:.3f}{why}{within} on {p.n_images:,} images"
 
 
 def agreement(circuit: Circuit, images: ImageSet, *, full: Reference | None = None, batch_size: int = 16) -> Agreement:
@@ -65,7 +68,7 @@ def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
         "inset",
         "inset",
         f"{agreement.text}; {len(points):,} of {p.n_values:,} values drawn\n"
-        f"signed r {p.signed:.3f}, |r| within positions {p.pearson_within:.3f}, Spearman {p.spearman:.3f}",
+        f"signed r {p.signed:.3f}, Spearman {p.spearman:.3f}",
     )
 
 

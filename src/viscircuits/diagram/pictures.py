@@ -1,13 +1,17 @@
 """A picture for every filter of a diagram: what it looks for in the circuit, or what in real images excites it most."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
+
+import numpy as np
 
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.exciting import Unit, colours_of, field, pixels, seen, strongest
 from viscircuits.diagram.glyphs import Pictures
+from viscircuits.diagram.plate import Pixels
 from viscircuits.errors import ImageError, ModelError, UnsupportedOperation, closest
 from viscircuits.model.trace import trace
 from viscircuits.optvis.objective import Activation, Renderable
@@ -25,6 +29,9 @@ _SIDE = 96
 """Pixels of what the network sees while a filter's picture is rendered; smaller networks keep their own size."""
 
 _STEPS = 96
+
+_SEEDS = 8
+"""From how many seeds a picture is tried that nothing leads up to; behind a ReLU many a start has no gradient."""
 
 
 def vertex_pictures(
@@ -82,7 +89,8 @@ def rendered(
 ) -> Pictures:
     """Returns (layer, channel) -> what the middle of its map looks for in a circuit; a layer's filters in one batch.
 
-    The layer "" stands for the circuit's own target. See `vertex_pictures` for the rest.
+    The layer "" stands for the circuit's own target. A picture of one colour, `blank`, was found from no start. See
+    `vertex_pictures` for the rest.
     """
     colours = colours_of(prepare, circuit.mask.input_shape[0])
     size = _size(circuit, side)
@@ -95,13 +103,21 @@ def rendered(
             if progress is not None:
                 progress("filters drawn", first + count * done // total, len(units))
 
-        pictures = render(
-            circuit, wanted, colours=colours, size=size, steps=steps, crop=_followed(circuit, own[0]), cache=cache,
-            batch_size=batch_size, progress=report,
-        )  # fmt: skip
+        draw = partial(render, circuit, colours=colours, size=size, batch_size=batch_size)
+        again = partial(draw, crop=_followed(circuit, own[0]), cache=cache, steps=steps)
+        for unit, one, picture in zip(own, wanted, again(wanted, progress=report), strict=True):
+            made[unit] = pixels(picture.cropped())
+            if blank(made[unit]):
+                starts = ((seed, draw([one], steps=1, seed=seed).images[0]) for seed in range(1, _SEEDS))
+                if seed := next((seed for seed, start in starts if not blank(start.numpy())), 0):
+                    made[unit] = pixels(again([one], seed=seed)[0].cropped())
         report("", 1, 1)  # also where all were kept
-        made |= {unit: pixels(picture.cropped()) for unit, picture in zip(own, pictures, strict=True)}
     return made
+
+
+def blank(picture: Pixels) -> bool:
+    """Returns whether a picture is of one colour: nothing was found to draw."""
+    return not np.ptp(picture)
 
 
 def _units(circuit: Circuit, content: Content) -> list[Unit]:

@@ -74,7 +74,12 @@ def report(
     ]
     title = f"{chapters[0].target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
     told = [*(chapter.html() for chapter in chapters), *sections(study.path)]
-    body = [_head(title, study.header), *told, _again(study)]
+    options = (
+        ("-c", criterion, None), ("-d", density, None), ("--keep", keep, KEEP), ("--pictures", pictures, "optvis"),
+        ("--most", most, MOST),
+    )  # fmt: skip
+    asked = [part for option, value, usual in options if value != usual for part in (option, str(value))]
+    body = [_head(title, study.header), *told, _again(study, asked)]
     if len(chapters) > 1:
         body.insert(1, _contents(chapters))
     diagrams = {name_of(chapter.row): chapter.drawn for chapter in chapters}
@@ -107,7 +112,8 @@ def _contents(chapters: list[Chapter]) -> str:
     return element("nav", element("ol", *items), **{"aria-label": "targets"})
 
 
-def _again(study: Study) -> str:
+def _again(study: Study, asked: list[str]) -> str:
+    """How to do it again; ``asked`` are the report's own options."""
     header, spec = study.header, study.header.spec
     facts = {
         "made with": f"viscircuits {header.viscircuits}, torch {header.torch}, {header.created}",
@@ -116,5 +122,6 @@ def _again(study: Study) -> str:
         "pictures": f"scored on {spec.scoring.hash}, measured on {spec.held_out.hash}",
         "seed": str(spec.seed),
     }
-    command = f"{header.command}\nviscircuits report {shlex.quote(study.path.as_posix())}".strip()
+    report = shlex.join(["viscircuits", "report", study.path.as_posix(), *asked])
+    command = f"{header.command}\n{report}".strip()
     return element("article", element("h2", "Again"), element("pre", escape(command)), listed(facts), id="again")

@@ -15,7 +15,7 @@ SHOWN = 12
 """Channels of a layer on a sheet, unless told otherwise."""
 
 ACROSS = 6
-"""Pictures in a row."""
+"""Pictures in a row, where two rows stand side by side; a row of its own takes twice as many."""
 
 _SIDE, _ROW, _LEFT = 0.82, 1.35, 0.3
 
@@ -37,8 +37,13 @@ class Scene(NamedTuple):
         return found
 
 
+def per_row(top: TopActivations) -> int:
+    """Returns how many pictures of a channel are drawn: all where they fit into a row, else the strongest."""
+    return top.n if top.n <= 2 * ACROSS else ACROSS
+
+
 def strips(scene: Scene, top: TopActivations, channels: Sequence[int], across: int = ACROSS) -> list[Strip]:
-    """Returns a row of pictures for each channel."""
+    """Returns a row of pictures for each channel, of its highest activations that are above zero."""
     made = []
     for channel in channels:
         ranks = [rank for rank in range(min(across, top.n)) if float(top.values[channel, rank]) > 0]
@@ -57,7 +62,7 @@ def contact_sheet(rows: Sequence[Strip], title: str, note: str = "") -> Plate:
     """Returns a page with a row of pictures for each channel, two channels side by side where there is room."""
     most = max((len(row.pictures) for row in rows), default=1)
     wide = most * (_SIDE + 0.06) + _LEFT
-    columns = 2 if most <= 6 else 1
+    columns = 2 if most <= ACROSS else 1
     lines = -(-len(rows) // columns)
     plate = Plate(max(wide * columns + _LEFT, 7), 0.85 + lines * _ROW)
     plate.text(_LEFT, 0.18, title, size=13, weight="bold")

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits.circuit import Circuit
-from viscircuits.diagram.pictures import rendered
+from viscircuits.diagram.pictures import blank, rendered
 from viscircuits.diagram.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, colour_of
 from viscircuits.diagram.sheets import Scene
 from viscircuits.mask import Mask
@@ -54,7 +54,8 @@ def split_plate(
         plate.strip(strip, 0.3, start + row * _ROW, _SIDE)
     for row, pixels in enumerate([*renders[1:], *renders[:1]]):
         own = colour_of(row) if row < len(found.names) else INK
-        plate.text(_WIDTH - 1.2, start + row * _ROW + 0.18, "it looks for", size=8, colour=MUTED)
+        said = "found nothing" if blank(pixels) else "it looks for"
+        plate.text(_WIDTH - 1.2, start + row * _ROW + 0.18, said, size=8, colour=MUTED)
         plate.picture(pixels, _WIDTH - 1.2, start + row * _ROW + 0.37, _SIDE, own)
     return plate
 

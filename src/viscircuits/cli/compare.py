@@ -1,5 +1,6 @@
 """``viscircuits compare``: what the circuits of several features have in common."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +77,7 @@ def _layers(found: "Overlaps", core: "Mask") -> list[tuple[str, ...]]:
     return [
         (
             layer or "all",
-            *(f"{value:.2f}" for value in found.mean(layer)),
+            *("–" if isnan(value) else f"{value:.2f}" for value in found.mean(layer)),  # nothing of it in two circuits
             f"{core.counts[layer][0] if layer else core.n_kept:,}",
         )
         for layer in found.iou

@@ -85,7 +85,9 @@ def main() -> None:
         for method, some in circuits.items():
             found = vc.minimality(some[-1], images, at_most=TRIED, seed=SEED)
             row = [str(target), method, f"{found.pearson:.3f}", f"{found.n_kept:,}", f"{max(found.damage):.3f}"]
-            leaves.append([*row, f"{found.needless():.0%}", f"{sum(d < -0.001 for d in found.damage) / TRIED:.0%}"])
+            leaves.append(
+                [*row, f"{found.needless():.0%}", f"{sum(d < -0.001 for d in found.damage) / len(found.damage):.0%}"]
+            )
         repeats += again(target, job)
     densities = [f"{d:g}" for d in DENSITIES]
     text = "\n\n".join([

@@ -373,7 +373,7 @@ CASES = {
     "missing weights": (ModelError, r"no weight file '.*gone\.pt'", lambda b: b.extract("-w", b.path / "gone.pt")),
     "weights of another model": (
         ModelError,
-        r"'.*weights\.pt' does not fit shapesnet: 14 missing .* 2 unexpected \(conv\.weight",
+        r"'.*weights\.pt' does not fit shapesnet: 14 missing .* 2 unexpected \(conv\.weight.*; give a file",
         lambda b: b.weights(Spectral().state_dict()),
     ),
     "truncated weights": (

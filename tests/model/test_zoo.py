@@ -205,7 +205,8 @@ def test_a_file_that_does_not_fit_says_why(state, tmp_path):
         zoo.load(RESNET20, tmp_path / "a.safetensors")
     expected = (
         "does not fit cifar_resnet20:resnet20: 1 missing (bn1.weight); 1 unexpected (extra); "
-        "1 of another shape (linear.weight: file [7, 64], model [10, 64])"
+        "1 of another shape (linear.weight: file [7, 64], model [10, 64]); "
+        "give a file that was saved from this very model"
     )
     assert str(caught.value).endswith(expected)
 

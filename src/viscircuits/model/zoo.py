@@ -212,7 +212,7 @@ def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
 
 
 def _kin(state: files.State) -> str:
-    """Which torchvision models the weights would fit."""
+    """Which torchvision models the weights would fit, or what to give instead."""
     from torchvision import models
 
     found: list[str] = []
@@ -221,7 +221,7 @@ def _kin(state: files.State) -> str:
         if wanted and (classes := files.classes_to_fit(state, wanted, 1000)) is not None:
             found.append(f"{name}(num_classes={classes})")
     if not found:
-        return ""
+        return "; give a file that was saved from this very model"
     advice = ""
     if "num_classes=1000" not in found[0]:
         advice = f"; return torchvision.models.{found[0]} from a function of your own and load it as 'module:function'"

@@ -25,7 +25,7 @@ from viscircuits.saliency.passes import Pass
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(responses of the circuit, of the full model, of the full model to all pictures) -> a number``; 0 where they agree.
 
-The last set the scale: a step's few pictures may leave the target silent.
+The last sets the scale: a step's few pictures may leave the target silent.
 """
 
 FEW_POSITIONS = 16

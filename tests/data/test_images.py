@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from viscircuits.data.images import ImageSet
 from viscircuits.data.sources import in_order
@@ -126,22 +126,6 @@ def test_a_dataset_of_tensors_needs_no_prepare():
     images = ImageSet.from_dataset(TensorDataset(pixels, torch.arange(5)))
     assert images.labels == (0, 1, 2, 3, 4)
     assert torch.equal(next(images.batches(5)).images, pixels)
-
-
-@pytest.mark.parametrize("indices", [None, [3, 1]])
-def test_labels_come_from_targets_without_reading_the_dataset(indices):
-    read = []
-
-    class Counting(Pictures):
-        targets = torch.tensor([1, 0, 1, 0])
-
-        def __getitem__(self, i):
-            read.append(i)
-            return super().__getitem__(i)
-
-    dataset = Counting() if indices is None else Subset(Counting(), indices)
-    assert ImageSet.from_dataset(dataset, prepare).labels == ((1, 0, 1, 0) if indices is None else (0, 0))
-    assert len(read) <= 1
 
 
 def test_labels_are_those_the_dataset_yields_where_it_transforms_its_targets():

@@ -1,10 +1,17 @@
 """Which files of a folder are pictures, and of what class.
 
-Convention: torchvision's ``ImageFolder``, sub-folders are classes in sorted order. Two differences: a folder without
-sub-folders is fine (no classes), and a class folder without pictures keeps its number instead of being an error.
+Convention: torchvision's ``ImageFolder``, sub-folders are classes in sorted order. Its differences:
+
+- A folder without sub-folders is fine (no classes), and a class folder without pictures keeps its number.
+- Classes that are all named by whole numbers stand in the order of these numbers: 2 before 10, 007 between 6 and 8.
+- Hidden and system entries (`SYSTEM`) are neither classes nor pictures, at any depth.
+- What really lies in the folder is walked first. A link to a folder is followed afterwards, and only to a folder that
+  was not walked yet and that does not hold this one; other links are left out, as classes too, and the log says so.
 """
 
+import logging
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +21,13 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif")
 )
 """Endings of the file names that count as pictures, in either case of letters."""
+SYSTEM = frozenset(("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db"))
+"""Names, in lower case, of what operating systems and storage devices leave behind."""
+
+log = logging.getLogger(__name__)
+
+Walked = dict[str, list[str]]
+"""By folder, as a path: the names of the files in it."""
 
 
 def scan(root: Path) -> tuple[list[Path], list[str]]:
@@ -22,32 +36,88 @@ def scan(root: Path) -> tuple[list[Path], list[str]]:
         raise ImageError(f"expected a folder, got the file {str(root)!r}; use ImageSet.from_files")
     if not root.is_dir():
         raise ImageError(f"no folder {str(root)!r}")
-    entries = sorted(entry for entry in os.listdir(root) if not entry.startswith("."))
-    flat = [root / entry for entry in entries if _is_picture(entry) and (root / entry).is_file()]
-    classes = [entry for entry in entries if (root / entry).is_dir()]
-    nested = [path for name in classes for path in _below(root / name)]
+    walked, left_out = _walk(str(root))
+    flat = [root / name for name in sorted(walked[str(root)]) if _is_picture(name) and (root / name).is_file()]
+    by_class = _by_class(root, walked)
+    classes = _ordered(by_class)
+    nested = [Path(path) for name in classes for path in sorted(by_class[name])]
     if flat and nested:
         raise ImageError(
             f"{str(root)!r} holds pictures (such as {flat[0].name!r}) beside folders with pictures "
             f"(such as {str(nested[0].relative_to(root))!r}); expected pictures only, or one sub-folder a class"
         )
     if not flat and not nested:
-        raise ImageError(f"no pictures in {str(root)!r}: it holds {_held(root)}; expected {' '.join(sorted(SUFFIXES))}")
+        raise ImageError(f"no pictures in {str(root)!r}: it holds {_held(walked)}; expected {_expected()}")
+    if left_out:
+        log.warning("%d links not followed, as they lead where the search has been: %s", len(left_out), left_out[0])
     return (flat, []) if flat else (nested, classes)
 
 
+def _walk(root: str) -> tuple[Walked, list[str]]:
+    """All folders of the tree, each once, and the links that lead to a folder seen before."""
+    real = os.path.realpath(root)
+    seen = {str(parent) for parent in Path(real).parents}  # a link to one of these leads back here
+    walked: Walked = {}
+    left_out: list[str] = []
+    links = [root]
+    while links:
+        met: list[str] = []
+        for link in sorted(links):
+            if os.path.realpath(link) in seen:
+                left_out.append(link)
+            else:
+                met += _walk_real(link, seen, walked)
+        links = met
+    return walked, left_out
+
+
+def _walk_real(top: str, seen: set[str], walked: Walked) -> list[str]:
+    """Adds a folder and all that really lies in it; returns the links to folders met there."""
+    links: list[str] = []
+    for where, folders, files in os.walk(top):
+        seen.add(os.path.realpath(where))
+        walked[where] = [name for name in files if not _is_system(name)]
+        inside = [(name, os.path.join(where, name)) for name in folders if not _is_system(name)]
+        links += [path for _, path in inside if os.path.islink(path)]
+        folders[:] = [n for n, path in inside if not os.path.islink(path) and os.path.realpath(path) not in seen]
+    return links
+
+
+def _by_class(root: Path, walked: Walked) -> dict[str, list[str]]:
+    """The pictures below each folder of the first level."""
+    found: dict[str, list[str]] = {}
+    for where, files in walked.items():
+        if parts := Path(where).relative_to(root).parts:
+            pictures = found.setdefault(parts[0], [])
+            pictures += [os.path.join(where, name) for name in files if _is_picture(name)]
+    return found
+
+
+def _ordered(classes: dict[str, list[str]]) -> list[str]:
+    """The classes as numbers where all are; else as text, as torchvision has it, which may part numbers."""
+    numbers = [name for name in classes if re.fullmatch("-?[0-9]+", name)]
+    by_value = sorted(numbers, key=lambda name: (int(name), name))
+    if len(numbers) == len(classes):
+        return by_value
+    text = sorted(classes)
+    if [name for name in text if name in numbers] != by_value:
+        other = next(name for name in text if name not in numbers)
+        log.warning("class folders stand in the order of text, which is not that of numbers, as %r is no number", other)
+    return text
+
+
+def _is_system(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in SYSTEM
+
+
 def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def _below(folder: Path) -> list[Path]:
-    found = []
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(where, name) for name in files if _is_picture(name)]
-    return [Path(name) for name in sorted(found)]
+def _expected() -> str:
+    return " ".join(sorted(SUFFIXES))
 
 
-def _held(root: Path) -> str:
-    seen = Counter(file.suffix or file.name for file in root.rglob("*") if file.is_file())
+def _held(walked: Walked) -> str:
+    seen = Counter(os.path.splitext(name)[1] or name for files in walked.values() for name in files)
     return ", ".join(f"{count} {suffix}" for suffix, count in seen.most_common(3)) or "no files"

@@ -2,13 +2,14 @@
 
 Convention: a set is *rows of a source* (files, tensors, a torch dataset) plus names and labels; a subset is other rows
 of the same source. ``prepare`` turns an upright RGB picture into a tensor and must be deterministic, as pictures are
-read again on every pass, in worker threads. Not here: decoding (`viscircuits.data.sources`), downloads, augmentation.
+read again on every pass, in worker threads; the first one is prepared twice, and a difference is refused. Not here:
+decoding (`viscircuits.data.decoding`), downloads, augmentation.
 """
 
 import logging
 import operator
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from viscircuits.data import sources
+from viscircuits.data import datasets, sources
+from viscircuits.data.decoding import UnreadableError
 from viscircuits.data.folder import scan
 from viscircuits.data.sources import Prepare, Source
+from viscircuits.data.white import Number, Whites
 from viscircuits.errors import ImageError, closest
 from viscircuits.store import digest
 from viscircuits.types import Images
@@ -74,45 +77,63 @@ class ImageSet:
 
     @classmethod
     def from_folder(
-        cls, path: str | Path, prepare: Prepare, *, unreadable: Literal["error", "skip"] = "error"
+        cls,
+        path: str | Path,
+        prepare: Prepare,
+        *,
+        unreadable: Literal["error", "skip"] = "error",
+        white: Number | None = None,
     ) -> "ImageSet":
         """Returns the pictures of a folder, in the order of their names.
 
         Pictures in sub-folders: each sub-folder is a class, numbered in sorted order (empty ones too, so that numbers
-        stay those of the data set), and holds the pictures at any depth below it. Pictures in the folder itself: no
-        labels. Hidden files and files whose name does not end as in `folder.SUFFIXES` are ignored.
+        stay those of the data set; names that are all numbers sort as numbers), and holds the pictures at any depth
+        below it. Pictures in the folder itself: no labels. Ignored are hidden and system entries (`folder.SYSTEM`),
+        files whose name does not end as in `folder.SUFFIXES`, and links to folders that are read anyway.
 
         Args:
             path: the folder.
             prepare: see `Prepare`.
             unreadable: ``"error"`` decodes nothing now and raises when a damaged picture is met; ``"skip"`` decodes
                 every picture once now, leaves the damaged ones out and logs their names.
+            white: the value that is white in pictures of more than 8 bits, such as 4095, where their header does not
+                state it or states it wrongly (`viscircuits.data.white`); others are not changed by it.
         """
         root = Path(path)
         files, classes = scan(root)
-        if unreadable == "skip" and (broken := sources.damage(files)):
+        source = sources.Files(tuple(files), prepare, Whites(white))
+        if unreadable == "skip" and (broken := source.damage(range(len(files)))):
             if len(broken) == len(files):
                 raise sources.unreadable(broken, len(files))
             log.warning("skipped: %s", sources.listed(broken, len(files)))
             files = [file for file in files if file not in broken]
+            source = sources.Files(tuple(files), prepare, source.whites)
         relative = [file.relative_to(root) for file in files]
         number = {name: i for i, name in enumerate(classes)}
         labels = [number[file.parts[0]] for file in relative] if classes else None
-        source = sources.Files(tuple(files), prepare)
         return _make(source, [file.as_posix() for file in relative], labels, classes or None)
 
     @classmethod
     def from_files(
-        cls, paths: str | Path | Iterable[str | Path], prepare: Prepare, labels: Labels | None = None
+        cls,
+        paths: str | Path | Iterable[str | Path],
+        prepare: Prepare,
+        labels: Labels | None = None,
+        *,
+        white: Number | None = None,
     ) -> "ImageSet":
-        """Returns the pictures in the given files (or one file), in the given order, named by their paths."""
+        """Returns the pictures in the given files (or one file), in the given order, named by their paths.
+
+        ``white`` is that of `from_folder`.
+        """
         files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
         for file in files:
             if file.is_dir():
                 raise ImageError(f"expected picture files, got the folder {str(file)!r}; use ImageSet.from_folder")
             if not file.is_file():
                 raise ImageError(f"no file {str(file)!r}")
-        return _make(sources.Files(tuple(files), prepare), [file.as_posix() for file in files], labels)
+        source = sources.Files(tuple(files), prepare, Whites(white))
+        return _make(source, [file.as_posix() for file in files], labels)
 
     @classmethod
     def from_tensors(
@@ -127,22 +148,27 @@ class ImageSet:
         return _make(sources.Held(images.detach().clone(), "tensors"), names, labels)
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, prepare: Prepare | None = None) -> "ImageSet":
+    def from_dataset(
+        cls, dataset: Dataset, prepare: Prepare | None = None, *, white: Number | None = None
+    ) -> "ImageSet":
         """Returns the pictures of a map-style torch dataset that yields an image or (image, label, ...).
 
-        Tensors are taken as they are; ``prepare`` is applied to Pillow pictures. Labels come from the dataset's
-        ``targets`` where it has them; otherwise the whole dataset is read once now to collect them.
+        Tensors are taken as they are; ``prepare`` is applied to Pillow pictures, and ``white`` is that of
+        `from_folder`. Labels are those of the items: the whole dataset is read once now to collect them, save for a few
+        of torchvision's own, which hold them apart. A second entry that is no class number (a caption, boxes, a map,
+        -1) leaves the set without labels, and the log says so. The names of the classes are the dataset's ``classes``
+        where these belong to the labels.
         """
         count = len(dataset)  # pyright: ignore[reportArgumentType] (torch's base class declares no length)
-        labels = sources.dataset_labels(dataset, count) if count else None
-        classes = None if labels is None else getattr(dataset, "classes", None)
-        return _make(sources.Items(dataset, prepare), map(str, range(count)), labels, classes)
+        labels, classes = datasets.labels_and_classes(dataset, count) if count else (None, None)
+        source = sources.Items(dataset, prepare, Whites(white))
+        return _make(source, map(str, range(count)), labels, classes)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Float[Tensor, "c h w"]:
-        return self._source.read(self._rows[index])
+        return self._source.first(self._rows[index])
 
     def __repr__(self) -> str:
         classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
@@ -178,12 +204,15 @@ class ImageSet:
             yield image
 
     def _read(self, ahead: int) -> Iterator[Tensor]:
+        source, rows = self._source, self._rows
         try:
-            yield from sources.in_order(self._source.read, self._rows, self._source.workers, ahead)
-        except sources.UnreadableError as error:
-            assert isinstance(self._source, sources.Files)
-            files = [self._source.paths[row] for row in self._rows]
-            raise sources.unreadable(sources.damage(files), len(files)) from error
+            if not source.settled:
+                yield source.first(rows[0])  # in this thread, before others read
+                rows = rows[1:]
+            yield from sources.in_order(source.read, rows, source.workers, ahead)
+        except UnreadableError as error:
+            assert isinstance(source, sources.Files)
+            raise sources.unreadable(source.damage(self._rows), len(self)) from error
 
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """Returns the pictures at these indices of the set, in the given order."""
@@ -207,7 +236,8 @@ class ImageSet:
         """Returns two sets that share no picture and together are this set; the first has ``round(fraction * n)``.
 
         With labels, every class gives its share to within one picture: the classes stand in a row in random order,
-        their pictures shuffled, and k of the n places, evenly spaced, go to the first set.
+        their pictures shuffled, and k of the n places, evenly spaced, go to the first set. Pictures that are one file
+        (links, a path or an index given twice) count as one of the n, with the label of the first, and stay together.
 
         Args:
             fraction: share of the first set, in (0, 1), that leaves neither set empty.
@@ -215,15 +245,18 @@ class ImageSet:
         """
         if not 0 < fraction < 1:
             raise ImageError(f"expected a fraction between 0 and 1, got {fraction}")
-        n, k = len(self), round(fraction * len(self))
+        leads: dict[Hashable, int] = {}
+        lead = [leads.setdefault(self._source.place(row), i) for i, row in enumerate(self._rows)]
+        n, k = len(leads), round(fraction * len(leads))
         if not 0 < k < n:
             raise ImageError(f"a split of {n} pictures at {fraction} has an empty side ({k} and {n - k} pictures)")
         generator = random.Random(seed)
-        labels = self.labels or (0,) * n
-        turn = {label: generator.random() for label in sorted(set(labels))}
-        line = sorted(range(n), key=lambda i: (turn[labels[i]], generator.random()))
+        labels = self.labels or (0,) * len(self)
+        turn = {label: generator.random() for label in sorted({labels[i] for i in leads.values()})}
+        line = sorted(leads.values(), key=lambda i: (turn[labels[i]], generator.random()))
         first = {i for place, i in enumerate(line) if (place + 1) * k // n > place * k // n}
-        return self.subset(sorted(first)), self.subset(i for i in range(n) if i not in first)
+        sides = [[i for i in range(len(self)) if (lead[i] in first) is wanted] for wanted in (True, False)]
+        return self.subset(sides[0]), self.subset(sides[1])
 
     def select_classes(self, names: str | Iterable[str]) -> "ImageSet":
         """Returns the pictures of the named classes; labels keep their numbers."""
@@ -251,7 +284,8 @@ class ImageSet:
         for images, _, start in self.batches(64):
             held = images.new_empty(len(self), *images.shape[1:]) if start == 0 else held
             held[start : start + len(images)] = images
-        source = sources.Held(held, self._source.recipe, origin=(self._source, self._rows))
+        places = tuple(self._source.place(row) for row in self._rows)
+        source = sources.Held(held, self._source.recipe, (self._source, self._rows), places)
         return replace(self, _source=source, _rows=tuple(range(len(self))), _digests={})
 
     @cached_property
@@ -277,7 +311,10 @@ def _make(
 
 
 def _integers(labels: Iterable[object]) -> tuple[int, ...]:
-    try:
-        return tuple(operator.index(label) for label in labels)  # pyright: ignore[reportArgumentType] (hence the try)
-    except TypeError as error:
-        raise ImageError(f"expected whole numbers as labels: {error}") from None
+    numbers: list[int] = []
+    for label in labels:
+        number = datasets.whole_number(label)
+        if number is None:
+            raise ImageError(f"expected whole numbers as labels, got {datasets.described(label)}")
+        numbers.append(number)
+    return tuple(numbers)

@@ -1,41 +1,41 @@
 """Where the pictures of an `ImageSet` come from: files, tensors in memory, or a torch dataset.
 
-A source is numbered pictures: ``read(row)`` gives the prepared, checked tensor, ``digest(row)`` its content hash. What
-Pillow decodes is decoded here. Not here: names, labels, subsets, batches (`viscircuits.data.images`).
-
-How a file becomes RGB: the first frame of an animation; turned upright by its EXIF orientation; transparent pixels
-stand on white, as on a page, because the colour stored beneath them is arbitrary; 16-bit grey is scaled from 0..65535
-to 0..255 (Pillow alone would clip it); CMYK, palette, grey and the rest go through Pillow's own conversion.
+A source is numbered pictures: ``read(row)`` gives the prepared, checked tensor, ``digest(row)`` its content hash. The
+first reading of all, in the caller's thread, is done by ``first(row)``, which also sees to it that a picture is the
+same when it is read again. Not here: names, labels, subsets, batches (`viscircuits.data.images`), and how a file
+becomes RGB (`viscircuits.data.decoding`).
 """
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, final, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
+from viscircuits.data import datasets
+from viscircuits.data.decoding import UnreadableError, decode, opened, rgb
+from viscircuits.data.depth import Depth, depth_of
+from viscircuits.data.steady import read_twice
+from viscircuits.data.white import Whites
 from viscircuits.errors import ImageError
 from viscircuits.store import digest
 
 Prepare = Callable[[Image.Image], Tensor]
-"""Upright RGB picture -> float tensor ``[c, h, w]``, the same size for every picture."""
+"""Upright RGB picture -> float tensor ``[c, h, w]``, the same size for every picture and the same at every call."""
 
 _SHOWN = 5
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-class UnreadableError(ImageError):
-    """One picture that cannot be decoded."""
 
 
 @runtime_checkable
@@ -57,13 +57,33 @@ class Source(Protocol):
         """What was done to the pictures, for provenance."""
         ...
 
+    @property
+    def settled(self) -> bool:
+        """Whether ``first`` was asked before, or need not be."""
+        ...
+
+    def first(self, row: int) -> Float[Tensor, "c h w"]:
+        """Returns one prepared picture; of a source that is not settled, having read it twice."""
+        ...
+
     def read(self, row: int) -> Float[Tensor, "c h w"]:
-        """Returns one prepared picture."""
+        """Returns one prepared picture, in any thread."""
+        ...
+
+    def place(self, row: int) -> Hashable:
+        """Returns where the picture lies: the same value for rows that are one file or one item."""
         ...
 
     def digest(self, row: int) -> str:
         """Returns the content hash of one picture."""
         ...
+
+
+@final
+class _Once:
+    """Whether something is done; shared by all subsets of a source."""
+
+    done = False
 
 
 @final
@@ -73,7 +93,9 @@ class Files:
 
     paths: tuple[Path, ...]
     prepare: Prepare
+    whites: Whites = field(default_factory=Whites, repr=False, compare=False)
     workers: int = 2
+    _once: _Once = field(default_factory=_Once, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -82,17 +104,53 @@ class Files:
 
     @property
     def recipe(self) -> str:
-        """The text of ``prepare``, without memory addresses."""
-        return _describe(self.prepare)
+        """The text of ``prepare``, without memory addresses, and the white that was given."""
+        return _recipe(self.prepare, self.whites.given)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a picture was read twice."""
+        return self._once.done
+
+    def first(self, row: int) -> Float[Tensor, "c h w"]:
+        """Returns one prepared picture; a random ``prepare`` is an ImageError at the first reading."""
+        return _first(self._once, partial(self.read, row), str(self.paths[row]), by="prepare")
 
     def read(self, row: int) -> Float[Tensor, "c h w"]:
         """Returns one prepared picture; an undecodable file is an `UnreadableError`."""
         path = self.paths[row]
-        return _prepared(self.prepare, decode(path), str(path))
+        return _prepared(self.prepare, decode(path, self.whites, self._survey), str(path))
+
+    def place(self, row: int) -> Hashable:
+        """Returns the file behind the path, the same for links and hard links."""
+        return datasets.file_place(self.paths[row])
 
     def digest(self, row: int) -> str:
         """Returns the hash of the file's bytes."""
         return digest(self.paths[row].read_bytes())
+
+    def damage(self, rows: Sequence[int]) -> dict[Path, str]:
+        """Returns the files that cannot be decoded, with the complaint that names each; decodes them all."""
+
+        def complaint(path: Path) -> str:
+            try:
+                decode(path, self.whites, self._survey)
+            except UnreadableError as error:
+                return str(error)
+            return ""
+
+        paths = [self.paths[row] for row in rows]
+        found = in_order(complaint, paths, self.workers, ahead=64)
+        return {path: text for path, text in zip(paths, found, strict=True) if text}
+
+    def _survey(self, asked: Depth) -> Iterator[tuple[str, float]]:
+        for path in self.paths:
+            shown = None
+            with suppress(UnreadableError), opened(path) as image:  # a damaged file complains when it is read itself
+                if (depth := depth_of(image)) is not None and depth.question == asked.question:
+                    shown = path.name, depth.shown(image)
+            if shown is not None:
+                yield shown
 
 
 @final
@@ -104,16 +162,27 @@ class Held:
     recipe: str
     origin: tuple[Source, tuple[int, ...]] | None = None
     """Where the pictures were read from: a source and its rows."""
+    places: tuple[Hashable, ...] | None = None
+    """Where they lay then, as files can go away."""
     workers: int = 0
+    settled: bool = True
 
     @property
     def count(self) -> int:
         """Number of pictures."""
         return len(self.images)
 
+    def first(self, row: int) -> Float[Tensor, "c h w"]:
+        """Returns a copy of one picture."""
+        return self.read(row)
+
     def read(self, row: int) -> Float[Tensor, "c h w"]:
         """Returns a copy of one picture."""
         return self.images[row].clone()
+
+    def place(self, row: int) -> Hashable:
+        """Returns where the picture lay, or its number."""
+        return row if self.places is None else self.places[row]
 
     def digest(self, row: int) -> str:
         """Returns the hash of the picture at its origin, or of its values."""
@@ -130,7 +199,9 @@ class Items:
 
     dataset: Dataset
     prepare: Prepare | None
+    whites: Whites = field(default_factory=Whites, repr=False, compare=False)
     workers: int = 0  # a dataset need not be safe to read from several threads
+    _once: _Once = field(default_factory=_Once, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -139,81 +210,51 @@ class Items:
 
     @property
     def recipe(self) -> str:
-        """The text of ``prepare``, without memory addresses."""
-        return _describe(self.prepare)
+        """The text of ``prepare``, without memory addresses, and the white that was given."""
+        return _recipe(self.prepare, self.whites.given)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a picture was read twice."""
+        return self._once.done
+
+    def first(self, row: int) -> Float[Tensor, "c h w"]:
+        """Returns one picture; a random transform or ``prepare`` is an ImageError at the first reading."""
+        by = "the dataset" if self.prepare is None else "the dataset, or prepare,"
+        return _first(self._once, partial(self.read, row), _item(row), by)
 
     def read(self, row: int) -> Float[Tensor, "c h w"]:
         """Returns one picture, prepared when it comes as a Pillow picture."""
-        item, name = self.dataset[row], f"item {row} of the dataset"
-        image = item[0] if isinstance(item, tuple | list) else item
+        image, name = self._image(row), _item(row)
         if not isinstance(image, Image.Image):
             return checked(image, name, by="the dataset")
         if self.prepare is None:
             raise ImageError(f"{name} is a Pillow picture; give ImageSet.from_dataset a prepare")
-        return _prepared(self.prepare, rgb(image), name)
+        try:
+            upright = rgb(image, self.whites, self._survey)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{name}: {error}") from error
+        return _prepared(self.prepare, upright, name)
+
+    def place(self, row: int) -> Hashable:
+        """Returns the item below all subsets, or its file where the dataset is one of files."""
+        return datasets.place(self.dataset, row)
 
     def digest(self, row: int) -> str:
         """Returns the hash of the prepared picture's values."""
-        return _digest(self.read(row))
+        return _digest(self.first(row))
 
+    def _image(self, row: int) -> object:
+        item = self.dataset[row]
+        return item[0] if isinstance(item, tuple | list) else item
 
-def dataset_labels(dataset: Dataset, count: int) -> list[object] | None:
-    """Returns the labels of a dataset, from its ``targets`` if those are what it yields, else item by item."""
-    first = dataset[0]
-    if not isinstance(first, tuple | list) or len(first) < 2:
-        return None
-    owner, rows = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, range(count))
-    targets = getattr(owner, "targets", None)
-    if targets is None or getattr(owner, "target_transform", None) is not None:
-        return [dataset[row][1] for row in range(count)]  # pyright: ignore[reportIndexIssue] (seen above)
-    return [targets[row] for row in rows]
-
-
-def rgb(image: Image.Image) -> Image.Image:
-    """Returns the picture upright, in 8-bit RGB, over white where it is transparent."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.asarray(image, dtype=np.int64)
-        if grey.min() < 0 or grey.max() > 0xFFFF:
-            raise ValueError("32-bit grey has no fixed white; convert the file to 8 or 16 bits")
-        image = Image.fromarray((grey / 257).round().astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point grey has no fixed white; convert the file to 8 or 16 bits")
-    if image.has_transparency_data:
-        page = Image.new("RGBA", image.size, "white")
-        page.alpha_composite(image.convert("RGBA"))
-        image = page
-    return image.convert("RGB")
-
-
-def decode(path: Path) -> Image.Image:
-    """Returns the file's picture in upright RGB, with the file closed again."""
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty")
-        with Image.open(path) as image:
-            return rgb(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = f"PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS}"
-        raise UnreadableError(f"{path}: more pixels than {limit} allows; make it smaller, or raise the limit") from None
-    except Image.UnidentifiedImageError:
-        raise UnreadableError(f"{path}: not a picture in a known format") from None
-    except Exception as error:  # on damaged bytes Pillow's decoders raise almost anything
-        raise UnreadableError(f"{path}: {error}") from error
-
-
-def damage(paths: Sequence[Path], workers: int = 2) -> dict[Path, str]:
-    """Returns the files that cannot be decoded, with the complaint that names each; decodes them all."""
-
-    def complaint(path: Path) -> str:
-        try:
-            decode(path)
-        except UnreadableError as error:
-            return str(error)
-        return ""
-
-    found = in_order(complaint, paths, workers, ahead=64)
-    return {path: text for path, text in zip(paths, found, strict=True) if text}
+    def _survey(self, asked: Depth) -> Iterator[tuple[str, float]]:
+        for row in range(self.count):
+            image = self._image(row)
+            if not isinstance(image, Image.Image):
+                continue
+            if (depth := depth_of(image)) is not None and depth.question == asked.question:
+                yield _item(row), depth.shown(image)
 
 
 def listed(broken: dict[Path, str], total: int) -> str:
@@ -259,8 +300,21 @@ def _digest(image: Tensor) -> str:
     return digest(f"{image.dtype}{list(image.shape)}", image.contiguous().view(torch.uint8))  # numpy has no bfloat16
 
 
-def _describe(prepare: Prepare | None) -> str:
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(prepare))
+def _recipe(prepare: Prepare | None, white: float | None) -> str:
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(prepare))
+    return text if white is None else f"{text}, white={white!r}"
+
+
+def _item(row: int) -> str:
+    return f"item {row} of the dataset"
+
+
+def _first(once: _Once, read: Callable[[], Tensor], name: str, by: str) -> Tensor:
+    if once.done:
+        return read()
+    image = read_twice(read, name, by)
+    once.done = True
+    return image
 
 
 def in_order(function: Callable[[_T], _R], items: Sequence[_T], workers: int, ahead: int) -> Iterator[_R]:

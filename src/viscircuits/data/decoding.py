@@ -1,0 +1,129 @@
+"""From a picture file, or a Pillow picture, to upright 8-bit RGB.
+
+==========================  ========================================================================================
+the file holds              it becomes
+==========================  ========================================================================================
+1 to 8 bits a sample        as it is; grey three times; TIFF whose 0 is white is inverted
+palette                     its colours
+CMYK, YCbCr, Lab            RGB by Pillow's plain conversion, colour profiles aside
+alpha, a transparent colour laid on white, as on a page, because the colour stored beneath is arbitrary
+EXIF orientation            turned upright
+animation, MPO              the first picture
+several pages (TIFF)        refused; smaller copies of the one page do not count
+grey of 10 to 16 bits       scaled to 8 bits, from 0..white (`viscircuits.data.white`); inverted where 0 is white
+16-bit colour               the high bytes; refused where the set has no value above a quarter of 65535
+32-bit, signed, float grey  refused unless the header or the caller says what is white
+==========================  ========================================================================================
+
+Not here: names, lists of damaged files, ``prepare`` (`viscircuits.data.sources`).
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
+
+from viscircuits.data.depth import depth_of
+from viscircuits.data.white import Survey, Whites
+from viscircuits.errors import ImageError
+
+_SUBFILE, _OLD_SUBFILE, _SHORT = 254, 255, 3  # two TIFF tags and a type
+
+
+class UnreadableError(ImageError):
+    """One picture that cannot be decoded."""
+
+
+def rgb(image: Image.Image, whites: Whites, survey: Survey) -> Image.Image:
+    """Returns the picture upright, in 8-bit RGB, over white where it is transparent."""
+    depth = depth_of(image)  # before what follows leaves the header behind
+    image = ImageOps.exif_transpose(image)
+    if depth is not None:
+        image = whites.eight_bits(image, depth, survey)
+    if image.has_transparency_data:
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(image.convert("RGBA"))
+        image = page
+    return image.convert("RGB")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Yields the picture of a file, to be decoded inside; what goes wrong there is its `UnreadableError`."""
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        # from a path, Pillow 13 maps the file into memory, with the sides of turned grey TIFFs exchanged too early
+        with path.open("rb") as file, Image.open(file) as image:
+            _turn_to_page(image)
+            yield image
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = f"PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS}"
+        raise UnreadableError(f"{path}: more pixels than {limit} allows; make it smaller, or raise the limit") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableError(f"{path}: not a picture in a known format") from None
+    except Exception as error:  # on damaged bytes Pillow's decoders raise almost anything
+        raise UnreadableError(f"{path}: {error}") from error
+
+
+def decode(path: Path, whites: Whites, survey: Survey) -> Image.Image:
+    """Returns the file's picture in upright RGB, with the file closed again."""
+    with opened(path) as image:
+        return rgb(image, whites, survey)
+
+
+def _turn_to_page(image: Image.Image) -> None:
+    if not isinstance(image, TiffImageFile) or image.fp is None:
+        return
+    pages = _full_pages(image.fp)
+    if len(pages) > 1:
+        raise ValueError(f"{len(pages)} pages, where one picture is expected; save each page as a file of its own")
+    if pages and pages[0]:
+        image.seek(pages[0])
+
+
+def _full_pages(file: IO[bytes]) -> list[int]:
+    """The numbers of the pages that are no smaller copies; Pillow would stumble over pages of a kind it cannot read."""
+    found: list[int] = []
+    seen: set[int] = set()
+    try:
+        order, big, place = _tiff_start(file)
+        while place and place not in seen:
+            reduced, following = _tiff_directory(file, place, order, big)
+            found += [] if reduced else [len(seen)]
+            seen.add(place)
+            place = following
+    except (struct.error, OverflowError):  # cut off: what was met counts
+        pass
+    return found
+
+
+def _tiff_start(file: IO[bytes]) -> tuple[str, bool, int]:
+    file.seek(0)
+    head = file.read(16)
+    order = "<" if head.startswith(b"II") else ">"
+    big = 43 in head[2:4]
+    (place,) = struct.unpack_from(order + "Q", head, 8) if big else struct.unpack_from(order + "I", head, 4)
+    return order, big, place
+
+
+def _tiff_directory(file: IO[bytes], place: int, order: str, big: bool) -> tuple[bool, int]:
+    """Whether a page is a smaller copy, and the place of the next."""
+    count_form, size, value_at, link_form = ("Q", 20, 12, "Q") if big else ("H", 12, 8, "I")
+    file.seek(place)
+    (count,) = struct.unpack(order + count_form, file.read(struct.calcsize(count_form)))
+    entries = file.read(min(count, 0xFFFF) * size)
+    reduced = False
+    for at in range(0, count * size, size):
+        tag, form = struct.unpack_from(order + "HH", entries, at)
+        if tag in (_SUBFILE, _OLD_SUBFILE):
+            (value,) = struct.unpack_from(order + ("H" if form == _SHORT else "I"), entries, at + value_at)
+            reduced |= bool(value & 1) if tag == _SUBFILE else value == 2
+    (following,) = struct.unpack(order + link_form, file.read(struct.calcsize(link_form)))
+    return reduced, following

@@ -31,7 +31,7 @@ HOMES = {
     "scipy": ("subcircuits",),
     "umap": ("subcircuits",),
     "triton": ("saliency/fused_triton.py",),
-    "PIL": ("data/sources.py", "data/images.py", "model/builtin.py", "model/zoo.py", "diagram"),
+    "PIL": ("data", "model/builtin.py", "model/zoo.py", "diagram"),
     "polars": ("evaluate", "study.py", "diagram", "cli"),
     "pydantic": ("study.py",),
 }

@@ -23,7 +23,8 @@ from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation, closest
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.affine import silenced
-from viscircuits.model.aligned import AlignedCrops, aligned_crops
+from viscircuits.model.aligned import AlignedCrops
+from viscircuits.model.crops import tried_crops
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import needed_filters, run
@@ -31,7 +32,7 @@ from viscircuits.model.reach import Reach, reach
 from viscircuits.model.shrink import Shrunk, shrink
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
-from viscircuits.response import freeze, masked_weights, rows_of, to_model
+from viscircuits.response import freeze, judged, masked_weights, rows_of, to_model
 from viscircuits.target import AnyTarget, Loss, Target, target_from_json, target_to_json
 
 Biases = Literal["masked", "pruned"]
@@ -173,7 +174,11 @@ class Circuit:
             images: pictures of the mask's image size.
             frozen: what the full model fixes, when known (see `respond`); found by running the full model otherwise.
             batch_size: pictures at a time.
+
+        Raises:
+            ImageError: pictures of another size.
         """
+        images = judged(images, self.model, [self.readout])
         batches = images.batches(batch_size, self.graph.memory_format)
         return torch.cat([self.respond_to(batch, frozen) for batch in batches])
 
@@ -208,7 +213,7 @@ class Circuit:
         """The circuit on crops of images, where its target is one position that does not see the whole image."""
         if not isinstance(self.target, Target) or self.target.position is None:
             return None
-        crops = aligned_crops(self.graph, self.target.layer)
+        crops = tried_crops(self.model, self.graph, self.target.layer)
         return None if crops is None else _OnCrops(self, crops)
 
     def extract(self) -> Shrunk:

@@ -27,7 +27,7 @@ from viscircuits.errors import UnsupportedOperation
 from viscircuits.mask import Mask, stored_factor
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.instrument import KernelCall, run
-from viscircuits.model.trace import op_name
+from viscircuits.model.ops import op_name
 from viscircuits.readout import Readout
 from viscircuits.response import to_model
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.model.graph import OUTPUT, NetGraph
+from viscircuits.model.output import with_channels
 from viscircuits.model.reach import reach
 from viscircuits.target import AnyTarget, Loss, Target
 
@@ -29,6 +30,7 @@ class Readout:
     graph: NetGraph
 
     def __post_init__(self) -> None:
+        self.graph.check()
         for _, term in self.terms:
             _check(term, self.graph)
         if isinstance(self.target, Loss):
@@ -69,7 +71,7 @@ class Readout:
     def freeze(self, outputs: Mapping[str, Tensor]) -> Frozen:
         """Returns each image's arg-max position (flat) or predicted class, from outputs of the full model."""
         if isinstance(self.target, Loss):
-            return (outputs[OUTPUT].argmax(1) if self.target.predicted else None,)
+            return (_predicted(with_channels(outputs[OUTPUT])) if self.target.predicted else None,)
         return tuple(
             self._map(term, outputs).flatten(1).argmax(1) if term.position == "max" else None for _, term in self.terms
         )
@@ -93,10 +95,7 @@ class Readout:
                     "the loss needs labels, and the image set has none; use folders by class, labelled(...), or the "
                     "target 'loss@predicted' for the class the model predicts"
                 )
-            logits = outputs[OUTPUT]
-            if int(classes.max()) >= logits.shape[1]:
-                raise ImageError(f"label {int(classes.max())} is out of range: the model has {logits.shape[1]} outputs")
-            return torch.nn.functional.cross_entropy(logits, classes.to(logits.device), reduction="none")
+            return _cross_entropy(with_channels(outputs[OUTPUT]), classes)
         parts = [
             weight * _reduced(self._read(term, outputs, where), term)
             for (weight, term), where in zip(self.terms, frozen, strict=True)
@@ -110,7 +109,7 @@ class Readout:
         return torch.nn.functional.one_hot(torch.tensor(term.channel), width).double()
 
     def _map(self, term: Target, outputs: Mapping[str, Tensor]) -> Float[Tensor, "n ..."]:
-        channels_last = outputs[term.layer].movedim(self.graph.output(term.layer).channel_axis, -1)
+        channels_last = with_channels(outputs[term.layer]).movedim(self.graph.output(term.layer).channel_axis, -1)
         if term.channel is not None:
             return channels_last[..., term.channel]
         return channels_last @ torch.tensor(term.direction, dtype=channels_last.dtype, device=channels_last.device)
@@ -125,6 +124,26 @@ class Readout:
         shape = values.shape[1:]
         index = tuple(s // 2 for s in shape) if term.position == "center" else term.position
         return values[(slice(None), *index)][:, None]
+
+
+def _predicted(logits: Float[Tensor, "n c"]) -> Int[Tensor, " n"]:
+    return logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
+
+
+def _cross_entropy(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The cross-entropy of every image; one logit is that of class 1 of two."""
+    highest = int(classes.max())
+    if logits.shape[1] == 1:
+        if highest > 1:
+            raise ImageError(
+                f"label {highest} is no class here: the model has one output, so that its loss is binary and takes the "
+                f"labels 0 and 1; give those, or a target such as 'logit:0' for a number that is no logit"
+            )
+        binary = torch.nn.functional.binary_cross_entropy_with_logits
+        return binary(logits[:, 0], classes.to(logits), reduction="none")
+    if highest >= logits.shape[1]:
+        raise ImageError(f"label {highest} is out of range: the model has {logits.shape[1]} outputs")
+    return torch.nn.functional.cross_entropy(logits, classes.to(logits.device), reduction="none")
 
 
 def _reduced(values: Float[Tensor, "n p"], term: Target) -> Float[Tensor, " n"]:

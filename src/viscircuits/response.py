@@ -7,11 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from viscircuits.data.classes import by_output
 from viscircuits.data.images import Batch, ImageSet
+from viscircuits.errors import ImageError
 from viscircuits.mask import Mask
-from viscircuits.model.graph import NetGraph
+from viscircuits.model import zoo
+from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.instrument import needed_filters, run
 from viscircuits.readout import Frozen, Readout
+from viscircuits.target import Loss
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def respond(
         frozen: what the full model fixes for every image; found by running the full model where None.
         batch_size: pictures at a time.
     """
+    images = judged(images, model, [readout])
     filters = needed_filters(readout.graph, readout.relevant_kernels)
     values: list[Tensor] = []
     fixed: list[Frozen] = []
@@ -63,7 +68,7 @@ def respond_full(
     filters = needed_filters(readouts[0].graph, relevant_to_any(readouts))
     values: list[list[Tensor]] = [[] for _ in readouts]
     fixed: list[list[Frozen]] = [[] for _ in readouts]
-    graph = readouts[0].graph
+    graph, images = readouts[0].graph, judged(images, model, readouts)
     for batch in images.batches(batch_size, graph.memory_format):
         pictures, labels = to_model(batch, model, graph)
         outputs = run(model, graph, pictures, layers, filters=filters)
@@ -103,8 +108,28 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
     return masked
 
 
+def judged(images: ImageSet, model: nn.Module, readouts: Sequence[Readout]) -> ImageSet:
+    """Returns the pictures labelled by the outputs that judge them, where one of the targets is a loss by labels.
+
+    Raises:
+        ImageError: which output judges which class is not known.
+    """
+    for readout in readouts:
+        if isinstance(readout.target, Loss) and not readout.target.predicted:
+            return by_output(images, readout.graph.output(OUTPUT).n_channels, zoo.categories(model))
+    return images
+
+
 def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> tuple[Tensor, Tensor | None]:
-    """Returns a batch's images and labels on the model's device; the images in its floating type and fastest layout."""
+    """Returns a batch's images and labels on the model's device; the images in its floating type and fastest layout.
+
+    Raises:
+        ImageError: images of another size than the graph's.
+    """
+    if (size := tuple(batch.images.shape[1:])) != graph.input_shape:
+        raise ImageError(
+            f"expected pictures of the circuit's shape {graph.input_shape}, got {size}; prepare them alike"
+        )
     reference = next(p for p in model.parameters() if p.is_floating_point())
     labels = batch.labels.to(reference.device) if batch.labels is not None else None
     images = batch.images.to(device=reference.device, dtype=reference.dtype)

@@ -92,9 +92,11 @@ class Scores:
             order: ``"worst"`` takes the lowest scores instead: a control of the same size.
 
         Raises:
-            MaskError: not exactly one of the three given, or out of range; more than the positive entries of a
-                contrast; another density than the one these scores were made for.
+            MaskError: not exactly one of the three given, or out of range; an unknown order; more than the positive
+                entries of a contrast; another density than the one these scores were made for.
         """
+        if order not in ("best", "worst"):
+            raise MaskError(f"unknown order {order!r}; expected 'best' or 'worst'")
         ranked = self._ranked(order)
         k = self._size(ranked, density, count, cumulative)
         positive = int((ranked.values > 0).sum())

@@ -8,7 +8,8 @@ takes and what ``str`` gives (for a direction, or another reduction, ``str`` giv
     features.6:55@center     ... at row h // 2, column w // 2
     features.6:55@max        ... at each image's own arg-max in the full model
     logit:207                output 207 of the model
-    loss                     the cross-entropy of the model, per image
+    logit[aux]:7             ... of one of several tensors that it returns: logit[1]:7, or by their keys
+    loss                     the cross-entropy of the model, per image (binary, where it has one output)
     loss@predicted           ... for the class that the full model predicts
     a:3 - 0.5*b:7            a weighted sum; each term is one number an image first
 """
@@ -22,6 +23,7 @@ from typing import Any, Literal, Protocol, SupportsIndex, Union, runtime_checkab
 
 from viscircuits.errors import TargetError, closest
 from viscircuits.model.graph import OUTPUT
+from viscircuits.model.output import is_part
 from viscircuits.store import digest
 from viscircuits.types import REDUCTIONS, Reduction
 
@@ -116,7 +118,8 @@ class Target:
         place = self.position if isinstance(self.position, str) else ",".join(map(str, self.position or ()))
         channel = str(self.channel) if self.direction is None else f"direction-{digest(repr(self.direction))[:8]}"
         reduced = f" ({self.reduction})" if self.reduction != "sum_abs" else ""
-        return f"{self.layer or 'logit'}:{channel}" + (f"@{place}" if place else "") + reduced
+        layer = f"logit{self.layer}" if self.layer == OUTPUT or is_part(self.layer) else self.layer
+        return f"{layer}:{channel}" + (f"@{place}" if place else "") + reduced
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class TargetSum:
 
 @dataclass(frozen=True)
 class Loss:
-    """The model's cross-entropy, per image.
+    """The model's cross-entropy, per image; the binary one where the model has one output, a logit.
 
     Args:
         predicted: take the class the full model predicts instead of the image set's labels.
@@ -217,7 +220,9 @@ def _parse_term(term: str, text: str) -> Target:
         hint = closest(term.split(":")[0], ["loss", "logit"]) if ":" in term else " (a channel number is missing)"
         raise TargetError(f"cannot read target {text!r}{hint}; {_HELP}")
     layer, channel = match["layer"], int(match["channel"])
-    return Target(OUTPUT if layer == "logit" else layer, channel, position=_parse_position(match["position"], text))
+    part = layer.removeprefix("logit")
+    layer = part if part == OUTPUT or is_part(part) else layer
+    return Target(layer, channel, position=_parse_position(match["position"], text))
 
 
 def _parse_position(position: str | None, text: str) -> Position:

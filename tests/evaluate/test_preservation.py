@@ -37,6 +37,7 @@ def test_formulas(sign, dtype):
     assert np.sign(kept.signed) == sign
     assert kept.spearman == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-12)
     assert kept.relative_difference == pytest.approx(np.mean(np.abs(b - a)) / np.mean(np.abs(a)), rel=1e-12)
+    assert kept.sd_ratio == pytest.approx(np.std(b) / np.std(a), rel=1e-12)
     assert (kept.reason, kept.n_images, kept.n_values) == (None, 7, 210)
 
 
@@ -101,6 +102,26 @@ def test_a_circuit_of_the_padding_border_keeps_nothing_within():
     assert border.pearson_within < 0.1
 
 
+@pytest.mark.parametrize(
+    ("factor", "offset"), [(0.1, 5.0), (1.0, -3.0), (3.0, 0.0), (-0.25, 1e4), (1e-12, 0.0)]
+)  # fmt: skip
+def test_the_sd_ratio_says_what_r_does_not(factor, offset):
+    """A circuit that answers as the model does, by a factor: r is 1 or -1 whatever the factor."""
+    full = torch.randn(6, 20).double() + 2
+    kept = of(full).compare(factor * full + offset)
+    assert kept.pearson == pytest.approx(1, abs=1e-9) or abs(factor) == 1e-12
+    assert kept.sd_ratio == pytest.approx(abs(factor), rel=1e-6)
+
+
+def test_the_sd_ratio_goes_over_images_and_positions():
+    """A circuit that keeps the mean map alone has nearly all of the spread where the map has it, else nearly none."""
+    full = torch.randn(5, 8).double() + 10 * torch.arange(8.0)
+    for part, low, high in ((full.mean(0).expand(5, 8), 0.9, 1.0), (full.mean(1, keepdim=True).expand(5, 8), 0.0, 0.1)):
+        ratio = of(full).compare(part).sd_ratio
+        assert ratio == pytest.approx(float(part.std() / full.std()), rel=1e-12)
+        assert low < ratio < high
+
+
 def test_large_offset_and_small_values():
     """Where a formula with uncentred sums in float32 would fail."""
     full, ours = torch.randn(4, 50).double(), torch.randn(4, 50).double()
@@ -124,7 +145,7 @@ def test_correlation_goes_over_images_and_positions():
 def test_zero_by_definition(ours, disconnected, reason):
     full = torch.arange(12.0).view(3, 4)
     kept = of(full).compare(ours, disconnected=disconnected)
-    assert (kept.pearson, kept.signed, kept.spearman, kept.reason) == (0, 0, 0, reason)
+    assert (kept.pearson, kept.signed, kept.spearman, kept.sd_ratio, kept.reason) == (0, 0, 0, 0, reason)
     assert kept.relative_difference == pytest.approx(float((ours - full).abs().mean() / full.abs().mean()))
 
 
@@ -149,6 +170,7 @@ def test_not_finite():
 def test_the_whole_model_is_kept_exactly(shapesnet, shapes, target):
     kept = vc.preservation(circuit(shapesnet, shapes[0], target, 1.0, "random"), shapes[1])
     assert (kept.pearson, kept.signed, kept.spearman, kept.relative_difference, kept.reason) == (1, 1, 1, 0, None)
+    assert kept.sd_ratio == 1
     assert kept.pearson_within == pytest.approx(1, abs=1e-12)
     assert kept.n_values == {"features.10:5": 12 * 64, "features.11:5": 12 * 64}.get(target, 12)
 

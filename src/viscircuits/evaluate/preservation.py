@@ -38,6 +38,9 @@ class Preservation:
         signed: ``pearson`` with its sign, in [-1, 1].
         spearman: rank correlation, in [-1, 1].
         relative_difference: mean |circuit - full| over mean |full|; 0 is perfect, not bounded above.
+        sd_ratio: standard deviation of the circuit's responses over that of the model's, over the values that
+            ``pearson`` uses, which says nothing of it; 1 is perfect, above 1 is possible, 0 where the circuit's are
+            constant.
         reason: why the correlations are 0 by definition ("disconnected" or "constant"), or None.
         n_images: number of images.
         n_values: number of values compared: images x positions.
@@ -48,6 +51,7 @@ class Preservation:
     signed: float
     spearman: float
     relative_difference: float
+    sd_ratio: float
     reason: str | None
     n_images: int
     n_values: int
@@ -98,7 +102,8 @@ class Reference:
         signed = 0.0 if reason else _correlation(circuit.ravel(), full.ravel())
         spearman = 0.0 if reason else _correlation(_ranks(circuit), self._ranks)
         within = math.nan if self._varying is None else 0.0 if reason else _within(circuit, self._varying)
-        return Preservation(abs(signed), within, signed, spearman, difference, reason, len(full), full.size)
+        ratio = 0.0 if reason else float(circuit.std() / full.std())
+        return Preservation(abs(signed), within, signed, spearman, difference, ratio, reason, len(full), full.size)
 
 
 def reference(circuit: Circuit, images: ImageSet, *, batch_size: int = 16) -> Reference:

@@ -15,7 +15,7 @@ from viscircuits.compensation import removed_part
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.model.instrument import KernelCall, run
-from viscircuits.response import freeze, to_model
+from viscircuits.response import freeze, judged, to_model
 
 
 @torch.no_grad()
@@ -40,6 +40,7 @@ def respond_resampled(
         raise MaskError(f"resampled contributions are for a masked circuit, got a {circuit.kind} one")
     if len(images) < 2:
         raise ImageError("resampled contributions need at least two pictures, got one")
+    images = judged(images, circuit.model, [circuit.readout])
     others = images.subset(donors(len(images), seed))
     model, graph, readout = circuit.model, circuit.graph, circuit.readout
     factors = circuit.mask.factors(graph)

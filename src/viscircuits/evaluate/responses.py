@@ -18,7 +18,7 @@ from viscircuits.model.shrink import Shrunk
 from viscircuits.model.stem import Stem, stem_nodes
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen
-from viscircuits.response import freeze, rows_of, to_model
+from viscircuits.response import freeze, judged, rows_of, to_model
 from viscircuits.target import Target
 
 AT_ONCE = 7
@@ -40,6 +40,7 @@ def respond_all(
         batch_size: pictures at a time.
     """
     model, graph, readout = circuits[0].model, circuits[0].graph, circuits[0].readout
+    images = judged(images, model, [readout])
     constant = [c.disconnected and isinstance(c.target, Target) and not readout.needs_freezing() for c in circuits]
     shared = _share(circuits)
     parts: list[list[Tensor]] = [[] for _ in circuits]

@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.trace import op_name, origin
+from viscircuits.model.ops import op_name, origin
 from viscircuits.model.wires import any_but, keeps_zero, recording, step
 
 CHANNEL_NORMS = {

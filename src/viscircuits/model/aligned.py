@@ -21,9 +21,9 @@ from torch import Tensor, fx
 from viscircuits.errors import TargetError
 from viscircuits.model import spread
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.places import Places, argument, shape_of
+from viscircuits.model.ops import argument, op_name, reduced_axes, shape_of
+from viscircuits.model.places import Places
 from viscircuits.model.receptive_field import Box, demands, image_node, varying_nodes
-from viscircuits.model.trace import op_name, reduced_axes
 from viscircuits.model.windows import each, windows
 from viscircuits.model.wires import REDUCTIONS
 

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.trace import concrete
+from viscircuits.model.ops import concrete
 
 
 class Tensors:

@@ -17,7 +17,9 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, fx
 
-from viscircuits.errors import TargetError, closest
+from viscircuits.errors import TargetError, UnsupportedOperation, closest
+from viscircuits.model.ops import concrete
+from viscircuits.model.output import is_part
 from viscircuits.types import Granularity
 
 OUTPUT = ""
@@ -119,11 +121,27 @@ class NetGraph:
     kernel_calls: Mapping[fx.Node, str] = field(repr=False)  # node -> kernel layer
     axes: Mapping[fx.Node, int] = field(repr=False)  # node that depends on the image -> axis of its channels
     memory_format: torch.memory_format = torch.contiguous_format  # the faster layout of images the model accepts
+    crops_agree: dict[tuple[str, tuple[int, int]], bool] = field(default_factory=dict, repr=False, compare=False)
+    fault: str = ""  # why no number of this network can be trusted; the graph still says what reaches what
+
+    def check(self) -> None:
+        """Raises an `UnsupportedOperation` if the network's numbers cannot be trusted."""
+        if self.fault:
+            raise UnsupportedOperation(self.fault)
 
     @property
     def not_scored(self) -> tuple[str, ...]:
         """Kernel layers that only carry signals: projections inside multi-head attention, filters that are buffers."""
         return tuple(name for name, layer in self.layers.items() if not layer.scored)
+
+    @cached_property
+    def input_sizes(self) -> Mapping[str, frozenset[int]]:
+        """Kernel layer -> how many numbers its calls take for one image."""
+        sizes: dict[str, frozenset[int]] = {}
+        for node, name in self.kernel_calls.items():
+            taken = prod(concrete(node.all_input_nodes[0].meta["val"].shape)) // 2  # traced with two images
+            sizes[name] = sizes.get(name, frozenset()) | {taken}
+        return sizes
 
     def outline(self, layers: Iterable[str]) -> "NetGraph":
         """Returns only where some modules' outputs stand: no topology, no tensors, nothing that holds the model."""
@@ -135,6 +153,13 @@ class NetGraph:
         """Returns where a module's output stands; a `TargetError` says what is wrong with the name."""
         if layer in self.outputs:
             return self.outputs[layer]
+        parts = [name for name in self.outputs if is_part(name)]
+        if layer == OUTPUT and parts:
+            raise TargetError(
+                f"the model returns {len(parts)} tensors ({', '.join(parts)}) and none of them is called 'logits' or "
+                f"'out'; say which is meant: 'logit{parts[0]}:CHANNEL', Target({parts[0]!r}, CHANNEL); for the loss, "
+                f"give a model that returns its logits alone"
+            )
         if layer + "@1" in self.outputs:  # called several times: every call is named
             calls = sum(1 for name in self.outputs if name.rpartition("@")[0] == layer)
             raise TargetError(

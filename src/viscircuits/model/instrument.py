@@ -6,6 +6,7 @@ hooks that are gone when the run ends, however it ends; calls of kernel layers a
 `torch.nn.functional`, which also covers functional calls, modules that are used twice and every padding mode.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
-from viscircuits.errors import ModelError
+from viscircuits.errors import ModelError, UnsupportedOperation
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
+from viscircuits.model.output import is_part, meant, module_of
 
 _KERNEL_CALLS: dict[Callable[..., Tensor], str] = {
     torch.conv1d: "conv",
@@ -72,9 +74,12 @@ class _Watch(TorchFunctionMode):
         layers: Mapping[int, KernelLayer],
         see: Callable[[KernelCall], Tensor] | None,
         filters: Mapping[str, Int[Tensor, " k"]],
+        sizes: Mapping[str, frozenset[int]],
+        n_images: int,
     ) -> None:
         super().__init__()
         self.layers, self.see, self.filters = layers, see, filters
+        self.sizes, self.n_images = sizes, n_images
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -87,6 +92,8 @@ class _Watch(TorchFunctionMode):
         if layer is None or not layer.scored:
             return func(*args, **kwargs)
         x, weight, bias = (given.pop(name, None) for name in ("input", "weight", "bias"))
+        if x.numel() not in {size * self.n_images for size in self.sizes[layer.name]}:
+            raise _in_parts(f"layer {layer.name!r}", self.n_images)
         filters = self.filters.get(layer.name)
         if filters is not None:
             weight, bias = layer.rows(weight, filters), None if bias is None else bias[filters]
@@ -97,6 +104,28 @@ class _Watch(TorchFunctionMode):
         shape = list(output.shape)
         shape[call.channel_axis] = layer.out_channels
         return output.new_zeros(shape).index_copy(call.channel_axis, filters, output)
+
+
+class _Count(TorchFunctionMode):
+    """Counts the calls of functions that kernel layers use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[tuple[str, tuple[int, ...], torch.dtype]] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in _KERNEL_CALLS:
+            weight = (kwargs or {}).get("weight", args[1] if len(args) > 1 else None)
+            self.calls[_KERNEL_CALLS[func], tuple(weight.shape), output.dtype] += 1  # pyright: ignore
+        return output
+
+
+@contextmanager
+def kernel_calls() -> Iterator[Counter[tuple[str, tuple[int, ...], torch.dtype]]]:
+    """Yields a count of calls that grows while the block lasts: by kind, shape of the weight, type of the output."""
+    with _Count() as counting:
+        yield counting.calls
 
 
 class _Reached(BaseException):
@@ -124,6 +153,7 @@ def run(
         see: called with every call of a scored kernel layer; returns the output to go on with.
         filters: kernel layer -> the only filters worth computing (see `needed_filters`); the others put out zero.
     """
+    graph.check()
     wanted = set(read)
     tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
     tensors |= {name: buffer.clone() for name, buffer in model.named_buffers()}  # a forward may write to them
@@ -133,13 +163,27 @@ def run(
     watch = {id(tensors[layer.weight]): layer for layer in graph.layers.values() if layer.weight in tensors}
     with _reading(model, wanted, seen):
         try:
-            with _Watch(watch, see, filters or {}) if see is not None or filters else nullcontext():
+            with (
+                _Watch(watch, see, filters or {}, graph.input_sizes, len(images))
+                if see is not None or filters
+                else nullcontext()
+            ):
                 functional_call(model, tensors, (images,))
         except _Reached:
             pass
     missing = wanted - set(seen)
     assert not missing, f"never ran: {sorted(missing)}"
+    for name, output in seen.items():
+        if len(output) != len(images):
+            raise _in_parts(f"layer {name!r}" if name else "the model", len(images))
     return seen
+
+
+def _in_parts(where: str, n_images: int) -> UnsupportedOperation:
+    return UnsupportedOperation(
+        f"{where} does not take the {n_images} images of a batch at once: the model takes them in parts, and so its "
+        f"numbers would not be every image's; give the module inside that takes a whole batch"
+    )
 
 
 def needed_filters(graph: NetGraph, relevant: Mapping[str, Bool[Tensor, "out in"]]) -> dict[str, Int[Tensor, " k"]]:
@@ -182,7 +226,9 @@ def _reading(model: nn.Module, wanted: set[str], seen: dict[str, Tensor]) -> Ite
     def reader(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             call = calls[path] = calls.get(path, -1) + 1
-            for name in {path, f"{path}@{call}"} & wanted - set(seen):
+            own = {name for name in wanted if module_of(name) == path and name in (path, f"{path}@{call}")}
+            parts = {name for name in wanted if path == OUTPUT and is_part(name)}
+            for name in own | parts - set(seen):
                 seen[name] = _copy(name, output)  # a later in-place operation may overwrite the output
             if wanted <= set(seen):
                 raise _Reached
@@ -190,7 +236,7 @@ def _reading(model: nn.Module, wanted: set[str], seen: dict[str, Tensor]) -> Ite
         return hook
 
     try:
-        for path in {name.partition("@")[0] for name in wanted}:
+        for path in {module_of(name) for name in wanted}:
             handles.append(modules[path].register_forward_hook(reader(path)))
         yield
     finally:
@@ -199,11 +245,10 @@ def _reading(model: nn.Module, wanted: set[str], seen: dict[str, Tensor]) -> Ite
 
 
 def _copy(name: str, output: Any) -> Tensor:
-    while isinstance(output, dict | tuple | list) and len(output) > 0:
-        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
-    if not isinstance(output, Tensor):
-        where = "the model" if name == OUTPUT else f"layer {name!r}"
+    value = meant(name, output)
+    if value is None:
+        where = "the model" if name == OUTPUT or is_part(name) else f"layer {name!r}"
         raise ModelError(
             f"{where} must output a tensor (or a tuple whose first entry is one), not {type(output).__name__}"
         )
-    return output.clone() if output.requires_grad else output.detach().clone()
+    return value.clone() if value.requires_grad else value.detach().clone()

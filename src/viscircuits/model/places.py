@@ -20,7 +20,7 @@ from torch.fx.node import map_arg
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model import wires
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.trace import concrete, op_name, origin
+from viscircuits.model.ops import concrete, op_name, origin, shape_of
 
 
 class Places(NamedTuple):
@@ -52,21 +52,6 @@ class Call:
 
 Asked = Iterator[tuple[fx.Node, Demand]]
 """What an operation asks of its inputs."""
-
-
-def shape_of(node: fx.Node, item: int = 0) -> tuple[int, ...]:
-    """Returns the shape of a node, or of one of its outputs."""
-    value = node.meta["val"]
-    return concrete((value[item] if isinstance(value, tuple | list) else value).shape)
-
-
-def argument(node: fx.Node, name: str) -> Any:
-    """Returns an argument of an operation by its name, its default where it was left out, None where it has no such."""
-    operation: Any = node.target
-    for place, known in enumerate(operation._schema.arguments):
-        if known.name == name:
-            return node.args[place] if place < len(node.args) else node.kwargs.get(name, known.default_value)
-    return None
 
 
 def inside(places: Places, size: int) -> Places:

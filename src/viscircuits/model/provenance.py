@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from viscircuits.model.graph import KernelLayer, NetGraph
-from viscircuits.model.trace import concrete, op_name
+from viscircuits.model.ops import concrete, op_name
 from viscircuits.model.wires import JOINS, KernelUse, any_but, kernels, recording, step, wires_in
 
 _SYMBOLS = {"add": "+", "sub": "−", "rsub": "−", "mul": "×", "div": "÷", "maximum": "max", "minimum": "min"}
@@ -101,7 +101,7 @@ class Provenance:
         if layer.scored:
             return self._cut(node, wire)
         whole = torch.ones(layer.shape, dtype=torch.bool)  # carries signals only: one more stretch of the way
-        return kernels(wire, KernelUse(layer, whole, torch.zeros_like(whole)), concrete(node.meta["val"].shape))
+        return kernels(node, wire, KernelUse(layer, whole, torch.zeros_like(whole)))
 
     @cached_property
     def _owner(self) -> dict[int, fx.Node]:

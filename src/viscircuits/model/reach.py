@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.trace import concrete
+from viscircuits.model.ops import concrete
 from viscircuits.model.wires import KernelUse, kernels, recording, step, wires_in
 
 Seeds = Mapping[str, Bool[Tensor, " c"]]
@@ -58,10 +58,10 @@ def reach(
         ends, wanted = [], []
         for name, channels in seeds.items():
             output = graph.output(name)
-            view = [1] * (len(output.shape) + 1)
-            view[output.channel_axis] = -1
             wire = values[output.node]
             if isinstance(wire, Tensor) and wire.requires_grad:
+                view = [1] * wire.ndim
+                view[output.channel_axis if wire.ndim > 1 else 0] = -1  # one number an image is one channel
                 ends.append(wire)
                 wanted.append(channels.to(wire).view(view).expand_as(wire))
         needed = _backward(values, ends, wanted, nodes)
@@ -108,7 +108,7 @@ def _value(
         connect = kept[name] if name in kept else torch.ones(layer.shape, dtype=torch.bool)
         use = KernelUse(layer, connect, torch.zeros(layer.shape, dtype=torch.bool))
         uses.append(use)
-        return kernels(wire, use, concrete(node.meta["val"].shape))
+        return kernels(node, wire, use)
     args, kwargs = map_arg((list(node.args), dict(node.kwargs)), lambda n: values[n])  # pyright: ignore
     return step(node, list(args), dict(kwargs))
 

@@ -20,9 +20,9 @@ from torch import Tensor, fx
 
 from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.places import Call, Demand, Places, inside, probed, shape_of
+from viscircuits.model.ops import op_name, shape_of
+from viscircuits.model.places import Call, Demand, Places, inside, probed
 from viscircuits.model.spread import CREATED, OVERWRITTEN, RULES
-from viscircuits.model.trace import op_name
 
 
 @dataclass(frozen=True)

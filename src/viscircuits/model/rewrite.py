@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from viscircuits.model import wires
 from viscircuits.model.affine import CHANNEL_NORMS
-from viscircuits.model.trace import PERMUTATIONS, concrete, moved_axis, op_name, reduced_axes
+from viscircuits.model.ops import PERMUTATIONS, concrete, moved_axis, op_name, reduced_axes
 
 _LARGEST = 2**25 - 1
 """The largest tensor to make, in bytes. Above this, allocators fetch new memory each time, at five times the cost."""

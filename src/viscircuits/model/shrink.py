@@ -23,6 +23,7 @@ from viscircuits.model.affine import CHANNEL_NORMS
 from viscircuits.model.blank import Tensors, run_blank
 from viscircuits.model.cost import Work
 from viscircuits.model.graph import KernelLayer, NetGraph
+from viscircuits.model.ops import concrete, op_name, origin
 from viscircuits.model.reach import Seeds, reach
 from viscircuits.model.rewrite import (
     axis_after,
@@ -37,7 +38,6 @@ from viscircuits.model.rewrite import (
     rounded,
     write_in_place,
 )  # fmt: skip
-from viscircuits.model.trace import concrete, op_name, origin
 
 
 class Shrunk(nn.Module):

@@ -14,19 +14,17 @@ import torch
 from torch import fx
 
 from viscircuits.model.affine import CHANNEL_NORMS
+from viscircuits.model.ops import argument, concrete, op_name, reduced_axes, shape_of
 from viscircuits.model.places import (
     Asked,
     Call,
     Demand,
     Places,
-    argument,
     everything,
     inside,
     moved,
-    shape_of,
     unsupported,
 )
-from viscircuits.model.trace import concrete, op_name, reduced_axes
 from viscircuits.model.windows import space_axes, windows
 from viscircuits.model.wires import JOINS, REDUCTIONS
 
@@ -47,7 +45,9 @@ def _windowed(call: Call) -> Asked:
     if layer is not None:
         lead[-1] = _of_groups(lead[-1], layer.out_channels // layer.groups, layer.shape[1])
     transposed = layer is not None and layer.op == "conv_transpose"
-    reads = [w.writers(p) if transposed else w.reads(p) for w, p in zip(along, space, strict=True)]
+    reads = [
+        Places(w.writers(p.at) if transposed else w.reads(p.at), p.mixed) for w, p in zip(along, space, strict=True)
+    ]
     yield call.inputs[0], (*lead, *reads)
 
 

@@ -17,8 +17,8 @@ from viscircuits.model.affine import CHANNEL_NORMS
 from viscircuits.model.blank import Tensors
 from viscircuits.model.cost import Work
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.ops import concrete, op_name
 from viscircuits.model.rewrite import axis_after, even_parts, images_at_once, pick, write_in_place
-from viscircuits.model.trace import concrete, op_name
 
 _VECTOR = 8
 """Filters are computed in multiples of this; vector code is slow on what is left over."""

@@ -5,26 +5,27 @@ The exported graph gives the topology only; every number viscircuits reports com
 that refuse one; then in-place writes are made functional, because a write through a view is invisible otherwise.
 """
 
-import operator
+import os
+import traceback
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
+from torch.utils._pytree import tree_unflatten
 
-from viscircuits.errors import ModelError, UnsupportedOperation
+from viscircuits.errors import ModelError, UnsupportedOperation, ViscircuitsError
+from viscircuits.model.axes import channel_axes, image_inputs
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph, Output
 from viscircuits.model.instrument import computing_first_outputs_last
-
-_CONV = {"conv1d", "conv2d", "conv3d"}
-_CONV_TRANSPOSE = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-_LAYER_NORM = {"layer_norm", "native_layer_norm"}
-_RESHAPES = {"view", "reshape", "flatten", "unflatten"}
-PERMUTATIONS = {"permute", "transpose"}
+from viscircuits.model.ops import concrete, is_random, kernel_op, op_name, origin
+from viscircuits.model.output import chosen, named_leaves
+from viscircuits.model.trial import Tried, faster_layout, tried
+from viscircuits.model.untouched import same_random_state, untouched
 
 _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
 _cache: "weakref.WeakKeyDictionary[nn.Module, tuple[object, _Graphs]]" = weakref.WeakKeyDictionary()
@@ -46,7 +47,7 @@ def trace(model: nn.Module, input_shape: Iterable[int], *, any_batch: bool = Fal
     if before != signature:
         _cache[model] = signature, (known := {})
     if (shape, any_batch) not in known:
-        known[shape, any_batch] = _build(model, shape, _export(model, shape, any_batch))
+        known[shape, any_batch] = _traced(model, shape, any_batch, known)
     return known[shape, any_batch]
 
 
@@ -56,22 +57,6 @@ def check_evaluation_mode(model: nn.Module) -> None:
         if module.training:
             where = f"its module {name!r}" if name else "the model"
             raise ModelError(f"the model must be in evaluation mode, but {where} is training; call model.eval() first")
-
-
-def op_name(node: fx.Node) -> str:
-    """Returns the bare name of an exported operation: ``conv2d`` for ``aten.conv2d.default``."""
-    packet = getattr(node.target, "overloadpacket", None)
-    return packet.__name__ if packet is not None else getattr(node.target, "__name__", str(node.target))
-
-
-def origin(node: fx.Node) -> str:
-    """Returns where an operation comes from: the module's dotted name and the line of source."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    module = stack[-1][0] if stack else ""
-    trace_lines = [line for line in (node.meta.get("stack_trace") or "").splitlines() if "File " in line]
-    outside_torch = [line for line in trace_lines if "/torch/nn/" not in line] or trace_lines
-    place = outside_torch[-1].strip().split(", in ")[0] if outside_torch else "unknown line"
-    return f"module {module or '(the model itself)'!r}, {place}"
 
 
 def _signature(model: nn.Module) -> object:
@@ -86,36 +71,75 @@ def _settings(module: nn.Module) -> list[tuple[str, object]]:
     return [(k, v) for k, v in vars(module).items() if isinstance(v, bool | int | float | str | tuple)]
 
 
+def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> NetGraph:
+    """The graph, after the model was run for real; what its forward stores on it meanwhile is put back."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    quiet = warnings.catch_warnings(action="ignore")
+    with quiet, same_random_state(device), torch.no_grad(), _guard(shape, any_batch):
+        # before the export, so that what it makes once and keeps elsewhere are real tensors
+        with untouched(model), torch.inference_mode(False):
+            found = _again(model, shape, any_batch, known) if known else tried(model, shape)
+        with untouched(model):
+            exported = _export(model, shape, any_batch)
+        return _build(model, shape, exported, found._replace(fault=_randomness(exported) or found.fault))
+
+
+def _again(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> Tried:
+    """What is known of a model that was tried before, at this size."""
+    alike, first = known.get((shape, not any_batch)), next(iter(known.values()))
+    return Tried(alike.memory_format if alike else faster_layout(model, shape), first.fault)
+
+
+@contextmanager
+def _guard(shape: tuple[int, ...], any_batch: bool) -> Iterator[None]:
+    """Says in our words what the model, the exporter or the reading of its graph stumbled on."""
+    try:
+        yield
+    except ViscircuitsError:
+        raise
+    except Exception as error:
+        hint = ", nor fixes the number of images (as len(x) does; take x.shape[0])" if any_batch else ""
+        raise UnsupportedOperation(
+            f"the model cannot be traced on images of shape {shape}: {_stumbled(error)}. "
+            f"Check that model(images) runs at this size and does not branch on the values of a tensor{hint}"
+        ) from error
+
+
+def _stumbled(error: Exception) -> str:
+    """The line of the model's own code at which an error arose; what was said there, if not by the exporter."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = max((place for place, frame in enumerate(frames) if frame.filename.startswith(_HERE)), default=-1)
+    own = [frame for frame in frames[ours + 1 :] if f"{os.sep}torch{os.sep}" not in frame.filename]
+    where = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
+    if any(f"{os.sep}export{os.sep}" in frame.filename for frame in frames):
+        return f"it does something{where} that has no fixed graph"
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"run on them, it fails{where} with {type(error).__name__}: {first[:200]}"
+
+
+_HERE = str(Path(__file__).parents[1])
+
+
 def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.export.ExportedProgram:
-    example = _example(model, shape)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        warnings.simplefilter("ignore")
-        try:
-            sizes = ({0: torch.export.Dim("n", min=1)},) if any_batch else None
-            with computing_first_outputs_last(model):
-                exported = torch.export.export(model, (example,), dynamic_shapes=sizes, strict=False)
-            # without the tables of decompositions, convolutions, linear maps and norms stay what they are
-            return exported.run_decompositions({})
-        except Exception as error:
-            hint = ", nor fixes the number of images (as len(x) does; take x.shape[0])" if any_batch else ""
-            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise UnsupportedOperation(
-                f"the model cannot be traced on images of shape {shape}: {type(error).__name__}: {first[:300]}. "
-                f"Check that model(images) runs at this size and does not branch on the values of a tensor{hint}"
-            ) from error
+    """The exported program of a model for two images; in-place writes made functional."""
+    sizes = ({0: torch.export.Dim("n", min=1)},) if any_batch else None
+    with computing_first_outputs_last(model):
+        exported = torch.export.export(model, (_example(model, shape),), dynamic_shapes=sizes, strict=False)
+    # without the tables of decompositions, convolutions, linear maps and norms stay what they are
+    return exported.run_decompositions({})
 
 
-def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram) -> NetGraph:
+def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, found: Tried) -> NetGraph:
     signature = exported.graph_signature
     nodes = tuple(exported.graph.nodes)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     canonical = _canonical_names(model)
     parameters = {placeholder: canonical[name] for placeholder, name in names.items()}
     constants = _constants(exported)
-    axes = _channel_axes(nodes)
+    axes = channel_axes(nodes)
     layers, kernel_calls = _kernel_layers(model, nodes, parameters, axes)
     modules = dict(model.named_modules(remove_duplicate=False))
-    outputs = _outputs(nodes, axes, signature.user_outputs, _first_names(modules.items()))
+    outputs = _outputs(nodes, axes, _final(exported, axes), _first_names(modules.items()))
     silent = modules.keys() - {name.partition("@")[0] for name in outputs}
     return NetGraph(
         shape,
@@ -127,25 +151,9 @@ def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.Expo
         parameters,
         kernel_calls,
         axes,
-        _memory_format(model, shape),
+        found.layout,
+        fault=found.fault,
     )
-
-
-@torch.no_grad()
-def _memory_format(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_format:
-    """Channels last where the model runs on it: convolutions are up to four times as fast there on a CPU.
-
-    A model that calls ``view`` on an activation may refuse; it then runs on the ordinary layout.
-    """
-    if len(shape) != 3:
-        return torch.contiguous_format
-    try:
-        own = {name: buffer.clone() for name, buffer in model.named_buffers()}  # a forward may write to them
-        with torch.random.fork_rng(devices=[]):
-            functional_call(model, own, (_example(model, shape).contiguous(memory_format=torch.channels_last),))
-    except RuntimeError:
-        return torch.contiguous_format
-    return torch.channels_last
 
 
 def _example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
@@ -162,13 +170,27 @@ def _constants(exported: torch.export.ExportedProgram) -> dict[str, Tensor]:
     return {placeholder: tensors[name].detach() for placeholder, name in named.items() if name in tensors}
 
 
+def _randomness(exported: torch.export.ExportedProgram) -> str:
+    """Names a random operation on which what the model returns depends, if there is one."""
+    asked: set[fx.Node] = set()
+    for node in reversed(exported.graph.nodes):
+        if node.op == "output" or node in asked:
+            asked.update(node.all_input_nodes)
+            if node.op == "call_function" and is_random(node):
+                return (
+                    f"the model is random: {op_name(node)} in {origin(node)} draws anew in every run, in evaluation "
+                    f"mode too; switch it off (functional dropout needs training=self.training)"
+                )
+    return ""
+
+
 def _kernel_layers(
     model: nn.Module, nodes: tuple[fx.Node, ...], parameters: Mapping[str, str], axes: Mapping[fx.Node, int]
 ) -> tuple[dict[str, KernelLayer], dict[fx.Node, str]]:
     layers: dict[str, KernelLayer] = {}
     calls: dict[fx.Node, str] = {}
     for node in nodes:
-        if kernel_op(node) is None or not _image_inputs(node, axes):
+        if kernel_op(node) is None or not image_inputs(node, axes):
             continue
         weight, bias = node.args[1], (node.args[2] if len(node.args) > 2 else None)
         if not isinstance(weight, fx.Node) or weight.name not in parameters or bias in axes:
@@ -189,22 +211,6 @@ def _kernel_layers(
             layers[layer.name] = replace(first, calls=first.calls + 1)
         calls[node] = layer.name
     return layers, calls
-
-
-def kernel_op(node: fx.Node) -> str | None:
-    """Returns the kind of kernel layer a node is ("conv", "conv_transpose", "linear"), or None."""
-    if node.op != "call_function" or node.target is operator.getitem:
-        return None
-    name = op_name(node)
-    return (
-        "conv"
-        if name in _CONV
-        else "conv_transpose"
-        if name in _CONV_TRANSPOSE
-        else "linear"
-        if name == "linear"
-        else None
-    )
 
 
 def _layer(model: nn.Module, node: fx.Node, parameters: Mapping[str, str]) -> KernelLayer:
@@ -249,7 +255,7 @@ def _first_names(named: Iterable[tuple[str, object]]) -> dict[str, str]:
 
 
 def _outputs(
-    nodes: tuple[fx.Node, ...], axes: Mapping[fx.Node, int], final: Iterable[object], modules: Mapping[str, str]
+    nodes: tuple[fx.Node, ...], axes: Mapping[fx.Node, int], final: Mapping[str, fx.Node], modules: Mapping[str, str]
 ) -> dict[str, Output]:
     """A module's output is the last tensor computed while it, and its current call, stand on the module stack."""
     last: dict[tuple[str, str], fx.Node] = {}
@@ -264,87 +270,23 @@ def _outputs(
     for (path, _), node in last.items():  # a module may stand under several names
         calls.setdefault(modules[path], []).append(node)
     named = {f"{p}@{i}" if len(c) > 1 else p: node for p, c in calls.items() for i, node in enumerate(c)}
-    by_name = {node.name: node for node in axes}
-    if (first := next(iter(final), None)) in by_name:
-        named[OUTPUT] = by_name[str(first)]
     return {
-        name: Output(node, tuple(node.meta["val"].shape[1:]), axes[node])
-        for name, node in named.items()
+        name: Output(node, tuple(node.meta["val"].shape[1:]) or (1,), axes[node] if node.meta["val"].ndim > 1 else 1)
+        for name, node in {**named, **final}.items()
         if concrete(node.meta["val"].shape[:1]) == (2,)  # the image axis comes first
     }
 
 
-def concrete(shape: Iterable[int | torch.SymInt]) -> tuple[int, ...]:
-    """Returns a shape in numbers, with two images where their number is symbolic."""
-    return tuple(size if isinstance(size, int) else int(size.node.hint) for size in shape)  # pyright: ignore
+def _final(exported: torch.export.ExportedProgram, axes: Mapping[fx.Node, int]) -> dict[str, fx.Node]:
+    """The tensors that the model returns, by the names of `viscircuits.model.output`, and its output proper."""
+    by_name = {node.name: node for node in axes if isinstance(node.meta.get("val"), Tensor)}
+    returned = tree_unflatten(list(exported.graph_signature.user_outputs), exported.call_spec.out_spec)  # pyright: ignore
+    parts = {way: by_name[leaf] for way, leaf in named_leaves(returned, str).items() if leaf in by_name}
+    proper = chosen(list(parts))
+    if proper is not None:
+        parts[OUTPUT] = parts.pop(proper)
+    return parts
 
 
 def _call(stack_key: str) -> str:
     return stack_key.partition("@")[2] or "0"
-
-
-def _channel_axes(nodes: tuple[fx.Node, ...]) -> dict[fx.Node, int]:
-    """Which axis of each tensor holds the channels: 1, unless a linear map, a norm or a move put them elsewhere."""
-    axes: dict[fx.Node, int] = {}
-    image = next(node for node in reversed(nodes) if node.op == "placeholder")
-    for node in nodes:
-        inputs = _image_inputs(node, axes)
-        if node is image or inputs:
-            axes[node] = _channel_axis(node, inputs, axes)
-    return axes
-
-
-def _image_inputs(node: fx.Node, axes: Mapping[fx.Node, int]) -> list[fx.Node]:
-    """The tensors among a node's inputs that depend on the image; the size of one does not."""
-    return [n for n in node.all_input_nodes if n in axes and isinstance(n.meta.get("val"), Tensor | tuple | list)]
-
-
-def _channel_axis(node: fx.Node, inputs: list[fx.Node], axes: Mapping[fx.Node, int]) -> int:
-    arguments: Any = node.args
-    rank = len(_shape(node))
-    axis = next((axes[n] for n in inputs if len(_shape(n)) == rank), 1)
-    name = op_name(node)
-    if name == "linear" or (name in _LAYER_NORM and len(arguments[1]) == 1):
-        return rank - 1
-    if kernel_op(node) is not None:
-        return 1
-    if name in PERMUTATIONS:
-        return moved_axis(node, axis)
-    if name in _RESHAPES and inputs:  # channels that stand last stay there when other axes are split or joined
-        before = _shape(inputs[0])
-        if 1 < axes[inputs[0]] == len(before) - 1 and before[-1] == _shape(node)[-1]:
-            return rank - 1
-    lost = len(_shape(inputs[0])) - rank if inputs and arguments[:1] == (inputs[0],) else 0
-    if lost > 0 and isinstance(node.target, torch._ops.OpOverload):
-        gone, before = reduced_axes(node), axes[inputs[0]]
-        if len(gone) == lost and before not in gone:  # a mean or a choice along other axes
-            return before - sum(a < before for a in gone)
-    return axis
-
-
-def moved_axis(node: fx.Node, axis: int) -> int:
-    """Returns where an axis of its input stands after one of the `PERMUTATIONS`."""
-    arguments: Any = node.args
-    rank = len(_shape(node))
-    if op_name(node) == "permute":
-        return [d % rank for d in arguments[1]].index(axis)
-    a, b = (d % rank for d in arguments[1:3])
-    return {a: b, b: a}.get(axis, axis)
-
-
-def reduced_axes(node: fx.Node) -> list[int]:
-    """Returns the axes that a reduction, or a softmax and its like, runs over."""
-    operation: Any = node.target
-    names = [argument.name for argument in operation._schema.arguments]
-    place = names.index("dim") if "dim" in names else len(node.args)
-    axes: Any = node.args[place] if place < len(node.args) else node.kwargs.get("dim")
-    source: Any = node.args[0]
-    rank = len(_shape(source))
-    return [a % rank for a in ([axes] if isinstance(axes, int) else axes or range(rank))]
-
-
-def _shape(node: fx.Node) -> tuple[int | torch.SymInt, ...]:
-    value = node.meta.get("val")
-    if isinstance(value, tuple | list) and value:
-        value = value[0]
-    return tuple(value.shape) if isinstance(value, Tensor) else ()

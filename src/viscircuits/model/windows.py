@@ -1,12 +1,11 @@
 """How convolutions and pools walk along an axis: what a place reads, and how many places there are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import fx
 
-from viscircuits.model.places import Places, argument, shape_of
-from viscircuits.model.trace import op_name
+from viscircuits.model.ops import argument, op_name, shape_of
 
 
 class Window(NamedTuple):
@@ -19,15 +18,15 @@ class Window(NamedTuple):
     dilation: int
     ceil: bool = False
 
-    def reads(self, places: Places) -> Places:
+    def reads(self, places: Iterable[int]) -> frozenset[int]:
         """Returns the places of the input that some of the output read."""
         steps = range(-self.before, self.dilation * (self.taps - 1) - self.before + 1, self.dilation)
-        return Places(frozenset(o * self.stride + step for o in places.at for step in steps), places.mixed)
+        return frozenset(o * self.stride + step for o in places for step in steps)
 
-    def writers(self, places: Places) -> Places:
+    def writers(self, places: Iterable[int]) -> frozenset[int]:
         """Returns the same for a transposed convolution: place i writes ``i * stride - before + tap * dilation``."""
-        starts = (o + self.before - tap * self.dilation for o in places.at for tap in range(self.taps))
-        return Places(frozenset(start // self.stride for start in starts if start % self.stride == 0), places.mixed)
+        starts = (o + self.before - tap * self.dilation for o in places for tap in range(self.taps))
+        return frozenset(start // self.stride for start in starts if start % self.stride == 0)
 
     def count(self, size: int) -> int:
         """Returns how many places an input of some size gives."""

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
+from torch.nn import functional
 
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.graph import KernelLayer
-from viscircuits.model.trace import PERMUTATIONS, concrete, op_name, origin, reduced_axes
+from viscircuits.model.ops import PERMUTATIONS, concrete, op_name, origin, reduced_axes
+from viscircuits.model.windows import Window, windows
 
 Value = Any  # what a node holds: a wire, a constant tensor, a number, a tuple of them
 Rule = Callable[[fx.Node, list[Value], dict[str, Value]], Value]
@@ -78,9 +80,29 @@ def recording() -> Iterator[None]:
         yield
 
 
-def kernels(wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
-    """Returns the wire behind a kernel layer; a later backward pass records the kernels that were used."""
-    return _Kernels.apply(wire, use, shape)  # pyright: ignore[reportReturnType]
+class _OneKernel(torch.autograd.Function):
+    """The same for a layer of a single kernel, element by element."""
+
+    @staticmethod
+    def forward(ctx: Any, wire: Tensor, use: KernelUse) -> Tensor:
+        ctx.use, ctx.fed = use, use.connect & bool((wire != 0).any())
+        return wire * use.connect.item()
+
+    @staticmethod
+    def backward(ctx: Any, need: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.use.used |= ctx.fed & bool((need != 0).any())
+        return need * ctx.use.connect.item(), None
+
+
+def kernels(node: fx.Node, wire: Tensor, use: KernelUse) -> Tensor:
+    """Returns the wire behind a call of a kernel layer; a later backward pass records the kernels that were used.
+
+    What stands along the other axes are positions, of which all reach all; but of a single kernel's input they may be
+    the channels of something else (as in efficient channel attention), so that it reaches its windows only.
+    """
+    if use.layer.op == "conv" and use.layer.n_kernels == 1:
+        return _OneKernel.apply(_within_windows(node, wire), use)  # pyright: ignore[reportReturnType]
+    return _Kernels.apply(wire, use, _shape(node))  # pyright: ignore[reportReturnType]
 
 
 def any_but(tensor: Tensor, axis: int) -> Tensor:
@@ -129,11 +151,49 @@ def _elementwise(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> 
     )
 
 
+def _pooled(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """A pool reaches its windows, along whatever axes these lie: neighbouring channels, where it is told so."""
+    wire = _within_windows(node, args[0])
+    return (wire, None) if isinstance(node.meta["val"], tuple | list) else wire
+
+
+def _within_windows(node: fx.Node, wire: Tensor) -> Tensor:
+    """Anything alive in a window reaches the place that the window gives."""
+    along = windows(node)
+    for axis, window in zip(range(wire.ndim - len(along), wire.ndim), along, strict=True):
+        if (window.taps, window.stride, window.before, window.after) != (1, 1, 0, 0):
+            wire = _windowed(wire, axis, window)
+    return binary(wire)
+
+
+def _windowed(wire: Tensor, axis: int, window: Window) -> Tensor:
+    """The mean over each of the windows along one axis; what they hold beyond the ends is nothing."""
+    span, count = window.dilation * (window.taps - 1) + 1, window.count(wire.shape[axis])
+    beyond = (count - 1) * window.stride + span - wire.shape[axis] - window.before
+    borders = [0, 0] * (wire.ndim - 1 - axis) + [window.before, beyond]  # a negative border cuts off what none reads
+    return functional.pad(wire, borders).unfold(axis, span, window.stride)[..., :: window.dilation].mean(-1)
+
+
 def _over_space(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
-    """Pooling and resizing mix positions, never channels."""
+    """Resizing mixes positions, along the axes whose size changes."""
     shape = _shape(node)
-    axes = range(len(shape) - (1 if "1d" in op_name(node) else 3 if "3d" in op_name(node) else 2), len(shape))
-    wire = _mixed(args[0], list(axes), shape)
+    changed = [axis for axis, (a, b) in enumerate(zip(args[0].shape, shape, strict=True)) if a != b]
+    return _mixed(args[0], changed, shape)
+
+
+def _adaptive_pool(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Place o of n holds the places ``floor(o size / n)`` to ``ceil((o + 1) size / n)``."""
+    wire = args[0]
+    for axis, n in enumerate(_shape(node)):
+        if (size := wire.shape[axis]) == n:
+            continue
+        if n == 1:
+            wire = wire.mean(axis, keepdim=True)
+            continue
+        place, o = torch.arange(size)[:, None], torch.arange(n)
+        held = (place >= o * size // n) & (place < -(-(o + 1) * size // n))
+        wire = (wire.movedim(axis, -1) @ (held / size).to(wire)).movedim(-1, axis)
+    wire = binary(wire)
     return (wire, None) if isinstance(node.meta["val"], tuple | list) else wire
 
 
@@ -254,10 +314,11 @@ _FAMILIES: dict[Rule, str] = {
     "rrelu_with_noise abs neg exp log log1p expm1 sqrt rsqrt square pow reciprocal sin cos erf clamp "
     "clamp_min clamp_max sign round floor ceil add sub rsub mul div maximum minimum addcmul addcdiv lerp "
     "where masked_fill logaddexp atan bernoulli nan_to_num logical_not gt lt ge le eq ne fill",
-    _over_space: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
-    "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
-    "max_pool2d_with_indices max_pool3d_with_indices _adaptive_avg_pool2d _adaptive_avg_pool3d "
-    "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_trilinear3d "
+    _pooled: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices "
+    "max_pool3d_with_indices",
+    _adaptive_pool: "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d "
+    "adaptive_max_pool2d adaptive_max_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d",
+    _over_space: "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_trilinear3d "
     "_upsample_nearest_exact1d _upsample_nearest_exact3d upsample_bilinear2d upsample_bicubic2d "
     "_upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa lp_pool2d",
     _normalised_axes: "layer_norm native_layer_norm rms_norm _fused_rms_norm",
@@ -283,19 +344,20 @@ RULES: dict[str, Rule] = {name: rule for rule, names in _FAMILIES.items() for na
 
 REDUCTIONS = frozenset(_FAMILIES[_reduction].split())
 JOINS = frozenset(_FAMILIES[_elementwise].split())
-OVER_SPACE = frozenset([*_FAMILIES[_over_space].split(), *_FAMILIES[_instance_norm].split()])
+_SPACE: set[Rule] = {_pooled, _adaptive_pool, _over_space, _instance_norm}
+OVER_SPACE = frozenset(name for rule in _SPACE for name in _FAMILIES[rule].split())
 _ASSEMBLES = {"cat", "concat", "stack", "hstack", "vstack", "slice_scatter", "select_scatter", "index", "gather"}
 
 
 def keeps_zero(node: fx.Node) -> bool:
     """Whether an operation leaves zeros zero and apart from what else there is: no activation, sum or concatenation."""
-    families = {_same, _native, _over_space, _batch_norm, _instance_norm}
+    families = {_same, _native, _batch_norm, *_SPACE}
     return node.target is operator.getitem or (RULES.get(op_name(node)) in families and op_name(node) not in _ASSEMBLES)
 
 
 def keeps_channels(node: fx.Node) -> bool:
     """Whether an operation treats every channel alone and in place (a reduction only where it spares the channels)."""
-    families = {_same, _elementwise, _over_space, _instance_norm, _reduction}
+    families = {_same, _elementwise, _reduction, *_SPACE}
     return RULES.get(op_name(node)) in families or op_name(node) in PERMUTATIONS
 
 

@@ -7,6 +7,7 @@ imported only when it is used. Not here: reading weight files (`viscircuits.mode
 
 import importlib
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +22,9 @@ from viscircuits.model import weights as files
 
 Prepare = Callable[[Any], Tensor]
 """RGB picture -> float tensor ``[c, h, w]``."""
+
+_names: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
+"""Models that were loaded by a name of torchvision's."""
 
 _AUX = ("googlenet", "inception_v3")
 _OFFLINE = "without a network, get the file elsewhere and give its path (--weights FILE)"
@@ -61,9 +65,20 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
             model, prepare = _callable(name, named, input_size)
         else:
             model, prepare = _torchvision(name, named, state, input_size)
+            _names[model] = name
     if state is not None:
         _fill(model, state, name, str(weights))
     return Loaded(model.eval(), prepare)
+
+
+def categories(model: nn.Module) -> tuple[str, ...] | None:
+    """Returns what the outputs of a loaded torchvision model stand for, by the weights of its architecture."""
+    name = _names.get(model)
+    if name is None:
+        return None
+    from torchvision import models
+
+    return tuple(models.get_model_weights(name)["DEFAULT"].meta["categories"])
 
 
 def names() -> tuple[str, ...]:

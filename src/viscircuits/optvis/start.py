@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.trace import op_name
+from viscircuits.model.ops import op_name
 from viscircuits.optvis.gradient import gradient
 from viscircuits.optvis.network import Network
 from viscircuits.optvis.objective import Activation, Combination, Objective

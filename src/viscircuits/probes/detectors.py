@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from viscircuits.data.images import Batch
 from viscircuits.errors import ImageError, TargetError, closest
 from viscircuits.model.instrument import run
+from viscircuits.model.output import with_channels
 from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import variants
 from viscircuits.probes.stage import Stage
@@ -146,7 +147,7 @@ def detectors(
     rows = []
     for pictures in stage.batches(everything, batch_size, progress, "probes"):
         shown, _ = to_model(Batch(pictures, None, 0), model, graph)
-        maps = run(model, graph, shown, [layer])[layer].movedim(output.channel_axis, 1)
+        maps = with_channels(run(model, graph, shown, [layer])[layer]).movedim(output.channel_axis, 1)
         rows.append(_read(maps, position).float().cpu())
     answers = torch.cat(rows).T
     sizes = [len(stimuli) for stimuli in families.values()]

@@ -24,9 +24,10 @@ from viscircuits.errors import ImageError, TargetError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, needed_filters, run
-from viscircuits.model.trace import concrete, trace
+from viscircuits.model.ops import concrete
+from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
-from viscircuits.response import freeze, masked_weights, relevant_to_any, to_model
+from viscircuits.response import freeze, judged, masked_weights, relevant_to_any, to_model
 from viscircuits.saliency.gradients import absolute_gradients, stacked_gradients
 from viscircuits.saliency.maps import compile_loops
 from viscircuits.scores import Scores
@@ -68,6 +69,7 @@ class Pass:
         for target, structures in zip(self.targets, relevant, strict=True):
             if not structures:
                 raise TargetError(f"no kernel leads from the images to target {target}")
+        object.__setattr__(self, "images", judged(self.images, self.model, readouts))
         object.__setattr__(self, "graph", graph)
         object.__setattr__(self, "readouts", readouts)
         object.__setattr__(self, "relevant", relevant)

@@ -1,0 +1,75 @@
+"""Which axis of each tensor of a graph holds the channels; found, where operations move it about."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from viscircuits.model.ops import PERMUTATIONS, concrete, kernel_op, moved_axis, op_name, reduced_axes, shape
+
+_LAYER_NORM = {"layer_norm", "native_layer_norm"}
+_RESHAPES = {"view", "reshape", "flatten", "unflatten"}
+_MOVES = {"unsqueeze", "squeeze", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "numpy_T", "_unsafe_view"}
+
+
+def channel_axes(nodes: tuple[fx.Node, ...]) -> dict[fx.Node, int]:
+    """Which axis of each tensor holds the channels: 1, unless a linear map, a norm or a move put them elsewhere."""
+    axes: dict[fx.Node, int] = {}
+    image = next(node for node in reversed(nodes) if node.op == "placeholder")
+    for node in nodes:
+        inputs = image_inputs(node, axes)
+        if node is image or inputs:
+            axes[node] = _channel_axis(node, inputs, axes)
+    return axes
+
+
+def image_inputs(node: fx.Node, axes: Mapping[fx.Node, int]) -> list[fx.Node]:
+    """The tensors among a node's inputs that depend on the image; the size of one does not."""
+    return [n for n in node.all_input_nodes if n in axes and isinstance(n.meta.get("val"), Tensor | tuple | list)]
+
+
+def _channel_axis(node: fx.Node, inputs: list[fx.Node], axes: Mapping[fx.Node, int]) -> int:
+    arguments: Any = node.args
+    rank = len(shape(node))
+    axis = next((axes[n] for n in inputs if len(shape(n)) == rank), 1)
+    name = op_name(node)
+    if name == "linear" or (name in _LAYER_NORM and len(arguments[1]) == 1):
+        return rank - 1
+    if kernel_op(node) is not None:
+        return 1
+    if name in PERMUTATIONS:
+        return moved_axis(node, axis)
+    if name in _RESHAPES | _MOVES and inputs == [arguments[0]]:
+        found = _followed(node, axes[inputs[0]])
+        if found is not None:
+            return found
+    if name in _RESHAPES and inputs:  # channels that stand last stay there when other axes are split or joined
+        before = shape(inputs[0])
+        if 1 < axes[inputs[0]] == len(before) - 1 and before[-1] == shape(node)[-1]:
+            return rank - 1
+    lost = len(shape(inputs[0])) - rank if inputs and arguments[:1] == (inputs[0],) else 0
+    if lost > 0 and isinstance(node.target, torch._ops.OpOverload):
+        gone, before = reduced_axes(node), axes[inputs[0]]
+        if len(gone) == lost and before not in gone:  # a mean or a choice along other axes
+            return before - sum(a < before for a in gone)
+    return axis
+
+
+def _followed(node: fx.Node, axis: int) -> int | None:
+    """Where an axis of its input stands after an operation that moves data: numbered, moved, and looked up.
+
+    None where the numbers then vary along several axes, or along none.
+    """
+    source: Any = node.args[0]
+    operation: Any = node.target
+    sizes = concrete(shape(source))
+    if axis >= len(sizes):
+        return None
+    view = [-1 if a == axis else 1 for a in range(len(sizes))]
+    numbers = torch.arange(sizes[axis]).view(view).expand(sizes).contiguous()
+    rest = map_arg((node.args[1:], dict(node.kwargs)), lambda n: concrete([n.meta["val"]])[0])
+    moved = operation(numbers, *rest[0], **rest[1])
+    varies = [a for a in range(moved.ndim) if bool((moved != moved.narrow(a, 0, 1)).any())]
+    return varies[0] if len(varies) == 1 else None

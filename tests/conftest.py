@@ -52,8 +52,10 @@ def command_line(monkeypatch, capsys):
     import sys
     import warnings
 
+    from viscircuits.cli import console
     from viscircuits.cli.main import run
 
+    monkeypatch.setattr(console.out, "_width", 100)  # whatever the terminal's, as in `quick_start`
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # so that it is put back
 
     def call(*arguments: object) -> tuple[int, str, str]:

@@ -39,17 +39,21 @@ _LONGEST = 60
 
 
 class Pictures(BaseModel):
-    """Which pictures were used for one purpose."""
+    """Which pictures were used for one purpose, and how they were read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     source: str = Field(description="folder, file or generator they came from")
     count: int
     hash: str = Field(description="content hash of files, labels and preprocessing")
+    classes: dict[str, int] | None = Field(None, description="class folder -> the output that judges it, where said")
+    white: float | None = Field(None, description="the value that is white above 8 bits, where said")
 
     @classmethod
-    def of(cls, images: ImageSet, source: str) -> "Pictures":
+    def of(
+        cls, images: ImageSet, source: str, *, classes: dict[str, int] | None = None, white: float | None = None
+    ) -> "Pictures":
         """Returns the record of an image set."""
-        return cls(source=source, count=len(images), hash=images.hash)
+        return cls(source=source, count=len(images), hash=images.hash, classes=classes, white=white)
 
 
 class Spec(BaseModel):
@@ -147,14 +151,27 @@ class Study:
         return self.path / "measurements.parquet"
 
     def measurements(self) -> pl.DataFrame:
-        """Returns the table of measurements; a `StudyError` if there is none yet."""
+        """Returns the table of measurements; a `StudyError` if there is none yet.
+
+        Rows stand as the study was asked: by target, then by criterion, the best before the worst first, densities
+        falling. Columns that are younger than the table are empty.
+        """
         if not self.measurements_path.is_file():
             again = f"run its command again: {self.header.command}"
             raise StudyError(f"study {str(self.path)!r} has no measurements yet; {again}")
         try:
-            return pl.read_parquet(self.measurements_path, glob=False)  # a folder's name may hold brackets
+            frame = pl.read_parquet(self.measurements_path, glob=False)  # a folder's name may hold brackets
         except (pl.exceptions.PolarsError, OSError) as error:
             raise StudyError(f"{str(self.measurements_path)!r} is damaged ({error}); delete it and run again") from None
+        if not {"target", "criterion", "order", "density"} <= set(frame.columns):
+            return frame
+        if "sd_ratio" not in frame.columns:
+            frame = frame.with_columns(sd_ratio=pl.lit(None, pl.Float64))
+        spec = self.header.spec
+        asked = {"target": spec.targets, "criterion": [name.partition(":")[0] for name in spec.criteria]}
+        places = [pl.col(name).replace_strict({n: given.index(n) for n in given}, default=len(given))
+                  for name, given in asked.items()]  # fmt: skip
+        return frame.sort(*places, "order", -pl.col("density"), maintain_order=True)
 
     def add_circuit(self, circuit: Circuit, criterion: str, density: float) -> Path:
         """Writes a circuit and returns where."""

@@ -1,6 +1,9 @@
 """A small study of the built-in network, as the command line makes it."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import polars as pl
 
 from viscircuits.cli.job import Source, run_job
 from viscircuits.data.images import ImageSet
@@ -14,11 +17,27 @@ TARGETS = ("features.3:7", "features.6:7")
 DENSITIES = (0.3, 0.08)
 
 
-def small_study(folder: Path, targets: tuple[str, ...] = TARGETS) -> Study:
+def small_study(
+    folder: Path,
+    targets: tuple[str, ...] = TARGETS,
+    criteria: tuple[str, ...] = ("actgrad", "random"),
+    densities: tuple[float, ...] = DENSITIES,
+) -> Study:
     model, prepare = zoo.load("shapesnet")
     drawn = generate(24, seed=5)
     images = ImageSet.from_tensors(prepare(drawn.images), drawn.labels.tolist())
     halves = images.split(0.5, seed=0)
-    job = Sweep(model, [*map(parse_target, targets)], *halves, ("actgrad", "random"), DENSITIES)
+    job = Sweep(model, [*map(parse_target, targets)], *halves, criteria, densities)
     made = "viscircuits.data.shapes.generate(24, seed=5)"
     return run_job(job, folder, Source("shapesnet", None, made, made))
+
+
+def retold(study: Study, folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Study:
+    """The same study with another table of measurements; what it holds besides is shared."""
+    folder.mkdir()
+    for file in study.path.iterdir():
+        if file != study.measurements_path:
+            (folder / file.name).symlink_to(file)
+    again = Study.open(folder)
+    change(pl.read_parquet(study.measurements_path)).write_parquet(again.measurements_path)
+    return again

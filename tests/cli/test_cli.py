@@ -130,7 +130,7 @@ def test_relevant_kernels_of_a_layer(command_line):
     assert counts["all"] == ["1,272", "4,296"]
 
 
-def test_demo_and_inspect(run, command_line, tmp_path):
+def test_demo_and_inspect(run, command_line, tmp_path, monkeypatch):
     done = run("demo", "--pictures", "40", "--out", tmp_path / "demo")
     assert (done.returncode, done.stderr.strip()) == (0, "")
     study = Study.open(tmp_path / "demo")
@@ -141,6 +141,7 @@ def test_demo_and_inspect(run, command_line, tmp_path):
     assert best > 0.9
     assert f"{best:.3f}" in done.stdout
     assert "0* no path leads from the image to the target" in done.stdout
+    monkeypatch.setenv("COLUMNS", "100")
     status, out, _ = command_line("inspect", tmp_path / "demo")
     assert status == 0
     assert study.header.spec.fingerprint in out
@@ -221,14 +222,14 @@ def test_extract_with_a_model_of_ones_own(command_line, photos, tmp_path, monkey
 
 
 def test_held_out_folder_that_overlaps_warns_in_one_line(command_line, photos, tmp_path):
-    with pytest.warns(UserWarning, match=r"12 of 12 held-out pictures were also scored on") as caught:
+    with pytest.warns(UserWarning, match=r"12 of the 12 pictures to measure on were also scored on") as caught:
         status, _, _ = command_line(
             "extract", "shapesnet", "features.10:5", "-i", photos, "--held-out", photos, *SMALL, "-o", tmp_path / "s"
         )
     assert status == 0
     import warnings
 
-    assert warnings.formatwarning(caught[0].message, UserWarning, "sweep.py", 1).startswith("warning: 12 of 12")
+    assert warnings.formatwarning(caught[0].message, UserWarning, "sweep.py", 1).startswith("warning: 12 of the 12")
 
 
 def test_names_that_look_like_markup(command_line, photos, tmp_path):

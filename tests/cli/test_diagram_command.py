@@ -1,14 +1,20 @@
 """``viscircuits diagram`` on a real study: which circuit, what it writes, how it goes on, what it refuses."""
 
+import base64
+import html
+import re
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cli.studies import small_study
 from viscircuits.cli.opened import held_out
-from viscircuits.diagram.chosen import chosen, measured, scores_of
+from viscircuits.data.shapes import generate
+from viscircuits.diagram.chosen import chosen, circuit_of, measured, scores_of
 from viscircuits.model import zoo
 from viscircuits.study import Study
 
@@ -33,6 +39,123 @@ def test_it_draws_the_smallest_circuit_that_keeps_enough(study, command_line):
     assert f"{row['kept']:,} of {row['relevant']:,} relevant kernels kept" in svg
     within = f"{row['pearson_within']:.3f} within positions"
     assert f"|r| = {row['pearson']:.3f}, {within}, on 12 images" in svg  # on the very pictures
+
+
+def test_it_says_network_criterion_density_pictures(study, command_line, tmp_path):
+    made = "viscircuits.data.shapes.generate(24, seed=5)"
+    for asked, said in (
+        ((), f"shapesnet, actgrad, density 8 %, measured on 12 pictures of {made}"),
+        (("-c", "random", "-d", 0.3), f"shapesnet, random, density 30 %, measured on 12 pictures of {made}"),
+        (
+            ("--images", photos(tmp_path)),
+            f"shapesnet, actgrad, density 8 %, measured on 3 pictures of {photos(tmp_path)}",
+        ),
+    ):
+        assert command_line("diagram", study.path, *asked, "--pictures", "none", "-o", tmp_path / "d")[0] == 0
+        assert html.unescape((tmp_path / "d.svg").read_text()).count(f">{said}</text>") == 1
+
+
+def photos(folder: Path) -> Path:
+    """Three pictures that the study does not know."""
+    (folder / "photos").mkdir(exist_ok=True)
+    for i, image in enumerate(generate(3, seed=9).images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "photos" / f"{i}.png")
+    return folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A study of four criteria, two of them controls, the best of which is not the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["viscircuits", "made"])
+        criteria = ("magnitude", "random", "snip", "snip:worst")
+        return small_study(tmp_path_factory.mktemp("several") / "study", ("features.10:5",), criteria, (0.2, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ((), "snip__0.1"),
+        (("-d", "0.2"), "snip__0.2"),
+        (("-c", "magnitude"), "magnitude__0.2"),
+        (("-c", "random", "-d", "0.1"), "random__0.1"),
+        (("-c", "snip:worst", "-d", "0.2"), "snip-worst__0.2"),
+        (("--keep", "1"), "snip__0.2"),
+    ],
+)
+def test_all_criteria_are_searched_but_no_controls(several, command_line, tmp_path, asked, name):
+    status, out, _ = command_line("diagram", several.path, *asked, "--pictures", "none")
+    assert status == 0
+    files = [line.rpartition("/")[2] for line in out.split()]
+    assert files == [f"features.10-5__{name}.{ending}" for ending in ("svg", "png", "html")]
+    criterion, _, density = name.partition("__")
+    said = f"shapesnet, {criterion.replace('-worst', ', worst first')}, density {100 * float(density):g} %, measured on"
+    assert said in (several.path / "diagrams" / files[0]).read_text()
+
+
+def test_the_circuit_of_a_control_is_its_own(several):
+    rows = [chosen(measured(several, criterion=name), 0.2) for name in ("snip", "snip:worst")]
+    best, worst = (circuit_of(several, row, zoo.load("shapesnet").model) for row in rows)
+    assert best.mask.n_kept == worst.mask.n_kept
+    assert (best.mask & worst.mask).n_kept < best.mask.n_kept
+    assert [row["kept"] for row in rows] == [best.mask.n_kept] * 2
+
+
+def test_a_report_tells_of_the_criterion_it_shows(several, command_line, tmp_path):
+    """The headline, the diagram, what is left of every layer: all of one circuit."""
+    assert command_line("report", several.path, "--pictures", "none", "-o", tmp_path)[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    words = html.unescape(re.sub(r"<[^>]*>", "", page))
+    row = chosen(measured(several))
+    assert row["criterion"] == "snip"
+    assert "No circuit" not in words
+    assert f"(10 %), chosen by snip, keep it with |r| = {row['pearson']:.3f}" in words
+    assert "shapesnet, snip, density 10 %, measured on 12 pictures of viscircuits.data.shapes.generate(24" in words
+    assert "Effective kernels of snip's circuits" in words
+    assert "Effective, of snip" in words
+    circuit = circuit_of(several, row, zoo.load("shapesnet").model)
+    last = f"{int(circuit.effective.kept['features.10'].sum())}"
+    line = re.search(r'<th scope="row">features\.10</th>(.*?)</tr>', page)
+    assert line is not None
+    assert re.findall(r'class="bar"[^>]*>([^<]*)<', line[1])[-1] == last
+    assert (
+        command_line("report", several.path, "-c", "magnitude", "--pictures", "none", "--keep", 1, "-o", tmp_path)[0]
+        == 0
+    )
+    words = re.sub(r"<[^>]*>", "", (tmp_path / "report.html").read_text())
+    assert "No circuit of the study by magnitude keeps |r| ≥ 1. The best:" in words
+    assert "snip, density" not in words
+
+
+def test_pages_say_not_scored_on(several, command_line, tmp_path):
+    assert command_line("report", several.path, "--pictures", "none", "-o", tmp_path)[0] == 0
+    page = html.unescape((tmp_path / "report.html").read_text())
+    curve = base64.b64decode(re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', page)[0]).decode()
+    assert "that were not scored on" in curve
+    assert "on 12 pictures that were not scored on" in page
+    assert page.count("Pictures that were not scored on, by the ") == 2
+    assert not re.search(r"unseen|held[- ]out", page + curve, flags=re.IGNORECASE)
+    asked = ("--images", photos(tmp_path), "--pictures", "none", "-o", tmp_path)  # whether these were, nobody knows
+    assert command_line("report", several.path, *asked)[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("Pictures, by the ") == 2
+    assert f"measured on 3 pictures of {photos(tmp_path)}" in page
+
+
+@pytest.mark.parametrize("command", ["diagram", "report"])
+def test_the_help_says_which_circuit_is_shown(command_line, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "400")
+    said = " ".join(command_line(command, "--help")[1].split())
+    assert (
+        "Of the circuits with |r| >= KEEP show the one of the smallest density, then the one with the larger |r|, "
+        in said
+    )
+    assert "then the criterion asked first; where there is none, the one with the largest |r|" in said
+    assert (
+        "Search the circuits of this one alone, or of a control: random, NAME:worst. default: of all but controls"
+        in said
+    )
+    assert "Show the circuit with the largest |r| of this density." in said
 
 
 def test_ranks_make_no_widths(study):

@@ -10,23 +10,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import viscircuits as vc
-from viscircuits.cli import compare, polysemantic, probe, report, split, top
+from viscircuits.cli import polysemantic, probe, report, split, top
 from viscircuits.data.shapes import generate
 from viscircuits.diagram import sheets
 from viscircuits.diagram.findings import sections
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model import zoo
-from viscircuits.model.fingerprint import fingerprint
 from viscircuits.probes.experiment import circle_and_corner
 from viscircuits.probes.surface import Surface
-from viscircuits.study import Pictures, Spec, Study
-from viscircuits.subcircuits.algebra import Overlaps, overlaps
 from viscircuits.subcircuits.polysemantic import Polysemantic
 from viscircuits.subcircuits.top import TopActivations, top_activations
 
 app = typer.Typer()
 for name, command in (
-    ("top", top.top), ("polysemantic", polysemantic.polysemantic), ("split", split.split), ("compare", compare.compare),
+    ("top", top.top), ("polysemantic", polysemantic.polysemantic), ("split", split.split),
     ("probe", probe.probe), ("report", report.report),
 ):  # fmt: skip
     app.command(name)(command)
@@ -207,39 +204,40 @@ def test_split_by_clusters_says_so_where_there_are_none(photos, tmp_path):
             call("split", "shapesnet", wrong, "-i", photos, "-o", tmp_path / "s")
 
 
-def test_compare(images, shapesnet, tmp_path):
-    targets = [vc.Target("features.6", channel) for channel in (1, 5, 9)]
-    pictures = Pictures.of(images, "drawn")
-    spec = Spec(
-        model="shapesnet", weights=None, fingerprint=fingerprint(shapesnet), input_shape=(3, 64, 64),
-        targets=tuple(map(str, targets)), scoring=pictures, held_out=pictures, criteria=("magnitude",),
-        densities=(0.2,),
-    )  # fmt: skip
-    study = Study.create(tmp_path / "study", spec)
-    masks = {}
-    for target, scores in zip(targets, vc.score_all(shapesnet, targets, images, "magnitude"), strict=True):
-        circuit = vc.Circuit(shapesnet, target, scores.select(density=0.2))
-        study.add_circuit(circuit, "magnitude", 0.2)
-        masks[str(target)] = circuit.mask
-    call("compare", tmp_path / "study", "-d", 0.2, "-o", tmp_path / "study")
-    out = tmp_path / "study" / "findings" / "compare__magnitude__0.2"
-    found, expected = Overlaps.load(out / "overlaps.safetensors"), overlaps(masks)
-    assert found.names == tuple(masks)
-    for layer, iou in expected.iou.items():
-        torch.testing.assert_close(found.iou[layer], iou, equal_nan=True)
-    pairs = pl.read_parquet(out / "overlaps.parquet")
-    row = pairs.row(2, named=True)
-    assert (row["layer"], row["first"], row["second"]) == ("", "features.6:5", "features.6:9")
-    assert row["iou"] == float(expected.iou[""][1, 2])
-    assert pl.read_parquet(out / "trees.parquet")["join"].max() == 1
-    header = json.loads((out / "findings.json").read_text())
-    assert header["found"]["groups"] == [[found.names[i] for i in group] for group in found.groups(0.5)]
-    (html,) = sections(tmp_path / "study")
-    assert "What 3 circuits at density 0.2, magnitude have in common" in html
-    assert not (tmp_path / "study" / "report.html").exists()  # the study's own report takes it in
-    with pytest.raises(ViscircuitsError, match="a study of another model"):
-        call("compare", tmp_path / "study", "-d", 0.2, "-o", _another(tmp_path, spec))
+def test_as_many_activations_as_pictures_are_all_of_them(photos, tmp_path, monkeypatch):
+    """Asked for 20 or more of 20 pictures, nothing was chosen; and no text speaks of more pictures than there are."""
+    seen = []
+    made = "viscircuits.diagram.sheets.contact_sheet"
+    monkeypatch.setattr(made, lambda *given: seen.append(given) or sheets.Plate(1, 1))
+    whole = "20 of 20: all of them, ranked"
+    for number in (20, 300):
+        out = tmp_path / str(number)
+        said = call("top", "shapesnet", "features.3", "-i", photos, "-n", number, "--channel", 5, "-o", out)
+        assert whole in said
+        assert seen[-1][2] == f"the strongest 6; pictures: {whole}; cut to what the channel sees there"
+        (page,) = sections(out)
+        assert f"The 20 highest activations of every channel on 20 pictures, at most one a picture ({whole})." in page
+    said = call("top", "shapesnet", "features.3", "-i", photos, "-n", 19, "--channel", 5, "-o", tmp_path / "19")
+    assert "ranked" not in said
+    assert "ranked" not in "".join(sections(tmp_path / "19"))
 
 
-def _another(folder, spec):
-    return Study.create(folder / "other", spec.model_copy(update={"fingerprint": "0" * 16})).path
+@pytest.mark.parametrize(("number", "all_of_them"), [(300, True), (20, True), (19, False)])
+def test_polysemantic_and_split_say_so_too(photos, tmp_path, number, all_of_them):
+    whole = "20 of 20: all of them, ranked"
+    said = call("polysemantic", "shapesnet", "features.6", "-i", photos, "-n", number, "--min-cluster", 3, "--best", 1,
+                "-o", tmp_path / "p")  # fmt: skip
+    assert (whole in said) == all_of_them
+    assert "channels split, by separation" in said
+    (page,) = sections(tmp_path / "p")
+    told = f" ({whole})" if all_of_them else ""
+    assert f"The {min(number, 20)} most exciting of 20 pictures{told} fall into clusters for" in page
+    assert (whole in page) == all_of_them
+    assert "Channels whose pictures split, by separation" in page
+    channel = pl.read_parquet(tmp_path / "p" / "findings" / "polysemantic__features.6" / "channels.parquet")["channel"][
+        0
+    ]
+    said = call("split", "shapesnet", f"features.6:{channel}", "-i", photos, "-n", number, "--min-cluster", 3,
+                "--controls", 1, "-d", 0.5, "--no-pictures", "-o", tmp_path / "s")  # fmt: skip
+    assert (whole in said) == all_of_them
+    assert (whole in sections(tmp_path / "s")[0]) == all_of_them

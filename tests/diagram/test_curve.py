@@ -2,6 +2,7 @@
 
 import html
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,10 @@ import pytest
 
 from viscircuits.diagram.chosen import called
 from viscircuits.diagram.curve import preservation_curve
+from viscircuits.diagram.faithfulness import faithfulness_curve
 from viscircuits.errors import StudyError
+from viscircuits.evaluate.faithfulness import Faithful, Faithfulness, Interval
+from viscircuits.evaluate.preservation import Preservation
 from viscircuits.evaluate.sweep import table
 
 
@@ -26,7 +30,8 @@ def rows(target: str = "features.10:5", shift: float = 0.0) -> list[dict]:
             "target": target, "criterion": criterion, "order": order, "density": density, "sparsity": 1 - density,
             "kept": round(8456 * density), "effective": 1, "effective_density": density,
             "pearson": top * density + shift,
-            "pearson_signed": -top * density, "spearman": top * density, "relative_difference": 3 - density,
+            "pearson_signed": top * density, "spearman": top * density, "relative_difference": 3 - density,
+            "sd_ratio": 2 * top * density,
         }
         for criterion, order, top in series for density in (0.9, 0.1, 0.001)
     ]  # fmt: skip
@@ -57,8 +62,11 @@ def test_what_the_picture_says():
         "A <title> & more", "density", "sparsity", "relevant kernels", "8,456", "features.10:5", "masked circuits",
         "20",
         "|Pearson r| with the full model", "actgrad", "actgrad, worst first", "random", "mine",
+        "that were not scored on",
     ):  # fmt: skip
         assert words in text, words
+    assert "unseen" not in text
+    assert "inverted" not in text
     assert "font-family" in text
     assert "<text" in text  # words stay words
     filters = table(rows()).with_columns(pl.lit("filter").alias("granularity"))
@@ -68,7 +76,7 @@ def test_what_the_picture_says():
     )
 
 
-@pytest.mark.parametrize("metric", ["pearson", "pearson_signed", "spearman", "relative_difference"])
+@pytest.mark.parametrize("metric", ["pearson", "pearson_signed", "spearman", "relative_difference", "sd_ratio"])
 def test_every_line_holds_its_numbers(metric):
     frame = table(rows())
     axes = preservation_curve(frame, metric=metric).figure.axes[0]
@@ -88,6 +96,58 @@ def test_every_line_holds_its_numbers(metric):
     assert best.get_color() == worst.get_color()
     assert best.get_linestyle() != worst.get_linestyle()
     assert len({line.get_color() for line in axes.lines}) == 3
+
+
+@pytest.mark.parametrize("metric", ["pearson", "pearson_within"])
+def test_inverted_circuits_are_hollow(metric):
+    """|r| hides the sign: the points say it, and the legend says what they say."""
+    frame = table(rows()).with_columns(
+        pearson_within=pl.col("pearson") / 2,
+        pearson_signed=pl.when(pl.col("density") < 0.5).then(-pl.col("pearson")).otherwise(pl.col("pearson")),
+    )
+    curve = preservation_curve(frame, metric=metric)
+    hollow = [line for line in curve.figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert len(hollow) == 4
+    for line, top in zip(hollow, (1.0, 0.2, 0.5, 0.7), strict=True):
+        scale = 1 if metric == "pearson" else 0.5
+        assert list(line.get_xdata()) == [0.001, 0.1] or list(line.get_xdata()) == [0.1, 0.001]
+        assert sorted(line.get_ydata()) == pytest.approx([top * 0.001 * scale, top * 0.1 * scale])
+    assert svg(curve).count("inverted (r < 0)") == 1
+    for other in ("pearson_signed", "spearman"):
+        assert "inverted" not in svg(preservation_curve(frame, metric=other))
+
+
+def test_inverted_circuits_are_hollow_both_ways():
+    """Also where a circuit and the model without it are compared."""
+
+    def kept(r: float) -> Preservation:
+        return Preservation(abs(r), abs(r), r, r, 0.5, 1.0, None, 3, 3)
+
+    points = [
+        Faithful(density, kept(alone), kept(without), Interval(0.0, 1.0, 0.95), Interval(0.0, 1.0, 0.95), 0.1, 0.9)
+        for density, alone, without in ((0.1, -0.4, 0.9), (0.5, 0.8, -0.3))
+    ]
+    curve = faithfulness_curve(Faithfulness("a:1", "kernel", tuple(points), 1, "masked"))
+    hollow = [line for line in curve.figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [([0.1], [0.4]), ([0.5], [0.3])]
+    assert svg(curve).count("inverted (r < 0)") == 1
+    upright = Faithfulness("a:1", "kernel", (replace(points[0], alone=kept(0.4)),), 1, "masked")
+    assert "inverted" not in svg(faithfulness_curve(upright))
+
+
+def test_lines_are_listed_in_one_order_whatever_that_of_the_rows():
+    frame = table(rows())
+    turned = pl.concat([frame.filter(pl.col("order") == "worst"), frame.filter(pl.col("order") == "best")])
+    labels = [line.get_label() for line in preservation_curve(turned).figure.axes[0].lines]
+    assert labels == ["actgrad", "actgrad, worst first", "random", "mine"]
+    assert preservation_curve(frame.sort("density", descending=False)).figure.axes[0].lines[0].get_label() == "actgrad"
+
+
+def test_a_column_that_a_table_does_not_have_yet_is_drawn_empty():
+    frame = table(rows()).with_columns(sd_ratio=pl.lit(None, pl.Float64))
+    assert "standard deviation: circuit / full model" in svg(preservation_curve(frame, metric="sd_ratio"))
+    many = table(rows("a:1") + rows("a:2")).with_columns(sd_ratio=pl.lit(None, pl.Float64))
+    svg(preservation_curve(many, metric="sd_ratio"))
 
 
 def test_criteria_are_called_by_their_names_where_that_is_enough():

@@ -13,14 +13,15 @@ from PIL import Image
 from viscircuits.circuit import Circuit
 from viscircuits.diagram.extended import Diagram
 from viscircuits.diagram.extended import diagram as drawn_with_pictures
-from viscircuits.diagram.inset import agreement
-from viscircuits.diagram.marks import Group, Scene, Text
+from viscircuits.diagram.inset import Agreement, agreement, inset
+from viscircuits.diagram.marks import Disc, Group, Scene, Text
 from viscircuits.diagram.palette import PALETTES, balance_role, heat_map, image_kernel
 from viscircuits.diagram.pictures import vertex_pictures
 from viscircuits.diagram.svg import inline_svg, write_svg
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
-from viscircuits.evaluate.preservation import preservation
+from viscircuits.evaluate.preservation import Reference, preservation
+from viscircuits.response import Response
 from viscircuits.saliency.registry import score
 from viscircuits.target import Target
 
@@ -84,6 +85,56 @@ def test_text_is_text_and_tells_the_numbers(drawn, root, circuit, shapes):
     assert both in said
     assert "Circuit of features.6:7" in said
     assert {"features.0", "features.3", "features.6", "image"} <= set(texts(root))
+
+
+def lines_below_the_title(drawn: Diagram) -> list[str]:
+    return [text.text for text in drawn.scene.marks if isinstance(text, Text)]
+
+
+def test_it_says_network_criterion_density_pictures(drawn, circuit, scores, shapes):
+    """What is known of a circuit in Python: its network's class, what chose it, its density, how many pictures."""
+    title, about, *_ = lines_below_the_title(drawn)
+    assert (title, about) == ("Circuit of features.6:7", "ShapesNet, actgrad, density 8.02 %, measured on 12 pictures")
+    assert about in drawn.scene.description
+    assert lines_below_the_title(diagram(circuit, scores=scores))[1] == "ShapesNet, actgrad, density 8.02 %"
+    assert lines_below_the_title(diagram(circuit))[1] == "ShapesNet, density 8.02 %"
+    given = diagram(circuit, scores=scores, images=shapes[1], title="mine", about="a <net> & more")
+    assert lines_below_the_title(given)[:2] == ["mine", "a <net> & more"]
+    assert len(lines_below_the_title(given)) == len(lines_below_the_title(drawn))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda scores: scores.select(density=0.08, order="worst"), "actgrad, worst first"),
+        (lambda scores: scores.select(cumulative=0.9), "actgrad"),
+        (lambda scores: scores.select(density=1.0), "actgrad"),
+        (lambda scores: ~scores.select(density=0.08), "actgrad, worst first"),
+        (lambda scores: scores.select(density=0.08) - scores.select(density=0.02), ""),
+        (lambda scores: scores.select(density=0.02) | scores.select(density=0.02, order="worst"), ""),
+    ],
+)
+def test_a_criterion_is_named_only_where_it_chose_the_circuit(shapesnet, scores, made, said):
+    drawn = diagram(Circuit(shapesnet, TARGET, made(scores)), scores=scores, most=10_000)
+    about = lines_below_the_title(drawn)[1]
+    assert about.startswith(f"ShapesNet, {said}, density" if said else "ShapesNet, density")
+
+
+def test_another_criterions_scores_do_not_name_the_circuit(circuit, shapesnet, shapes):
+    """They draw its widths, and the key says so; what chose it is not known."""
+    other = score(shapesnet, TARGET, shapes[0], criterion="magnitude")
+    drawn = diagram(circuit, scores=other)
+    assert lines_below_the_title(drawn)[1] == "ShapesNet, density 8.02 %"
+    assert "magnitude score" in drawn.svg()
+
+
+def test_a_line_too_long_is_shortened_in_the_middle(circuit):
+    drawn = diagram(circuit, about="squeezenet1_1, actgrad, measured on 20 pictures of " + "/a/long/path" * 40 + "/end")
+    about = lines_below_the_title(drawn)[1]
+    assert about.startswith("squeezenet1_1, actgrad, measured on")
+    assert about.endswith("/end")
+    assert about.count("…") == 1
+    assert 150 < len(about) < drawn.scene.width / 6
 
 
 def test_widths_grow_with_scores_and_colours_with_balance(drawn, root):
@@ -251,6 +302,55 @@ def test_the_inset_tells_the_truth(circuit, shapes):
     single = Circuit(circuit.model, replace(circuit.target, position="center"), circuit.mask)
     assert "within" in both.text
     assert "within" not in agreement(single, shapes[1]).text  # there it is the same
+
+
+def numbers_of(group: Group) -> list[str]:
+    return [mark.text for mark in group.marks if isinstance(mark, Text)]
+
+
+def measured_as(full: torch.Tensor, circuit: torch.Tensor) -> Agreement:
+    kept = Reference(Response(full, (None,)), "a:0").compare(circuit)
+    return Agreement(full.double().numpy(), circuit.double().numpy(), kept)
+
+
+def test_the_axes_of_the_inset_carry_numbers():
+    full = torch.linspace(-3, 1234.4, 60).reshape(6, 10)
+    group = inset(measured_as(full, 0.01 * full), 100.0, 50.0, 150.0)
+    assert numbers_of(group)[:4] == ["−3", "1,234", "−0.03", "12.3"]
+    across, up = ([t for t in group.marks if isinstance(t, Text) and bool(t.turn) == turned] for turned in (0, 1))
+    assert [(t.x, t.anchor) for t in across[:2]] == [(105, "start"), (245, "end")]
+    assert [(t.y, t.anchor) for t in up[:2]] == [(195, "start"), (55, "end")]
+    assert {t.y for t in across[:2]} == {212}  # below the axis, above its name
+    (discs,) = [mark for mark in group.marks if isinstance(mark, Disc)]
+    assert {min(x for x, _ in discs.centres), max(x for x, _ in discs.centres)} == {105, 245}
+
+
+def test_the_inset_of_a_constant_circuit_has_one_number():
+    group = inset(measured_as(torch.rand(4, 5), torch.full((4, 5), 2.5)), 0.0, 0.0, 150.0)
+    (text,) = [mark for mark in group.marks if isinstance(mark, Text) and mark.text == "2.5"]
+    assert (text.y, text.anchor) == (75, "middle")
+
+
+def test_an_inverted_and_weak_circuit_is_told():
+    full = torch.randn(6, 10)
+    both = measured_as(full, -0.2 * full + 0.1 * torch.randn(6, 10))
+    kept = both.preservation
+    assert kept.signed < -0.8
+    assert both.text == (
+        f"r = −{kept.pearson:.3f}, inverted, {kept.pearson_within:.3f} within positions, sd ratio {kept.sd_ratio:.2g}, "
+        f"on 6 images"
+    )
+    words = numbers_of(inset(both, 0.0, 0.0, 150.0))
+    assert words[-2:] == [f"r = −{kept.pearson:.3f}", "inverted"]
+
+
+def test_an_upright_circuit_of_full_strength_is_told_as_ever():
+    full = torch.randn(6, 1)
+    both = measured_as(full, full + 0.1 * torch.randn(6, 1))
+    assert both.text == f"|r| = {both.preservation.pearson:.3f} on 6 images"
+    assert numbers_of(inset(both, 0.0, 0.0, 150.0))[-1] == f"r = {both.preservation.signed:.3f}"
+    cut = Reference(Response(full, (None,)), "a:0").compare(full, disconnected=True)
+    assert Agreement(full.numpy(), full.numpy(), cut).text == "|r| = 0.000 (disconnected) on 6 images"
 
 
 def test_names_may_hold_anything(drawn):

@@ -14,7 +14,7 @@ from viscircuits.diagram.clusters import cluster_map
 from viscircuits.diagram.findings import section, sections, write_findings
 from viscircuits.diagram.kinship import kinship
 from viscircuits.diagram.plate import NOISE, Plate, Strip, colour_of
-from viscircuits.diagram.sheets import Scene, contact_sheet, liveliest, per_row, strips
+from viscircuits.diagram.sheets import Scene, all_ranked, contact_sheet, liveliest, per_row, strips
 from viscircuits.diagram.splits import renderings, split_plate
 from viscircuits.errors import StudyError
 from viscircuits.planted.cases import either
@@ -87,6 +87,14 @@ def test_a_map_shows_every_picture_in_the_colour_of_its_cluster(scene, found, sh
     assert colour_of(-1) == NOISE
     sizes = found.of(channel).sizes
     assert f"cluster 0: {sizes[0]} pictures" in texts(plate)
+    assert texts(plate)[1].startswith("its 12 most exciting pictures (12 of 12: all of them, ranked): ")
+    more = cluster_map(scene._replace(images=scene.images.subset([*range(12), 0])), found, channel, flat)
+    assert texts(more)[1].startswith("its 12 most exciting pictures: ")
+
+
+def test_all_pictures_ranked_are_no_choice():
+    assert [all_ranked(n, 1200) for n in (50, 1199)] == ["", ""]
+    assert [all_ranked(n, 1200) for n in (1200, 3000)] == ["1,200 of 1,200: all of them, ranked"] * 2
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +110,9 @@ def test_a_split_as_a_page(done):
     plate = split_plate(done, own, {0: "corners"})
     said = texts(plate)
     assert {"cannot tell", "corners: 16 pictures", "set 1: 16 pictures"} <= set(said)
+    for density, off in zip(done.division.densities, done.division.differences.diagonal(), strict=True):
+        share = f"{100 * density:.3g} %"  # a share is a percentage: "keeps 1 of the kernels" would be all of them
+        assert f"its circuit keeps {share} of the kernels and is off by {float(off):.2f} on its own pictures" in said
     curves, shared = plate.figure.axes[:2]
     lines = [line.get_ydata() for line in curves.lines]
     for s in range(2):

@@ -34,7 +34,7 @@ def tiny():
 
 
 def point(density: float, alone: float, without: float) -> Faithful:
-    kept, left = (Preservation(*[float(r)] * 4, 0.0, None, 3, 3) for r in (alone, without))
+    kept, left = (Preservation(*[float(r)] * 4, 0.0, 1.0, None, 3, 3) for r in (alone, without))
     interval = bootstrap(torch.arange(3.0)[:, None], torch.arange(3.0)[:, None], resamples=2)
     return Faithful(float(density), kept, left, interval, interval, 0.1, 0.9)
 

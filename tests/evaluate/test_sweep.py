@@ -60,6 +60,7 @@ def test_rows_are_what_the_parts_give(job, shapesnet, shapes):
             circuit.effective.n_kept,
         )
         assert (row["pearson"], row["spearman"], row["reason"]) == (kept.pearson, kept.spearman, kept.reason)
+        assert (row["pearson_signed"], row["sd_ratio"]) == (kept.signed, kept.sd_ratio)
 
 
 def test_repeated_options_are_measured_once(job):
@@ -125,7 +126,7 @@ def test_overlap_warns(job, shapes):
     scoring, held_out = shapes
     assert not set(scoring.hashes) & set(held_out.hashes)
     mixed = job(targets=TARGETS[:1], criteria=("random",), densities=(0.5,), held_out=scoring.subset([0, 1, 2]))
-    with pytest.warns(UserWarning, match=r"3 of 3 held-out pictures were also scored on"):
+    with pytest.warns(UserWarning, match=r"3 of the 3 pictures to measure on were also scored on"):
         sweep(mixed)
 
 
@@ -176,6 +177,52 @@ def test_a_foreign_table_is_refused(job, tmp_path):
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(StudyError, match=r"is not a table of measurements of this version"):
         sweep(job(), tmp_path / "t.parquet")
+
+
+def older(frame: pl.DataFrame, path, *columns: str):
+    """Writes a table as an older version wrote it, without the columns that are younger."""
+    frame.drop("sd_ratio", *columns).write_parquet(path)
+    return path
+
+
+def test_a_table_older_than_a_column_opens_with_empty_cells(job, tmp_path):
+    frame = sweep(job())
+    opened = read_table(older(frame, tmp_path / "t.parquet"))
+    assert opened.schema == SCHEMA
+    assert opened["sd_ratio"].null_count() == opened.height == 12
+    assert opened.drop("sd_ratio").equals(frame.drop("sd_ratio"))
+
+
+def test_a_table_older_than_a_column_is_continued_by_the_same_command(job, tmp_path):
+    whole = sweep(job())
+    checkpoint, made = older(whole.head(5), tmp_path / "t.parquet"), []
+    again = sweep(job(), checkpoint, lambda m: made.append(m.key))
+    assert len(made) == 7
+    assert numbers(again).drop("sd_ratio").equals(numbers(whole).drop("sd_ratio"))
+    assert again["sd_ratio"].null_count() == 5  # what was measured before is not measured again
+    assert again["sd_ratio"].drop_nulls().to_list() == whole["sd_ratio"].to_list()[5:]
+    assert read_table(checkpoint).height == 12
+
+
+def test_a_finished_table_older_than_a_column_is_only_read(job, tmp_path):
+    checkpoint = older(sweep(job()), tmp_path / "t.parquet")
+    before = checkpoint.read_bytes()
+    assert sweep(job(), checkpoint, each=lambda m: pytest.fail(f"measured {m.key} again")).height == 12
+    assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["another is missing", "one is unknown", "one has another type"])
+def test_a_table_that_differs_in_more_is_refused(job, tmp_path, change):
+    frame = sweep(job(targets=TARGETS[:1], criteria=("random",), densities=(0.5,)))
+    path = tmp_path / "t.parquet"
+    if change == "another is missing":
+        older(frame, path, "spearman")
+    elif change == "one is unknown":
+        older(frame.with_columns(mine=pl.lit(1)), path)
+    else:
+        older(frame.with_columns(kept=pl.lit("many")), path)
+    with pytest.raises(StudyError, match=r"is not a table of measurements of this version"):
+        read_table(path)
 
 
 def test_a_path_may_hold_brackets(job, tmp_path):

@@ -20,9 +20,7 @@ def diagram(
     study: options.Study,
     target: Annotated[str | None, typer.Option("--target", "-t", help="Which target; default: the first.")] = None,
     criterion: options.ShownCriterion = None,
-    density: Annotated[
-        float | None, typer.Option("--density", "-d", help="Which circuit; default: the smallest with |r| >= KEEP.")
-    ] = None,
+    density: options.ShownDensity = None,
     keep: options.Keep = 0.9,
     pictures: options.Pictures = options.Source.optvis,
     images: options.Images = None,
@@ -49,7 +47,7 @@ def diagram(
         made = drawn(
             chosen.circuit_of(opened.study, row, opened.model), scores=chosen.scores_of(opened.study, row),
             images=opened.images, pictures=pictures.value, prepare=opened.prepare, most=most, cache=opened.cache,
-            progress=report,
+            progress=report, about=chosen.about_row(opened.study, row, opened.images, str(images or "")),
         )  # fmt: skip
     files = made.save(out or opened.study.path / "diagrams" / chosen.name_of(row), theme.value)
     for file in files:

@@ -75,6 +75,8 @@ def extract(
     ] = None,
     memory: options.Memory = None,
     input_size: options.InputSize = None,
+    classes: options.Classes = None,
+    white: options.White = None,
     skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave out damaged pictures.")] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -87,7 +89,7 @@ def extract(
     from dataclasses import replace
 
     from viscircuits.cli.job import Source, on_device, print_study, run_job
-    from viscircuits.data.images import ImageSet
+    from viscircuits.cli.pictures import read_classes, read_pictures
     from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep
     from viscircuits.model import zoo
     from viscircuits.study import slug
@@ -97,11 +99,11 @@ def extract(
     network, prepare = zoo.load(model, weights, input_size=input_size)
     network = on_device(network, device, threads)
 
-    def pictures(path: Path) -> ImageSet:
+    numbers = None if classes is None else read_classes(classes)
+
+    def pictures(path: Path) -> "ImageSet":
         reading = "skip" if skip_unreadable else "error"
-        if path.is_file():
-            return ImageSet.from_files(path, prepare)
-        return ImageSet.from_folder(path, prepare, unreadable=reading)
+        return read_pictures(path, prepare, unreadable=reading, white=white, classes=numbers)
 
     everything = pictures(images)
     everything = everything if limit is None or limit >= len(everything) else everything.take(limit, seed)
@@ -113,7 +115,8 @@ def extract(
     )  # fmt: skip
     job = replace(job, scoring=_held(scoring, memory), held_out=_held(measuring, memory))
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
-    study = run_job(job, out or Path("studies") / name, Source(model, weights, str(images), source))
+    origin = Source(model, weights, str(images), source, numbers, white)
+    study = run_job(job, out or Path("studies") / name, origin)
     print_study(study)
 
 

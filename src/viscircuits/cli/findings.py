@@ -160,27 +160,29 @@ class Loaded:
 
 def load(
     model: str, weights: str | None, images: Sequence[Path], *, input_size: int | None, limit: int | None, seed: int,
-    device: str, threads: int | None,
+    device: str, threads: int | None, white: float | None = None,
 ) -> Loaded:  # fmt: skip
     """Returns a model and pictures, as the command line names them."""
     network, prepare = zoo.load(model, weights, input_size=input_size)
-    everything = _read(images, prepare)
+    everything = _read(images, prepare, white)
     some = everything if limit is None or limit >= len(everything) else everything.take(limit, seed)
     asked: dict[str, store.Json] = {
         "model": model,
         "fingerprint": fingerprint(network),
         "input_shape": list(some[0].shape),
-        "images": Pictures.of(some, ", ".join(map(str, images))).model_dump(mode="json"),
+        "images": Pictures.of(some, ", ".join(map(str, images)), white=white).model_dump(
+            mode="json", exclude_none=True
+        ),
         "seed": seed,
     }
     return Loaded(on_device(network, device, threads), prepare, some, asked)
 
 
-def _read(paths: Sequence[Path], prepare: Prepare) -> ImageSet:
+def _read(paths: Sequence[Path], prepare: Prepare, white: float | None) -> ImageSet:
     """The pictures of a folder with its classes, or those of several folders and files together, without."""
     if len(paths) == 1 and not paths[0].is_file():
-        return ImageSet.from_folder(paths[0], prepare)
+        return ImageSet.from_folder(paths[0], prepare, white=white)
     files: list[Path] = []
     for path in paths:
         files += [path] if path.is_file() else [path / name for name in ImageSet.from_folder(path, prepare).names]
-    return ImageSet.from_files(files, prepare)
+    return ImageSet.from_files(files, prepare, white=white)

@@ -2,8 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -11,7 +13,9 @@ from rich.text import Text
 from torch import nn
 
 from viscircuits.cli.console import out, print_table, progress_bars
+from viscircuits.diagram.chosen import series_of, titled
 from viscircuits.diagram.curve import preservation_curve
+from viscircuits.diagram.told import WEAK, in_a_cell, inverted
 from viscircuits.errors import ModelError
 from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint
@@ -31,6 +35,8 @@ class Source:
     weights: str | None
     scoring: str
     held_out: str
+    classes: dict[str, int] | None = None
+    white: float | None = None
 
 
 def on_device(model: nn.Module, device: str, threads: int | None) -> nn.Module:
@@ -50,7 +56,8 @@ def run_job(job: Sweep, folder: Path, source: Source) -> Study:
     spec = Spec(
         model=source.model, weights=source.weights, fingerprint=fingerprint(job.model),
         input_shape=tuple(job.scoring[0].shape), targets=tuple(map(str, job.targets)),
-        scoring=Pictures.of(job.scoring, source.scoring), held_out=Pictures.of(job.held_out, source.held_out),
+        scoring=Pictures.of(job.scoring, source.scoring, classes=source.classes, white=source.white),
+        held_out=Pictures.of(job.held_out, source.held_out, classes=source.classes, white=source.white),
         criteria=tuple(job.criteria), densities=tuple(job.densities), granularity=job.granularity,
         normalise=job.normalise, biases=job.biases, seed=job.seed,
     )  # fmt: skip
@@ -69,8 +76,8 @@ def run_job(job: Sweep, folder: Path, source: Source) -> Study:
         study.add_circuit(measurement.circuit, f"{key.criterion}{'' if key.order == 'best' else '-worst'}", key.density)
 
     with progress_bars() as report:
-        frame = sweep(replace(job, progress=report), study.measurements_path, each=store)
-    preservation_curve(frame, title=f"{source.model}: {_targets(spec)}").save(study.path / CURVE)
+        sweep(replace(job, progress=report), study.measurements_path, each=store)
+    preservation_curve(study.measurements(), title=f"{source.model}: {_targets(spec)}").save(study.path / CURVE)
     return study
 
 
@@ -79,12 +86,11 @@ def print_study(study: Study) -> None:
     frame = study.measurements()
     targets = frame["target"].n_unique()
     title = f"|Pearson r| with the full model, {_targets(study.header.spec)}" + (", median" if targets > 1 else "")
-    series = frame.select("criterion", "order").unique(maintain_order=True).rows()
-    names = ["density", "kept", *(c if order == "best" else f"{c}, worst first" for c, order in series)]
+    series = series_of(frame)
+    names = ["density", "kept", *(titled(criterion, order) for criterion, order in series)]
     rows = [_row(frame, density, series) for density in _densities(frame)]
-    print_table(title, [(name, True) for name in names], rows)
-    if frame["disconnected"].any():
-        out.print("[dim]0* no path leads from the image to the target[/]")
+    print_table(title, [(name, name in ("density", "kept")) for name in names], rows)
+    print_notes([cell for row in rows for cell in row[2:]], targets)
     curve = f", {CURVE}.png" if (study.path / f"{CURVE}.png").is_file() else "; not finished, run its command again"
     line = Text.assemble((str(study.path), "bold"), f": table, {len(study.circuits())} circuits{curve}")
     out.print(line, soft_wrap=True)  # a path that is cut cannot be copied
@@ -103,7 +109,40 @@ def _row(frame: pl.DataFrame, density: float, series: list[tuple[str, str]]) -> 
     kept = sorted(set(here["kept"]))
     cells = [f"{density:g}", f"{kept[0]:,}" + (f" to {kept[-1]:,}" if len(kept) > 1 else "")]
     for criterion, order in series:
-        rows = here.filter(pl.col("criterion") == criterion, pl.col("order") == order)
-        value = rows["pearson"].median()
-        cells.append("" if not isinstance(value, float) else "0*" if rows["disconnected"].all() else f"{value:.3f}")
+        cells.append(_cell(here.filter(pl.col("criterion") == criterion, pl.col("order") == order)))
     return cells
+
+
+def _cell(rows: pl.DataFrame) -> str:
+    """One circuit's agreement; of several the medians, and how many of them are inverted."""
+    if len(rows) == 1:
+        return told_in_a_cell(rows.to_dicts()[0])
+    if rows.is_empty() or rows["disconnected"].all():
+        return "" if rows.is_empty() else "0*"
+    turned = sum(map(inverted, rows["pearson_signed"]))
+    middle = {"pearson": rows["pearson"].median(), "sd_ratio": rows["sd_ratio"].median(), "disconnected": False}
+    number, weak = in_a_cell(middle)
+    return _with(number, [*[f"({turned} inverted)"] * bool(turned), *weak])
+
+
+def told_in_a_cell(row: Mapping[str, Any]) -> str:
+    """Returns a circuit's agreement for a cell of a printed table: ``0.930``, ``-0.163 inverted sd 0.02``."""
+    number, remarks = in_a_cell(row)
+    return _with(number.replace("−", "-"), remarks)  # not every terminal can print a minus sign
+
+
+def _with(number: str, remarks: Sequence[str]) -> str:
+    return " ".join([f"{number:>6}", *remarks])  # numbers stand in a column, whatever follows
+
+
+def print_notes(cells: Sequence[str], targets: int = 1) -> None:
+    """Prints what the remarks in a table's cells mean, where there are any."""
+    several = f", of so many of the {targets} targets" if targets > 1 else ""
+    meanings = {
+        "0*": " no path leads from the image to the target",
+        "inverted": f": r is negative{several}",
+        "sd": f": standard deviation of the responses over the model's, where below {WEAK:g}",
+    }
+    for word, meaning in meanings.items():
+        if any(word in cell for cell in cells):
+            out.print(Text(word + meaning, style="dim"), soft_wrap=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from viscircuits.cli.job import on_device
+from viscircuits.cli.pictures import read_pictures
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError
@@ -33,12 +34,12 @@ def open_study(path: Path, images: Path | None, device: str, threads: int | None
     """Returns a study with its model, and pictures from a folder or file, else those that it measured on."""
     study = Study.open(path)
     spec = study.header.spec
-    model, prepare = _loaded(spec)
-    pictures = held_out(spec, prepare) if images is None else _read(images, prepare)
+    model, prepare = load_model(spec)
+    pictures = held_out(spec, prepare) if images is None else read_pictures(images, prepare, white=spec.held_out.white)
     return Opened(study, on_device(model, device, threads), prepare, pictures)
 
 
-def _loaded(spec: Spec) -> zoo.Loaded:
+def load_model(spec: Spec) -> zoo.Loaded:
     """The model and what prepares its pictures, at the study's image size where that is not the usual one."""
     usual = zoo.load(spec.model, spec.weights)
     if zoo.prepared_shape(usual.prepare) == spec.input_shape:
@@ -51,7 +52,7 @@ def _loaded(spec: Spec) -> zoo.Loaded:
 
 def held_out(spec: Spec, prepare: Prepare) -> ImageSet | None:
     """Returns the pictures a study measured on, made anew from their source; None where that gives others."""
-    everything = _source(spec.held_out.source, prepare)
+    everything = _source(spec, prepare)
     if everything is None:
         return None
     n, total = spec.held_out.count, spec.scoring.count + spec.held_out.count
@@ -62,15 +63,12 @@ def held_out(spec: Spec, prepare: Prepare) -> ImageSet | None:
     return next((images for images in candidates if images.hash == spec.held_out.hash), None)
 
 
-def _source(source: str, prepare: Prepare) -> ImageSet | None:
+def _source(spec: Spec, prepare: Prepare) -> ImageSet | None:
+    source = spec.held_out.source
     if drawn := re.fullmatch(r"viscircuits\.data\.shapes\.generate\((\d+), seed=(\d+)\)", source):
         shapes = generate(int(drawn[1]), seed=int(drawn[2]))
         return ImageSet.from_tensors(prepare(shapes.images), shapes.labels.tolist())  # pyright: ignore
     try:
-        return _read(Path(source), prepare)
+        return read_pictures(Path(source), prepare, white=spec.held_out.white, classes=spec.held_out.classes)
     except ImageError:
         return None
-
-
-def _read(path: Path, prepare: Prepare) -> ImageSet:
-    return ImageSet.from_files(path, prepare) if path.is_file() else ImageSet.from_folder(path, prepare)

@@ -38,6 +38,14 @@ InputSize = Annotated[int | None, typer.Option("--input-size", min=1, help="Side
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; default studies/MODEL-TARGET.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Classes = Annotated[
+    Path | None,
+    typer.Option("--classes", help="File of lines 'class folder, number of the output that judges it', for the loss."),
+]
+White = Annotated[
+    float | None,
+    typer.Option("--white", metavar="N", help="The value that is white in pictures of more than 8 bits, such as 4095."),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (cuda where there is one).")]
 Memory = Annotated[
     int | None,
@@ -57,9 +65,21 @@ class Source(StrEnum):
 
 Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A study folder.")]
 ShownCriterion = Annotated[
-    str | None, typer.Option("--criterion", "-c", help="Whose circuit; default: the first criterion.")
-]
-Keep = Annotated[float, typer.Option("--keep", min=0, max=1, help="The |r| that the circuit has to keep.")]
+    str | None,
+    typer.Option("--criterion", "-c", help="Search the circuits of this one alone, or of a control: random, "
+                 "NAME:worst.  [dim]default: of all but controls[/]"),
+]  # fmt: skip
+ShownDensity = Annotated[
+    float | None,
+    typer.Option("--density", "-d", help="Show the circuit with the largest |r| of this density.  [dim]default: see "
+                 "--keep[/]"),
+]  # fmt: skip
+Keep = Annotated[
+    float,
+    typer.Option("--keep", min=0, max=1, help="Of the circuits with |r| >= KEEP show the one of the smallest density, "
+                 "then the one with the larger |r|, then the criterion asked first; where there is none, the one with "
+                 "the largest |r|."),
+]  # fmt: skip
 Pictures = Annotated[
     Source,
     typer.Option(
@@ -70,6 +90,8 @@ Pictures = Annotated[
 ]
 Images = Annotated[
     Path | None,
-    typer.Option("--images", "-i", help="Pictures to look at the circuit with; default: the study's held-out ones."),
+    typer.Option(
+        "--images", "-i", help="Pictures to look at the circuit with; default: those that the study measured on."
+    ),
 ]
 Most = Annotated[int, typer.Option("--most", min=1, help="Draw more edges than this as bundles.")]

@@ -40,14 +40,20 @@ def polysemantic(
     input_size: options.InputSize = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    white: options.White = None,
 ) -> None:
     """Rank channels by how well their most exciting pictures split into clusters; draw the best as maps."""
+    from viscircuits.cli.console import out as console
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
     from viscircuits.cli.top import kept_tops
+    from viscircuits.diagram.sheets import all_ranked
     from viscircuits.study import slug
 
-    loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
+    loaded = load(
+        model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads,
+        white=white,
+    )  # fmt: skip
     asked = {**loaded.asked, "layers": list(layer), "n": number, "min_cluster_size": min_cluster}
     name = slug("polysemantic", *(one or "logit" for one in layer))
     findings = Findings.create(
@@ -65,14 +71,18 @@ def polysemantic(
         findings.table("points", points)
     shown = [_told(found.top.layer, clusters) for found, clusters in ranked]
     columns = [("channel", False), ("clusters of", False), *((name, True) for name in _NUMBERS)]
-    print_table(f"{model}: {len(shown)} of {len(channels)} channels split", columns, shown[:_LISTED])
+    total = len(loaded.images)
+    whole = all_ranked(number, total)
+    print_table(f"{model}: {len(shown)} of {len(channels)} channels split, by separation", columns, shown[:_LISTED])
+    if whole:
+        console.print(f"most exciting pictures of each channel: {whole}", soft_wrap=True)
     findings.finish(
         {"split": len(shown), "channels": len(channels)},
         f"Polysemantic channels of {', '.join(one or 'logit' for one in layer)}",
-        f"The {number} most exciting of {len(loaded.images):,} pictures fall into clusters for {len(shown)} of "
-        f"{len(channels):,} channels.",
+        f"The {min(number, total):,} most exciting of {total:,} pictures{f' ({whole})' if whole else ''} fall into "
+        f"clusters for {len(shown)} of {len(channels):,} channels.",
         note=_NOTE, pictures=plates,
-        tables=[("Channels whose pictures split best", [name for name, _ in columns], shown[:_LISTED])],
+        tables=[("Channels whose pictures split, by separation", [name for name, _ in columns], shown[:_LISTED])],
     )  # fmt: skip
 
 

@@ -123,7 +123,7 @@ class _Probe:
             for p in ranked[:15]
         ]
         columns = [("channel", True), ("index", True), (family, True), ("next best", False), ("its strength", True)]
-        title = f"{layer}: channels that prefer {family}, {count} stimuli a family"
+        title = f"{layer}: channels that prefer {family}, by index, {count} stimuli a family"
         print_table(title, columns, rows)
         strips = stimuli_strips(found, family, self.stage, [p.channel for p in ranked[:6]])
         sheet = contact_sheet(strips, f"{layer}: what six channels that prefer {family} answer most", "drawn stimuli")

@@ -11,9 +11,7 @@ from viscircuits.cli import options
 def report(
     study: options.Study,
     criterion: options.ShownCriterion = None,
-    density: Annotated[
-        float | None, typer.Option("--density", "-d", help="Which circuits are drawn; default: see --keep.")
-    ] = None,
+    density: options.ShownDensity = None,
     keep: options.Keep = 0.9,
     pictures: options.Pictures = options.Source.optvis,
     images: options.Images = None,
@@ -39,8 +37,8 @@ def report(
     opened = open_study(study, images, device, threads)
     with progress_bars() as progress:
         made = written(
-            opened.study, opened.model, prepare=opened.prepare, images=opened.images, criterion=criterion,
-            density=density, keep=keep, pictures=pictures.value, most=most, progress=progress,
+            opened.study, opened.model, prepare=opened.prepare, images=opened.images, source=str(images or ""),
+            criterion=criterion, density=density, keep=keep, pictures=pictures.value, most=most, progress=progress,
         )  # fmt: skip
     for file in made.save(out or study):
         console.print(Text(str(file)), soft_wrap=True)

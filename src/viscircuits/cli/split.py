@@ -58,6 +58,7 @@ def split(
     input_size: options.InputSize = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    white: options.White = None,
 ) -> None:  # fmt: skip
     """Split a feature by the pictures that excite it, and tell whether its parts are computed apart."""
     from rich.text import Text
@@ -65,6 +66,7 @@ def split(
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
+    from viscircuits.diagram.sheets import all_ranked
     from viscircuits.study import slug
     from viscircuits.subcircuits.split import DENSITIES
     from viscircuits.subcircuits.split import split as divided
@@ -73,7 +75,10 @@ def split(
     feature = parse_target(target)
     if not isinstance(feature, Target) or feature.position is not None or not feature.layer:
         raise TargetError(f"cannot split {target!r}: expected one channel of a layer, layer:channel")
-    loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
+    loaded = load(
+        model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads,
+        white=white,
+    )  # fmt: skip
     densities = tuple(density or DENSITIES)
     asked = {
         **loaded.asked, "target": str(feature), "by": by.value, "n": number, "min_cluster_size": min_cluster,
@@ -101,11 +106,15 @@ def split(
     findings.table("pictures", _pictures(found, names))
     columns, rows = _errors(found, names)
     print_table(f"{feature}: {_ERRORS}", columns, rows)
+    whole = all_ranked(number, len(loaded.images)) if by is Kinds.clusters else ""
+    whole = f"Clusters were looked for in the pictures that excite it most, {whole}. " if whole else ""
+    if whole:
+        console.print(Text(whole), soft_wrap=True)
     console.print(Text(_shared(found)))
     console.print(Text(str(found.verdict), style="bold"))
     findings.finish(
         _summary(found), f"{feature}, split by {by.value}", f"{found.verdict}. {_shared(found)}.",
-        note=_NOTE, pictures={str(found.verdict): plate},
+        note=whole + _NOTE, pictures={str(found.verdict): plate},
         tables=[(_ERRORS.capitalize(), [name for name, _ in columns], rows)],
     )  # fmt: skip
 

@@ -23,6 +23,8 @@ def targets(
 
     from viscircuits.cli.console import out, print_table
     from viscircuits.model import zoo
+    from viscircuits.model.graph import OUTPUT
+    from viscircuits.model.output import is_part, module_of
     from viscircuits.model.trace import trace
 
     network, prepare = zoo.load(model, weights, input_size=input_size)
@@ -32,9 +34,10 @@ def targets(
     modules = dict(network.named_modules())
     rows = []
     for name, output in graph.outputs.items():
-        kind = type(modules[name.partition("@")[0]]).__name__
+        kind = type(modules[module_of(name)]).__name__
         kernels = f"{graph.layers[name].n_kernels:,}" if name in graph.layers else ""
-        rows.append((name or "logit", kind, f"{output.n_channels}", "x".join(map(str, output.map_shape)), kernels))
+        called = f"logit{name}" if name == OUTPUT or is_part(name) else name
+        rows.append((called, kind, f"{output.n_channels}", "x".join(map(str, output.map_shape)), kernels))
     size = "x".join(map(str, graph.input_shape))
     columns = [("layer", False), ("module", False), ("channels", True), ("map", True), ("kernels", True)]
     print_table(f"{model}, images {size}", columns, rows)
@@ -55,9 +58,10 @@ def _relevant(graph: "NetGraph", layer: str) -> None:
     from viscircuits.cli.console import print_table
     from viscircuits.mask import expand_relevant
     from viscircuits.readout import Readout
-    from viscircuits.target import Target
+    from viscircuits.target import Target, parse_target
 
-    target = Target("" if layer == "logit" else layer, 0)
+    target = parse_target(f"{layer}:0")
+    assert isinstance(target, Target)
     used = expand_relevant(graph, Readout(target, graph).relevant_kernels, "kernel")
     rows = [(name, f"{int(array.sum()):,}", f"{array.numel():,}") for name, array in used.items()]
     rows.append(("all", f"{sum(int(a.sum()) for a in used.values()):,}", f"{sum(a.numel() for a in used.values()):,}"))

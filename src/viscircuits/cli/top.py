@@ -32,39 +32,46 @@ def top(
     input_size: options.InputSize = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    white: options.White = None,
 ) -> None:
     """Find the highest activations of every channel: values, pictures and positions; draw contact sheets."""
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
-    from viscircuits.diagram.sheets import contact_sheet, liveliest, per_row, strips
+    from viscircuits.diagram.sheets import all_ranked, contact_sheet, liveliest, per_row, strips
     from viscircuits.study import slug
 
-    loaded = load(model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads)
+    loaded = load(
+        model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads,
+        white=white,
+    )  # fmt: skip
     asked = {**loaded.asked, "layers": list(layer), "n": number}
     name = slug("top", *(one or "logit" for one in layer))
     findings = Findings.create(study_of(out, model), name, "top activations", asked)
     with progress_bars() as report:
         found = kept_tops(loaded, findings.path / "top", layer, number, report)
     findings.table("top", [row for name, best in found.items() for row in _rows(name, best, loaded)])
-    sheets = {}
+    sheets, total = {}, len(loaded.images)
+    whole = all_ranked(number, total)
     for name, best in found.items():
         drawn = channel or liveliest(best)
         title = f"{name or 'logit'}: what excites {len(drawn)} of {best.n_channels} channels most"
         wide = per_row(best)
         some = f"the strongest {wide} of {best.n} kept" if wide < best.n else f"the strongest {best.n}"
-        note = f"{some}, of {len(loaded.images):,} pictures, at most one each; cut to what the channel sees there"
+        of = f"the strongest {wide}; pictures: {whole}" if whole else f"{some}, of {total:,} pictures, at most one each"
+        note = f"{of}; cut to what the channel sees there"
         sheet = contact_sheet(strips(loaded.scene(), best, drawn, wide), title, note)
         sheets[title] = sheet.save(findings.path / f"{slug(name or 'logit')}.jpg")
     shown = [
-        (name or "logit", f"{best.n_channels}", f"{best.n}", f"{float(best.values[:, 0].median()):.3g}")
+        (name or "logit", f"{best.n_channels}", whole or f"{best.n}", f"{float(best.values[:, 0].median()):.3g}")
         for name, best in found.items()
     ]
     columns = [("layer", False), ("channels", True), ("activations each", True), ("median of the highest", True)]
-    print_table(f"{model}, {len(loaded.images)} pictures", columns, shown)
+    print_table(f"{model}, {total} pictures", columns, shown)
     findings.finish(
         {"activations": sum(best.values.numel() for best in found.values())},
         f"Top activations of {', '.join(one or 'logit' for one in layer)}",
-        f"The {number} highest activations of every channel on {len(loaded.images):,} pictures, at most one a picture.",
+        f"The {min(number, total):,} highest activations of every channel on {total:,} pictures, at most one a picture"
+        f"{f' ({whole})' if whole else ''}.",
         pictures=sheets, tables=[("Layers", [name for name, _ in columns], shown)],
     )  # fmt: skip
 

@@ -13,15 +13,26 @@ from torch import nn
 
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.chosen import Row, called, chosen, circuit_of, measured, scores_of
+from viscircuits.diagram.chosen import (
+    Row,
+    about_row,
+    called,
+    chosen,
+    circuit_of,
+    measured,
+    scores_of,
+    titled,
+)
 from viscircuits.diagram.curve import preservation_curve
 from viscircuits.diagram.exciting import Place, Unit, colours_of, pixels, ranked, seen
 from viscircuits.diagram.extended import Diagram, diagram
+from viscircuits.diagram.headline import Numbers
 from viscircuits.diagram.html import bar, element, picture, table, vector
 from viscircuits.diagram.inset import Agreement, agreement
 from viscircuits.diagram.legend import percent
 from viscircuits.diagram.page import interactive
 from viscircuits.diagram.pictures import Source, blank, rendered
+from viscircuits.diagram.told import in_a_cell, number, r_of
 from viscircuits.study import Study
 from viscircuits.target import Loss, Target
 from viscircuits.types import Progress
@@ -31,11 +42,6 @@ STRIP = 8
 
 _SIDE, _STEPS = 128, 160
 """Of the target's own pictures, which are shown larger than a diagram's."""
-
-_ROUNDING = 1e-6
-
-_WEAK = 0.5
-"""Spread of a circuit's responses, as a share of the model's, below which it is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,7 @@ class Chapter:
         target: which of its targets.
         model, prepare: what it was measured on.
         images: pictures that were not scored on; without them, what needs them is left out.
+        origin: where these come from, if the study does not know them.
         criterion, density, keep: which circuit is shown; see `viscircuits.diagram.chosen`.
         most: draw more edges than this as bundles.
         source: where pictures of filters come from.
@@ -58,6 +65,7 @@ class Chapter:
     model: nn.Module
     prepare: Prepare | None
     images: ImageSet | None
+    origin: str
     criterion: str | None
     density: float | None
     keep: float
@@ -68,7 +76,7 @@ class Chapter:
     @cached_property
     def row(self) -> Row:
         """The measurement that is shown."""
-        return chosen(self._rows, self.density, self.keep)
+        return chosen(self._candidates, self.density, self.keep)
 
     @cached_property
     def drawn(self) -> Diagram:
@@ -76,12 +84,13 @@ class Chapter:
         return diagram(
             self._circuit, scores=scores_of(self.study, self.row), images=self.images, pictures=self.source,
             prepare=self.prepare, compared=self._agreement, most=self.most, cache=self._cache, progress=self.progress,
+            about=about_row(self.study, self.row, self.images, self.origin),
         )  # fmt: skip
 
     def html(self) -> str:
         """Returns the chapter."""
         parts = (
-            element("h2", escape(self.target)), self._lead(), self._survival(), self._layers(),
+            element("h2", escape(self.target)), self._numbers.headline(), self._survival(), self._layers(),
             element("h3", "The circuit"), interactive(self.drawn.scene), self._build_up(), self._excitement(),
         )  # fmt: skip
         return element("article", *parts, id=anchor(self.target))
@@ -89,8 +98,14 @@ class Chapter:
     # ---- what is shown ----
 
     @cached_property
-    def _rows(self) -> list[Row]:
+    def _candidates(self) -> list[Row]:
         return measured(self.study, self.target, self.criterion)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        """Those of the criterion that is shown, the largest first."""
+        shown = (self.row["criterion"], self.row["order"])
+        return [row for row in self._candidates if (row["criterion"], row["order"]) == shown]
 
     @cached_property
     def _table(self) -> pl.DataFrame:
@@ -102,17 +117,8 @@ class Chapter:
         return called(self._table["criterion"])
 
     @cached_property
-    def _mapped(self) -> bool:
-        """Whether |r| within positions was measured and is another number, as it is where responses are maps."""
-        if "pearson_within" not in self._table.columns:
-            return False
-        within = self._table["pearson_within"]
-        measured = within.is_not_null() & within.is_finite()
-        return bool(measured.all() and ((within - self._table["pearson"]).abs() > _ROUNDING).any())
-
-    @cached_property
     def _circuits(self) -> list[Circuit]:
-        """Those of the criterion that is shown, the largest first."""
+        """The circuits of these rows."""
         return [circuit_of(self.study, row, self.model) for row in self._rows]
 
     @property
@@ -122,6 +128,11 @@ class Chapter:
     @cached_property
     def _agreement(self) -> Agreement | None:
         return None if self.images is None else agreement(self._circuit, self.images)
+
+    @cached_property
+    def _own_pictures(self) -> bool:
+        """Whether the pictures are those that the study measured on."""
+        return self.images is not None and self.images.hash == self.study.header.spec.held_out.hash
 
     @property
     def _cache(self) -> Path:
@@ -138,49 +149,19 @@ class Chapter:
 
     # ---- its parts ----
 
-    def _lead(self) -> str:
+    @cached_property
+    def _numbers(self) -> Numbers:
         row = self.row
-        kept = f"{row['kept']:,} of {row['relevant']:,} relevant {row['granularity']}s"
-        within = f" ({row['pearson_within']:.3f} within positions)" if self._mapped else ""
-        said = (
-            f"<b>{kept}</b> ({percent(row['density'])}), chosen by {escape(self._names[row['criterion']])}, keep it "
-            f"with <b>{_agreeing(row['pearson'])}</b>{within} on {row['n_held_out']:,} unseen pictures; "
-            f"{row['effective']:,} of them lie on a path from image to target."
-        )
-        if row["pearson"] < self.keep and self.density is None:
-            said = f"No circuit of the study keeps |r| ≥ {self.keep:g}. The best: {said}"
-        others = self._table.filter(pl.col("density") == row["density"], pl.col("criterion") == "random")
-        if len(others) and row["criterion"] != "random":
-            said += f" As many random {row['granularity']}s: {_agreeing(others['pearson'][0])}."
-        return element("p", said, cls="lead")
+        shown = titled(self._names[row["criterion"]], row["order"])
+        searched = f"the study by {shown}" if self.criterion else "the study"
+        if row.get("sd_ratio") is None and self._own_pictures and self._agreement:  # the table is older than the column
+            row = row | {"sd_ratio": self._agreement.preservation.sd_ratio}
+        return Numbers(self._table, self._names, row, self.keep, searched if self.density is None else "")
 
     def _survival(self) -> str:
         curve = vector(preservation_curve(self._table)._repr_svg_(), f"preservation against density, {self.target}")
-        both = element("div", element("figure", curve), element("div", self._numbers()), cls="beside")
+        both = element("div", element("figure", curve), element("div", self._numbers.table()), cls="beside")
         return element("h3", "How much survives") + both
-
-    def _numbers(self) -> str:
-        """Every measurement: a row a density, a column a criterion."""
-        series = self._table.select("criterion", "order").unique(maintain_order=True).rows()
-        values = {(r["criterion"], r["order"], r["density"]): r for r in self._table.to_dicts()}
-        called = [(self._names[criterion], order) for criterion, order in series]
-        head = ["density", "kept", "effective", *["within"] * self._mapped]
-        head += [name if order == "best" else f"{name}, worst first" for name, order in called]
-        rows = []
-        for row in self._rows:
-            cells = [values.get((criterion, order, row["density"])) for criterion, order in series]
-            numbers = [percent(row["density"]), f"{row['kept']:,}", f"{row['effective']:,}"]
-            numbers += [f"{row['pearson_within']:.3f}"] if self._mapped else []
-            rows.append((numbers + list(map(_preserved, cells)), row is self.row))
-        shown = escape(self._names[self.row["criterion"]])
-        said = f"|Pearson r| with the full model. Effective, of {shown}: {self.row['granularity']}s on a path from "
-        said += "image to target. 0*: no path leads from the image to the target."
-        if self._mapped:
-            said += (
-                f" Within, of {shown}: |r| after each position's mean over the pictures is subtracted. It is far below "
-                f"|r| where a circuit keeps little more than a map that all pictures share, such as a bright border."
-            )
-        return table([escape(name) for name in head], rows) + element("p", said, cls="note")
 
     def _layers(self) -> str:
         """Effective structures of every layer, a column a circuit."""
@@ -193,7 +174,7 @@ class Chapter:
             rows.append(([escape(layer), f"{total:,}", *cells], False))
         head = ["layer", "relevant", *(percent(row["density"]) for row in self._rows)]
         note = (
-            f"Effective {self.row['granularity']}s of {escape(self._names[self.row['criterion']])}'s circuits, "
+            f"Effective {self.row['granularity']}s of {escape(self._numbers.shown)}'s circuits, "
             f"a column a density; "
             f"a bar's length is the root of their share of the relevant ones."
         )
@@ -214,8 +195,9 @@ class Chapter:
         needed = next((i for i, (row, _) in enumerate(live) if row is self.row), 0)
         tiles = [self._tile(whole, "<b>the model</b>")]
         for row, circuit in _spaced(live, STRIP - 1, needed):
-            said = f"<b>{percent(row['density'])}</b>, |r| = {row['pearson']:.3f}<br>{row['effective']:,} effective"
-            tiles.append(self._tile(circuit, said, "marked" if row is self.row else ""))
+            remarks = escape(", ".join(in_a_cell(row)[1]))
+            said = [f"<b>{percent(row['density'])}</b>, {r_of(row)}", remarks, f"{row['effective']:,} effective"]
+            tiles.append(self._tile(circuit, "<br>".join(filter(None, said)), "marked" if row is self.row else ""))
         note = "What the target looks for, in the model and in circuits of shrinking size: same start, same steps."
         return element("h3", "What it looks for") + element("p", note, cls="note") + element("div", *tiles, cls="strip")
 
@@ -234,6 +216,7 @@ class Chapter:
             return element("p", "The pictures it was measured on are not at hand, so none are shown.", cls="note")
         values = torch.from_numpy(self._agreement.full)
         shape = self._map_shape(values.shape[1])
+        fresh = "Pictures that were not scored on" if self._own_pictures else "Pictures"
         parts = []
         for title, response, least in (
             ("What excites it most", "strongest", False),
@@ -243,17 +226,9 @@ class Chapter:
                 "div", *(self._stimulus(place) for place in ranked(values, shape, STRIP, least=least)), cls="strip"
             )
             framed = "; framed, and below: the piece of it that is seen there" if 'class="framed"' in shown else ""
-            note = f"Unseen pictures, by the {response} response anywhere in them{framed}."
-            note += "" if least else self._weaker(self._agreement)
+            note = f"{fresh}, by the {response} response anywhere in them{framed}."
             parts += [element("h3", title), element("p", note, cls="note"), shown]
         return "".join(parts)
-
-    def _weaker(self, agreement: Agreement) -> str:
-        """Says how far the circuit's responses spread, where that is much less than the model's."""
-        share = float(agreement.circuit.std() / agreement.full.std())
-        if share >= _WEAK or self.row["disconnected"]:
-            return ""
-        return f" The circuit's responses spread {share:.2g} times as far as the model's, which |r| does not count."
 
     def _map_shape(self, positions: int) -> tuple[int, ...]:
         target = self._circuit.target
@@ -268,7 +243,8 @@ class Chapter:
         box = seen(graph, unit, place.position) if unit and unit[0] and len(place.position) == 2 else None
         responses = self._agreement.circuit[place.image].reshape(self._map_shape(self._agreement.circuit.shape[1]))
         name = Path(self.images.names[place.image]).name
-        said = f"model <b>{place.value:.3g}</b><br>circuit <b>{responses[place.position]:.3g}</b>"
+        answers = (number(place.value), number(float(responses[place.position])))
+        said = "model <b>{}</b><br>circuit <b>{}</b>".format(*answers)
         piece = [element("div", picture(pixels(image, box), f"piece of {name}"), cls="piece")] if box else []
         return element(
             "figure", picture(pixels(image), name, box), *piece, element("figcaption", said), title=name
@@ -278,14 +254,6 @@ class Chapter:
 def anchor(target: str) -> str:
     """Returns the name of a chapter's place on the page."""
     return "target-" + "".join(c if c.isalnum() or c in "-_." else "_" for c in target)
-
-
-def _agreeing(pearson: float) -> str:
-    return element("span", f"|r| = {pearson:.3f}", cls="whole")
-
-
-def _preserved(row: Row | None) -> str:
-    return "" if row is None else "0*" if row["disconnected"] else f"{row['pearson']:.3f}"
 
 
 def _spaced(items: Sequence[Any], count: int, needed: int) -> list[Any]:

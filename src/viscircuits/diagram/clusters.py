@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.diagram.plate import FAINT, MUTED, Plate, Strip, colour_of
-from viscircuits.diagram.sheets import Scene
+from viscircuits.diagram.sheets import Scene, all_ranked
 from viscircuits.subcircuits.polysemantic import NOISE, Polysemantic
 
 ACROSS = 8
@@ -37,9 +37,10 @@ def cluster_map(
     high = _ROW + (lines - 1) * (_SIDE + 0.06)
     plate = Plate(0.4 + _MAP + 0.35 + ACROSS * (_SIDE + 0.06) + 0.1, max(_MAP + 1.35, 0.95 + len(rows) * high))
     plate.text(0.3, 0.18, f"{top.layer}:{channel}", size=13, weight="bold")
+    whole = all_ranked(top.n, len(scene.images))
     said = (
-        f"its {top.n} most exciting pictures: {clusters.share:.0%} in {clusters.n_clusters} clusters, silhouette "
-        f"{clusters.silhouette:.2f}"
+        f"its {top.n} most exciting pictures{f' ({whole})' if whole else ''}: {clusters.share:.0%} in "
+        f"{clusters.n_clusters} clusters, silhouette {clusters.silhouette:.2f}"
     )
     plate.text(0.3, 0.45, said, size=9, colour=MUTED)
     _points(plate, labels, flat)

@@ -1,6 +1,7 @@
 """The preservation curve: how much of a target survives as its circuit shrinks (paper, figure 2)."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import polars as pl
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits import store
-from viscircuits.diagram.chosen import called
+from viscircuits.diagram.chosen import asked_as, called, is_control, series_of, titled
 from viscircuits.errors import StudyError
 
 _STYLE: dict[Any, Any] = {
@@ -46,7 +48,15 @@ _METRICS = {
     "pearson_signed": "Pearson r with the full model",
     "spearman": "Spearman correlation with the full model",
     "relative_difference": "mean |circuit − full| / mean |full|",
+    "sd_ratio": "standard deviation: circuit / full model",
 }
+
+_UNSIGNED = ("pearson", "pearson_within")
+_UNBOUNDED = ("relative_difference", "sd_ratio")
+_INVERTED = "inverted (r < 0)"
+_HOLLOW: dict[str, Any] = {
+    "linestyle": "", "marker": "o", "markersize": 4.6, "markerfacecolor": "white", "markeredgewidth": 1.3,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,8 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
 
     Args:
         table: rows of a sweep (see `viscircuits.evaluate.sweep.SCHEMA`).
-        metric: the column to draw: "pearson", "pearson_within", "pearson_signed", "spearman" or
-            "relative_difference".
+        metric: the column to draw: "pearson", "pearson_within", "pearson_signed", "spearman", "relative_difference" or
+            "sd_ratio".
         title: what stands above the picture.
     """
     if metric not in _METRICS:
@@ -91,21 +101,23 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
         several = table["target"].n_unique() > 1
         names, others = called(table["criterion"]), iter(_OTHERS * 9)
         colours = {criterion: _COLOURS.get(name) or next(others) for criterion, name in names.items()}
-        for criterion, order in table.select("criterion", "order").unique(maintain_order=True).iter_rows():
+        for criterion, order in series_of(table):
             rows = table.filter(pl.col("criterion") == criterion, pl.col("order") == order)
-            label = names[criterion] if order == "best" else f"{names[criterion]}, worst first"
-            _line(axes, rows, metric, label, colours[criterion], several)
+            dashed = is_control(asked_as(criterion, order))
+            _line(axes, rows, metric, titled(names[criterion], order), colours[criterion], several, dashed)
+            if not several and metric in _UNSIGNED:
+                turned = rows.filter(pl.col("pearson_signed") < 0)
+                mark_inverted(axes, turned["density"].to_list(), turned[metric].to_list(), colours[criterion])
         _furnish(axes, table, metric, title)
     return Curve(figure)
 
 
-def _line(axes: Axes, rows: pl.DataFrame, metric: str, label: str, colour: str, several: bool) -> None:
+def _line(axes: Axes, rows: pl.DataFrame, metric: str, label: str, colour: str, several: bool, dashed: bool) -> None:
     value = pl.col(metric)
     by_density = rows.group_by("density").agg(
         value.median().alias("middle"), value.quantile(0.25).alias("low"), value.quantile(0.75).alias("high")
     )
-    by_density = by_density.sort("density")
-    dashed = "worst" in label or label == "random"
+    by_density = by_density.sort("density").fill_null(float("nan"))  # of tables older than the column
     x, middle = by_density["density"].to_list(), by_density["middle"].to_list()
     if several:
         low, high = by_density["low"].to_list(), by_density["high"].to_list()
@@ -116,14 +128,27 @@ def _line(axes: Axes, rows: pl.DataFrame, metric: str, label: str, colour: str, 
     )  # fmt: skip
 
 
+def mark_inverted(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+    """Draws the points of inverted circuits hollow, because |r| hides their sign."""
+    if x:
+        axes.plot(x, y, color=colour, label=f"_{_INVERTED}", zorder=4, clip_on=False, **_HOLLOW)
+
+
+def explained(axes: Axes) -> list[Any]:
+    """Returns what the legend lists: the lines that have a name, and what hollow points are, where there are any."""
+    handles = axes.get_legend_handles_labels()[0]
+    marked = any(str(line.get_label()).endswith(_INVERTED) for line in axes.lines)
+    return [*handles, Line2D([], [], color="#666666", label=_INVERTED, **_HOLLOW)] if marked else handles
+
+
 def _furnish(axes: Axes, table: pl.DataFrame, metric: str, title: str) -> None:
     granularity, targets = table["granularity"][0], table["target"].n_unique()
     densities = sorted(table["density"].unique())
     axes.set_xscale("log")
     axes.set_xlim(1.05, densities[0] * 0.93)
-    if metric in ("pearson", "pearson_within", "relative_difference"):
+    if metric in (*_UNSIGNED, *_UNBOUNDED):
         axes.set_ylim(bottom=0)
-    if metric != "relative_difference":
+    if metric not in _UNBOUNDED:
         axes.set_ylim(top=1.0)
     axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if t >= densities[0] * 0.99]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -136,8 +161,8 @@ def _furnish(axes: Axes, table: pl.DataFrame, metric: str, title: str) -> None:
     span = f"{relevant[0]:,}" if len(relevant) == 1 else f"{relevant[0]:,} to {relevant[-1]:,}"
     what = f"median and quartiles of {targets} targets" if targets > 1 else str(table["target"][0])
     axes.legend(
-        title=f"{what}\n{span} relevant {granularity}s\n"
-        f"{table['biases'][0]} circuits, {table['n_held_out'][0]} unseen images",
+        handles=explained(axes), title=f"{what}\n{span} relevant {granularity}s\n"
+        f"{table['biases'][0]} circuits, {table['n_held_out'][0]} images\nthat were not scored on",
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9.5, title_fontsize=8.5,
         alignment="left", labelspacing=0.6,
     )  # fmt: skip

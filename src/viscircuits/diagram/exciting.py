@@ -13,6 +13,7 @@ from viscircuits.data.images import Batch, ImageSet, Prepare
 from viscircuits.errors import ImageError, UnsupportedOperation
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
+from viscircuits.model.output import with_channels
 from viscircuits.model.receptive_field import Box, receptive_field
 from viscircuits.optvis.colour import Colours, probe
 from viscircuits.response import to_model
@@ -60,7 +61,7 @@ def strongest(
         held, _ = to_model(Batch(batch.images, None, 0), circuit.model, circuit.graph)
         answers = run(circuit.model, circuit.graph, held.clone(), layers, weights=circuit.weights)
         for layer, channel in units:
-            maps = answers[layer].movedim(outputs[layer].channel_axis, 1)[:, channel].float().cpu()
+            maps = with_channels(answers[layer]).movedim(outputs[layer].channel_axis, 1)[:, channel].float().cpu()
             (place,) = ranked(maps.flatten(1), maps.shape[1:], 1)
             if (layer, channel) not in best or place.value > best[layer, channel].value:
                 best[layer, channel] = place._replace(image=batch.start + place.image)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from viscircuits import store
 from viscircuits.circuit import Circuit
@@ -86,6 +87,7 @@ def diagram(
     compared: Agreement | None = None,
     most: int = MOST,
     title: str = "",
+    about: str = "",
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Diagram:
@@ -94,7 +96,8 @@ def diagram(
     Args:
         circuit: what to draw.
         scores: the scores it was selected by: the widths of edges; without them Σ|w| of each kernel.
-        images: pictures for the inset, which compares the circuit with the full model; take unseen ones.
+        images: pictures for the inset, which compares the circuit with the full model; take some that were not scored
+            on.
         pictures: what filters show. "optvis": what each looks for, rendered on the circuit (about a third of a second a
             filter); "crops": the piece of ``images`` that excites it most; "none": its number; or pictures of your own,
             (layer, channel) -> ``[3, h, w]`` in [0, 1]. A filter that reads the image always shows its kernel.
@@ -102,6 +105,8 @@ def diagram(
         compared: what the inset shows, when it is known already.
         most: draw at most this many edges one by one; a larger circuit is bundled by pairs of layers, and says so.
         title: what stands above it.
+        about: one line below the title; where "", the network's class, the criterion of the scores (if the circuit
+            keeps the best of them), the density and the number of pictures.
         cache: a folder that keeps rendered pictures.
         progress: called as the work goes on.
     """
@@ -116,8 +121,11 @@ def diagram(
     if compared is None and images is not None:
         compared = agreement(circuit, images)
     drawing = Drawing(drawn, _filters(circuit, drawn))
-    facts = legend.facts(circuit, drawn, compared)
-    return Diagram(drawn, _composed(drawing, pictures, title or legend.title(circuit), facts, empty, compared))
+    words = _Words(
+        title or legend.title(circuit), about or legend.about_circuit(circuit, scores, compared),
+        legend.facts(circuit, drawn, compared),
+    )  # fmt: skip
+    return Diagram(drawn, _composed(drawing, pictures, words, empty, compared))
 
 
 def shown(circuit: Circuit, scores: Scores | None = None, most: int = MOST) -> Content:
@@ -134,21 +142,25 @@ def _filters(circuit: Circuit, content: Content) -> dict[str, int]:
     return {v.block: layers[v.layer].out_channels for v in filters}
 
 
+class _Words(NamedTuple):
+    """What stands above a circuit."""
+
+    title: str
+    about: str
+    facts: list[str]
+
+
 def _composed(
-    drawing: Drawing,
-    pictures: Pictures,
-    title: str,
-    facts: list[str],
-    empty: int,
-    compared: Agreement | None,
+    drawing: Drawing, pictures: Pictures, words: _Words, empty: int, compared: Agreement | None
 ) -> marks.Scene:
     """Title and numbers above, the circuit in the middle, the key and the inset below."""
     width = max(WIDTH, drawing.plan.width + 2 * MARGIN)
-    above, top = legend.header(title, facts, MARGIN)
+    above, top = legend.header(words.title, words.about, words.facts, MARGIN, width - 2 * MARGIN)
     parts = (lines(drawing), labels(drawing), *headings(drawing), vertices(drawing, pictures))
     middle = marks.Group(parts, "circuit", "circuit", offset=((width - drawing.plan.width) / 2, top + 8))
     bottom = top + 8 + drawing.plan.height + 60
     below: list[marks.Mark] = [marks.Group(tuple(legend.key(drawing, MARGIN, bottom, empty)), "key", "key")]
     if compared is not None:
         below.append(inset(compared, width - MARGIN - _INSET, bottom - 10, _INSET))
-    return marks.Scene(width, bottom + 170, title, " ".join(facts), (*above, middle, *below))
+    said = " ".join([words.about, *words.facts])
+    return marks.Scene(width, bottom + 178, words.title, said, (*above, middle, *below))

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from viscircuits.diagram.curve import _STYLE, _TICKS, Curve
+from viscircuits.diagram.curve import _STYLE, _TICKS, Curve, explained, mark_inverted
 from viscircuits.evaluate.faithfulness import Faithfulness
 
 _LINES = {
@@ -40,6 +40,9 @@ def faithfulness_curve(found: Faithfulness, *, title: str = "") -> Curve:
                 markersize=4.2 if wide else 2.8, markeredgecolor="white", markeredgewidth=0.6 if wide else 0.3,
                 label=f"{label}: {found.area(name):.2f}", clip_on=False, zorder=3 if wide else 2,
             )  # fmt: skip
+            if wide:
+                turned = [point for point in found.points if getattr(point, name).signed < 0]
+                mark_inverted(axes, [p.density for p in turned], [getattr(p, name).pearson for p in turned], colour)
         _furnish(axes, found, densities)
         axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color="#111111", pad=10)
     return Curve(figure)
@@ -59,7 +62,7 @@ def _furnish(axes: Axes, found: Faithfulness, densities: list[float]) -> None:
     first = found.points[0]
     control = f"\nrandom: same counts by layer, mean of {found.n_random}" if found.n_random else ""
     axes.legend(
-        title=f"{found.target}\n{found.kind} circuits\n{first.alone.n_images:,} images, "
+        handles=explained(axes), title=f"{found.target}\n{found.kind} circuits\n{first.alone.n_images:,} images, "
         f"{first.alone_interval.level:.0%} bootstrap bands{control}\nnumbers: area over log density",
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9.5, title_fontsize=8.5,
         alignment="left", labelspacing=0.6,

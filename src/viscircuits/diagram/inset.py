@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.diagram.marks import Box, Disc, Group, Line, Text
+from viscircuits.diagram.marks import Anchor, Box, Disc, Group, Line, Text
+from viscircuits.diagram.told import beside, inverted, measure, number
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
 
 _POINTS = 800
@@ -27,10 +28,13 @@ class Agreement:
     def text(self) -> str:
         """The measure in words."""
         p = self.preservation
-        why = f" ({p.reason})" if p.reason else ""
-        mapped = self.full.shape[1] > 1 and not why and isfinite(p.pearson_within)
-        within = f", {p.pearson_within:.3f} within positions," if mapped else ""
-        return f"|r| = {p.pearson:.3f}{why}{within} on {p.n_images:,} images"
+        on = f" on {p.n_images:,} images"
+        if p.reason:
+            return f"|r| = {p.pearson:.3f} ({p.reason}){on}"
+        mapped = self.full.shape[1] > 1 and isfinite(p.pearson_within)
+        within = f"{p.pearson_within:.3f} within positions" if mapped else ""
+        said = [part for part in (measure(p.pearson, p.signed), within, beside(p.sd_ratio)) if part]
+        return ", ".join(said) + "," * (len(said) > 1) + on
 
 
 def agreement(circuit: Circuit, images: ImageSet, *, full: Reference | None = None, batch_size: int = 16) -> Agreement:
@@ -49,21 +53,34 @@ def agreement(circuit: Circuit, images: ImageSet, *, full: Reference | None = No
 
 
 def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
-    """Returns the scatter plot in a square whose top left corner is (x, y); labels stand left and below."""
+    """Returns the scatter plot in a square whose top left corner is (x, y); numbers and labels stand left and below.
+
+    Each axis has a scale of its own, with its least and greatest value at the ends.
+    """
     chosen = np.linspace(0, agreement.full.size - 1, min(_POINTS, agreement.full.size)).astype(int)
-    across, up = (_scaled(values.ravel()[chosen]) for values in (agreement.full, agreement.circuit))
+    full, circuit = (values.ravel()[chosen] for values in (agreement.full, agreement.circuit))
     inner = side - 10
-    points = tuple((x + 5 + float(a) * inner, y + side - 5 - float(b) * inner) for a, b in zip(across, up, strict=True))
+    places = zip(_scaled(full), _scaled(circuit), strict=True)
+    points = tuple((x + 5 + float(a) * inner, y + side - 5 - float(b) * inner) for a, b in places)
     p = agreement.preservation
+    turned = inverted(p.signed)  # then the points lie along the other diagonal, and the words in the other corner
+    at, end = (x + side - 8, "end") if turned else (x + 8, "start")
+    words = [f"r = {p.signed:.3f}".replace("-", "−"), *["inverted"] * turned]
+    said = [Text(at, y + 16 + 15 * i, word, 12.5, "ink", end, bold=True, halo=True) for i, word in enumerate(words)]
     return Group(
         (
             Box(x, y, side, side, "panel"),
             Disc(points, 1.5, "ink", opacity=0.32 if len(points) > 150 else 0.6),
             Line(((x, y + side), (x + side, y + side)), "muted"),
             Line(((x, y), (x, y + side)), "muted"),
-            Text(x + side / 2, y + side + 14, "response of the full model", 10, "muted", "middle"),
-            Text(x - 6, y + side / 2, "of the circuit", 10, "muted", "middle", turn=90),
-            Text(x + 8, y + 16, f"r = {p.signed:.3f}".replace("-", "−"), 12.5, "ink", bold=True, halo=True),
+            *(Text(x + 5 + at * inner, y + side + 12, word, 9, "muted", end) for word, at, end in _ends(full)),
+            *(
+                Text(x - 4, y + side - 5 - at * inner, word, 9, "muted", end, turn=90)
+                for word, at, end in _ends(circuit)
+            ),
+            Text(x + side / 2, y + side + 25, "response of the full model", 10, "muted", "middle"),
+            Text(x - 17, y + side / 2, "of the circuit", 10, "muted", "middle", turn=90),
+            *said,
         ),
         "inset",
         "inset",
@@ -75,3 +92,9 @@ def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
 def _scaled(values: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
     low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
+
+
+def _ends(values: Float[np.ndarray, " v"]) -> list[tuple[str, float, Anchor]]:
+    """The numbers at the ends of an axis, each with its place in [0, 1]; one in the middle where all are alike."""
+    low, high = (number(float(end)).replace("-", "−") for end in (values.min(), values.max()))
+    return [(low, 0.0, "start"), (high, 1.0, "end")] if values.max() > values.min() else [(low, 0.5, "middle")]

@@ -1,16 +1,58 @@
 """What stands around a diagram: the title with the numbers, and the key to its lines and colours."""
 
+from collections.abc import Sequence
+
+import torch
+
 from viscircuits.circuit import Circuit
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.drawing import Drawing
 from viscircuits.diagram.inset import Agreement
 from viscircuits.diagram.marks import Box, Disc, Line, Mark, Text
 from viscircuits.diagram.palette import LEVELS, ramp_role
+from viscircuits.scores import Scores
+
+_LETTER = 6.2
+"""Width of a letter of the lines below the title."""
 
 
 def title(circuit: Circuit) -> str:
     """Returns the diagram's name."""
     return f"Circuit of {circuit.target}"
+
+
+def about(network: str, criterion: str, density: float, n_images: int | None = None, source: str = "") -> str:
+    """Returns in one line what a diagram shows; what is not known is left out.
+
+    Args:
+        network: name of the network.
+        criterion: what chose the circuit, or "".
+        density: kept over relevant structures.
+        n_images: how many pictures the circuit was measured on.
+        source: where these come from, or "".
+    """
+    of = f" of {source}" if source else ""
+    measured = "" if n_images is None else f"measured on {n_images:,} picture{'s' * (n_images != 1)}{of}"
+    return ", ".join(filter(None, (network, criterion, f"density {percent(density)}", measured)))
+
+
+def about_circuit(circuit: Circuit, scores: Scores | None, agreement: Agreement | None) -> str:
+    """Returns the same of a circuit, as far as it and the scores that it is drawn by tell."""
+    n_images = None if agreement is None else agreement.preservation.n_images
+    return about(type(circuit.model).__name__, _criterion(circuit, scores), circuit.mask.density, n_images)
+
+
+def _criterion(circuit: Circuit, scores: Scores | None) -> str:
+    """What the scores are called where the circuit keeps the best of them, or the worst; else ""."""
+    mask = circuit.mask
+    if scores is None or scores.granularity != mask.granularity:
+        return ""
+    values = torch.cat([scores.sums[name][relevant] for name, relevant in mask.relevant.items()])
+    kept = torch.cat([mask.kept[name][relevant] for name, relevant in mask.relevant.items()])
+    values = values.clamp(min=0) if scores.contrast else values
+    if not len(values[~kept]) or not len(values[kept]) or values[kept].min() >= values[~kept].max():
+        return scores.criterion
+    return f"{scores.criterion}, worst first" if values[kept].max() <= values[~kept].min() else ""
 
 
 def facts(circuit: Circuit, content: Content, agreement: Agreement | None) -> list[str]:
@@ -39,11 +81,19 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def header(heading: str, lines: list[str], x: float) -> tuple[list[Mark], float]:
-    """Returns the title and the numbers, and how far down they reach."""
+def header(heading: str, about: str, lines: Sequence[str], x: float, width: float) -> tuple[list[Mark], float]:
+    """Returns the title, what it is of and the numbers, and how far down they reach; a line too long is shortened."""
     texts: list[Mark] = [Text(x, 40, heading, 19, "ink", bold=True)]
+    lines = [shortened(about, int(width / _LETTER)), *lines] if about else lines
     texts += [Text(x, 62 + 17 * i, line, 12, "muted") for i, line in enumerate(lines)]
     return texts, 62.0 + 17 * len(lines)
+
+
+def shortened(line: str, most: int) -> str:
+    """Returns a line of at most so many letters: the middle gives way."""
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2]}…{line[len(line) - most + most // 2 + 1 :]}"
 
 
 def key(drawing: Drawing, x: float, y: float, blank: int = 0) -> list[Mark]:

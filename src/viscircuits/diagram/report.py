@@ -17,6 +17,7 @@ from viscircuits.diagram.findings import sections
 from viscircuits.diagram.html import element, listed
 from viscircuits.diagram.page import write_page
 from viscircuits.diagram.pictures import Source
+from viscircuits.diagram.told import in_words
 from viscircuits.study import Header, Pictures, Study
 from viscircuits.types import Progress
 
@@ -45,6 +46,7 @@ def report(
     *,
     prepare: Prepare | None = None,
     images: ImageSet | None = None,
+    source: str = "",
     criterion: str | None = None,
     density: float | None = None,
     keep: float = KEEP,
@@ -60,16 +62,18 @@ def report(
         prepare: what prepared the pictures; it tells their colours (ImageNet's by default).
         images: pictures that were not scored on, as a rule those that the study measured on; without them, what needs
             them is left out.
-        criterion: whose circuits are shown; the study's first where None.
-        density: which circuit is drawn; where None the smallest that keeps enough.
-        keep: the |r| that is enough.
+        source: where the pictures come from, if they are others than the study's.
+        criterion: search the circuits of this one alone; ``NAME:worst`` for a control. Where None of all but controls.
+        density: show the circuit with the largest |r| of this density.
+        keep: where no density is given: of the circuits with |r| >= keep the one of the smallest density is shown, then
+            the one with the larger |r|, then the first; where there is none, the one with the largest |r|.
         pictures: where pictures of filters come from; rendered ones are kept in the study's folder.
         most: draw more edges than this as bundles.
         progress: called as the work goes on.
     """
     spec = study.header.spec
     chapters = [
-        Chapter(study, target, model, prepare, images, criterion, density, keep, most, pictures, progress)
+        Chapter(study, target, model, prepare, images, source, criterion, density, keep, most, pictures, progress)
         for target in dict.fromkeys(study.measurements()["target"])
     ]
     title = f"{chapters[0].target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
@@ -106,10 +110,15 @@ def _pictures(pictures: Pictures) -> str:
 def _contents(chapters: list[Chapter]) -> str:
     items = [
         element("li", element("a", escape(chapter.target), href=f"#{anchor(chapter.target)}"),
-                f" {chapter.row['kept']:,} {chapter.row['granularity']}s, |r| = {chapter.row['pearson']:.2f}")
+                f" {chapter.row['kept']:,} {chapter.row['granularity']}s, {_unbroken(in_words(chapter.row, 2))}")
         for chapter in chapters
     ]  # fmt: skip
     return element("nav", element("ol", *items), **{"aria-label": "targets"})
+
+
+def _unbroken(said: str) -> str:
+    """Words in which lines break at commas only."""
+    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in said.split(", "))
 
 
 def _again(study: Study, asked: list[str]) -> str:

@@ -37,6 +37,11 @@ class Scene(NamedTuple):
         return found
 
 
+def all_ranked(n: int, total: int) -> str:
+    """Returns that as many activations are asked for as there are pictures, or more, where it is so; else ""."""
+    return f"{total:,} of {total:,}: all of them, ranked" if n >= total else ""
+
+
 def per_row(top: TopActivations) -> int:
     """Returns how many pictures of a channel are drawn: all where they fit into a row, else the strongest."""
     return top.n if top.n <= 2 * ACROSS else ACROSS

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits.circuit import Circuit
+from viscircuits.diagram.legend import percent
 from viscircuits.diagram.pictures import blank, rendered
 from viscircuits.diagram.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, colour_of
 from viscircuits.diagram.sheets import Scene
@@ -163,7 +164,7 @@ def _strips(found: Split, scene: Scene, called: Mapping[int, str], rendered_too:
     made = []
     for s, (number, images) in enumerate(zip(found.names, found.division.sets, strict=True)):
         density, off = found.division.densities[s], float(found.division.differences[s, s])
-        note = f"its circuit keeps {density:.3g} of the kernels and is off by {off:.2f} on its own pictures"
+        note = f"its circuit keeps {percent(density)} of the kernels and is off by {off:.2f} on its own pictures"
         made.append(Strip(f"{called[number]}: {len(images)} pictures", note, _cut(found, scene, images), colour_of(s)))
     if rendered_too:
         everything = torch.arange(len(found.values))

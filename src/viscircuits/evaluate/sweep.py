@@ -22,7 +22,7 @@ from viscircuits.evaluate.preservation import Preservation, Reference
 from viscircuits.evaluate.responses import AT_ONCE, respond_all
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
-from viscircuits.response import respond_full
+from viscircuits.response import judged, respond_full
 from viscircuits.saliency.fused import TOGETHER
 from viscircuits.saliency.plan import plan
 from viscircuits.saliency.registry import lookup, needs_density, score_all
@@ -114,7 +114,9 @@ class Sweep:
                 f"{tuple(self.held_out[0].shape)}; prepare both alike"
             )
         for target in self.targets:
-            Readout(target, trace(self.model, self.scoring[0].shape))
+            readout = Readout(target, trace(self.model, self.scoring[0].shape))
+            for images in (self.scoring, self.held_out):
+                judged(images, self.model, [readout])
 
     def keys(self) -> list[Key]:
         """Returns the names of all measurements, each once: target by target, criterion by criterion."""
@@ -130,7 +132,7 @@ class Sweep:
         """Yields every measurement that is not done yet; both orders of one criterion come together.
 
         Raises:
-            TargetError: a target is dead on the held-out pictures.
+            TargetError: a target is dead on the pictures to measure on.
         """
         self._warn_of_overlap()
         keys = self.keys()
@@ -209,6 +211,7 @@ class Sweep:
             "pearson_signed": kept.signed,
             "spearman": kept.spearman,
             "relative_difference": kept.relative_difference,
+            "sd_ratio": kept.sd_ratio,
             "reason": kept.reason,
             "granularity": self.granularity,
             "biases": self.biases,
@@ -222,7 +225,7 @@ class Sweep:
         shared = set(self.scoring.hashes) & set(self.held_out.hashes)
         if shared:
             warnings.warn(
-                f"{len(shared)} of {len(self.held_out)} held-out pictures were also scored on; the measured "
+                f"{len(shared)} of the {len(self.held_out)} pictures to measure on were also scored on; the measured "
                 f"preservation is too high",
                 stacklevel=3,
             )
@@ -234,11 +237,14 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "target": pl.String, "criterion": pl.String, "order": pl.String, "density": pl.Float64, "sparsity": pl.Float64,
     "kept": pl.Int64, "relevant": pl.Int64, "effective": pl.Int64, "effective_density": pl.Float64,
     "disconnected": pl.Boolean, "zero_scores": pl.Int64, "pearson": pl.Float64, "pearson_within": pl.Float64,
-    "pearson_signed": pl.Float64, "spearman": pl.Float64, "relative_difference": pl.Float64, "reason": pl.String,
-    "granularity": pl.String, "biases": pl.String, "n_scoring": pl.Int64, "n_held_out": pl.Int64, "seed": pl.Int64,
-    "seconds": pl.Float64,
+    "pearson_signed": pl.Float64, "spearman": pl.Float64, "relative_difference": pl.Float64, "sd_ratio": pl.Float64,
+    "reason": pl.String, "granularity": pl.String, "biases": pl.String, "n_scoring": pl.Int64, "n_held_out": pl.Int64,
+    "seed": pl.Int64, "seconds": pl.Float64,
 }  # fmt: skip
 """The columns of a sweep's table."""
+
+_YOUNGER = ("sd_ratio",)
+"""Columns that older tables lack; there they are empty."""
 
 
 def table(rows: Iterable[Row]) -> pl.DataFrame:
@@ -252,6 +258,9 @@ def read_table(path: str | Path) -> pl.DataFrame:
         frame = pl.read_parquet(path, glob=False)  # a folder's name may hold brackets
     except (pl.exceptions.PolarsError, OSError) as error:
         raise StudyError(f"{str(path)!r} is damaged ({error}); delete it and run again") from None
+    missing = [pl.lit(None, SCHEMA[name]).alias(name) for name in _YOUNGER if name not in frame.columns]
+    if missing and {*frame.columns, *_YOUNGER} == set(SCHEMA):
+        frame = frame.with_columns(missing).select(*SCHEMA)
     if frame.schema != SCHEMA:
         raise StudyError(f"{str(path)!r} is not a table of measurements of this version; delete it and run again")
     return frame

@@ -14,16 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 _LIBRARIES = frozenset({"torch", "numpy", *sys.stdlib_module_names}) - {"__main__"}
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A block after which everything that hangs on the modules is what it was before, whatever a forward did."""
+    """A block after which everything that hangs on the modules is what it was before, whatever a forward did.
+
+    What counts or records the caller's own operations (a profile of its flops, say) does not see those of the block.
+    """
     put_back = [_remembered(held) for held in _holders(model)]
     try:
-        yield
+        with _disable_current_modes():
+            yield
     finally:
         for restore in put_back:
             restore()

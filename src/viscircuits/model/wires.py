@@ -160,10 +160,23 @@ def _pooled(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value
 def _within_windows(node: fx.Node, wire: Tensor) -> Tensor:
     """Anything alive in a window reaches the place that the window gives."""
     along = windows(node)
-    for axis, window in zip(range(wire.ndim - len(along), wire.ndim), along, strict=True):
+    axes = range(wire.ndim - len(along), wire.ndim)
+    if all(wire.stride(axis) == 0 for axis in axes):  # the same everywhere, as behind a kernel layer: no need to look
+        return _mixed(wire, axes, _shape(node))
+    if all(w.dilation == 1 and w.before == w.after for w in along):
+        taps, strides, before = ([w[i] for w in along] for i in range(3))
+        return binary(_MEANS[len(along)](wire, taps, strides, before, ceil_mode=any(w.ceil for w in along)))
+    for axis, window in zip(axes, along, strict=True):
         if (window.taps, window.stride, window.before, window.after) != (1, 1, 0, 0):
             wire = _windowed(wire, axis, window)
     return binary(wire)
+
+
+_MEANS: dict[int, Callable[..., Tensor]] = {
+    1: functional.avg_pool1d,
+    2: functional.avg_pool2d,
+    3: functional.avg_pool3d,
+}
 
 
 def _windowed(wire: Tensor, axis: int, window: Window) -> Tensor:

@@ -25,7 +25,7 @@ class Recovery:
         recall: fraction of the true kernels that are selected; equal to the precision at the true size.
         area: under the ROC curve over relevant kernels: how often a true kernel scores above one that is not (ties
             count half). The kernels of the other alternatives are left out.
-        pearson: |r| of the selected circuit with the full model on the held-out pictures; 0 if it is constant.
+        pearson: |r| of the selected circuit with the full model on pictures that were not scored on; 0 if constant.
         density: of the selection.
     """
 
@@ -63,7 +63,7 @@ def recovery(scores: Scores, case: Planted, *, density: float | None = None) -> 
 
 
 def agreement(mask: Mask, case: Planted) -> float:
-    """Returns |r| of a masked circuit with the full model on the held-out pictures; 0 if it is constant."""
+    """Returns |r| of a masked circuit with the full model on pictures that were not scored on; 0 if it is constant."""
     circuit = Circuit(case.model, case.target, mask)
     full = respond(case.model, circuit.readout, case.held_out, batch_size=len(case.held_out))
     values = circuit.respond(case.held_out, frozen=full.frozen, batch_size=len(case.held_out))

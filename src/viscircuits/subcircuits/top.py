@@ -19,6 +19,7 @@ from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, StudyError, TargetError
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
+from viscircuits.model.output import with_channels
 from viscircuits.model.receptive_field import crop, receptive_field
 from viscircuits.model.trace import trace
 from viscircuits.response import to_model
@@ -228,7 +229,8 @@ class _Best:
 
 
 def _maps(graph: NetGraph, layer: str, output: Float[Tensor, "b ..."]) -> Float[Tensor, "b c p"]:
-    return output.movedim(graph.output(layer).channel_axis, 1).reshape(len(output), graph.output(layer).n_channels, -1)
+    place = graph.output(layer)
+    return with_channels(output).movedim(place.channel_axis, 1).reshape(len(output), place.n_channels, -1)
 
 
 @torch.no_grad()

@@ -1,0 +1,54 @@
+"""Reading the pictures that a command line names, and the file that says which class is which output."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from viscircuits.data.images import ImageSet, Prepare
+from viscircuits.errors import ImageError, closest
+
+
+def read_pictures(
+    path: Path,
+    prepare: Prepare,
+    *,
+    unreadable: Literal["error", "skip"] = "error",
+    white: float | None = None,
+    classes: Mapping[str, int] | None = None,
+) -> ImageSet:
+    """Returns the pictures of a folder, or the one in a file; with classes, their labels are numbers of outputs."""
+    if path.is_file():
+        return ImageSet.from_files(path, prepare, white=white)
+    images = ImageSet.from_folder(path, prepare, unreadable=unreadable, white=white)
+    return images if classes is None else _judged(images, classes, path)
+
+
+def _judged(images: ImageSet, classes: Mapping[str, int], path: Path) -> ImageSet:
+    if images.labels is None or images.class_names is None:
+        raise ImageError(f"--classes names class folders, and {str(path)!r} has none; leave it out")
+    for name in images.class_names:
+        if name not in classes:
+            raise ImageError(f"--classes says nothing of the class folder {name!r}{closest(name, classes)}")
+    return images.labelled(classes[images.class_names[label]] for label in images.labels)
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """Returns class folder -> number of the output that judges it, from lines of both, with a comma or tab between."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageError(f"cannot read --classes {str(path)!r} ({error}); expected lines of folder, number") from None
+    found: dict[str, int] = {}
+    for place, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, number = (part.strip().strip('"') for part in line.replace("\t", ",").rpartition(","))
+        if not name or not number.isdecimal() or name in found:
+            raise ImageError(
+                f"line {place} of {str(path)!r} is {line.strip()!r}; expected a class folder, a comma and the number "
+                f"of its output (counted from 0), every folder once"
+            )
+        found[name] = int(number)
+    if not found:
+        raise ImageError(f"{str(path)!r} is empty; expected lines of class folder, number of its output")
+    return found

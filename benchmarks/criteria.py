@@ -2,9 +2,11 @@
 
     uv run python benchmarks/criteria.py shapesnet
     uv run python benchmarks/criteria.py squeezenet1_1    # needs VISCIRCUITS_DATA
+    uv run python benchmarks/criteria.py squeezenet1_1 page 617842c
 
 Prints the table of medians over targets and writes it, all rows and the figure to docs/results/. An interrupted run
-goes on where it stopped (rows are kept in studies/).
+goes on where it stopped (rows are kept in studies/). The last prints and writes the page of the rows that are there,
+which were measured at the commit that is named.
 """
 
 import os
@@ -24,6 +26,7 @@ from viscircuits.diagram.curve import preservation_curve
 from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep, sweep
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs/results"
 SEED = 0
 FORCE_DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.01)
 FORCE_PICTURES = 100
@@ -89,8 +92,8 @@ def head() -> str:
     return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def markdown(name: str, job: Sweep, frame: pl.DataFrame, commit: str) -> str:
-    """The page kept in docs/results/."""
+def markdown(name: str, frame: pl.DataFrame, commit: str) -> str:
+    """The page kept in docs/results/, of rows that were measured at a commit."""
     table = medians(frame)
     lines = ["| density (sparsity) | " + " | ".join(table.columns[1:]) + " |", "|---" * table.width + "|"]
     for density, *values in table.iter_rows():
@@ -101,8 +104,9 @@ def markdown(name: str, job: Sweep, frame: pl.DataFrame, commit: str) -> str:
     return "\n".join([
         f"# Criteria on {name}", "",
         f"Median |Pearson r| over {frame['target'].n_unique()} targets. Density is kept over relevant kernels, masked "
-        f"circuits; scored on {len(job.scoring)} pictures, measured on {len(job.held_out)} others. FORCE was scored on "
-        f"100 pictures and at five densities only. A disconnected circuit counts as 0 (circuits: {disconnected}).", "",
+        f"circuits; scored on {frame['n_scoring'].max()} pictures, measured on {frame['n_held_out'][0]} others. FORCE "
+        f"was scored on {FORCE_PICTURES} pictures and at five densities only. A disconnected circuit counts as 0 "
+        f"(circuits: {disconnected}).", "",
         *lines, "",
         f"Targets: {', '.join(frame['target'].unique(maintain_order=True).to_list())}.", "",
         f"Command: `uv run python benchmarks/criteria.py {name}`, seed {SEED}, torch {torch.__version__}, "
@@ -117,14 +121,20 @@ def main(name: str) -> None:
     checkpoint.parent.mkdir(exist_ok=True)
     total = len(job.keys())
     frame = sweep(job, checkpoint, each=lambda m: print(*m.key, f"{m.row['pearson']:.3f}", f"of {total}", flush=True))
-    results = ROOT / "docs/results"
-    frame.drop("seconds").write_csv(results / f"criteria-{name}.csv", float_precision=6)
-    preservation_curve(frame, title=f"{name}: {len(job.targets)} channels").save(results / f"criteria-{name}")
-    page = markdown(name, job, frame, commit)
-    (results / f"criteria-{name}.md").write_text(page)
+    frame.drop("seconds").write_csv(RESULTS / f"criteria-{name}.csv", float_precision=6)
+    preservation_curve(frame, title=f"{name}: {len(job.targets)} channels").save(RESULTS / f"criteria-{name}")
+    write_page(name, frame, commit)
+
+
+def write_page(name: str, frame: pl.DataFrame, commit: str) -> None:
+    page = markdown(name, frame, commit)
+    (RESULTS / f"criteria-{name}.md").write_text(page)
     print(page)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    main(sys.argv[1])
+    if sys.argv[2:3] == ["page"]:
+        write_page(sys.argv[1], pl.read_csv(RESULTS / f"criteria-{sys.argv[1]}.csv"), sys.argv[3])
+    else:
+        main(sys.argv[1])

@@ -186,7 +186,12 @@ def one_part(options: Options) -> str:
     return _circuits_part(options, (0.01,), "0.25")
 
 
-def _circuits_part(options: Options, densities: Sequence[float], bar: str) -> str:
+def few_part(options: Options) -> str:
+    """The same on so few pictures that making the circuit counts, and what is left of our time on one picture."""
+    return _circuits_part(options, (0.01,), "", alone=True)
+
+
+def _circuits_part(options: Options, densities: Sequence[float], bar: str, *, alone: bool = False) -> str:
     rows, origins = [], {}
     for name in (name for name in options.networks if name in SWEPT):
         setting = options.setting(name, natural)
@@ -199,17 +204,21 @@ def _circuits_part(options: Options, densities: Sequence[float], bar: str) -> st
                 for each in (setting.few(4), setting.few(4, torch.float64))  # the first also loads and compiles
             )
             runs = {"ours": circuits(setting, kept), "dense": dense(setting, kept)}
+            runs |= {"one picture": circuits(setting.few(1), kept)} if alone else {}
             turns = side_by_side(runs, options.pairs, options.clock, warm=True)
             single = max(single, _unlike_dense(turns.results["ours"], turns.results["dense"]))
             seconds = [turns.median("ours"), turns.median("dense"), turns.ratio("ours", "dense")]
-            rows.append([titled(name), criterion, *seconds, bar, f"{single:.0e}, {double:.0e}"])
+            last = turns.median("one picture") if alone else bar
+            rows.append([titled(name), criterion, *seconds, last, f"{single:.0e}, {double:.0e}"])
     unit, where = options.clock.unit, "; ".join(f"{name}: {origin}" for name, origin in origins.items())
-    header = ["target", "criterion", f"ours, {unit}", f"dense, {unit}", "ratio", "bar", "difference"]
+    last = f"ours on one picture, {unit}" if alone else "bar"
+    header = ["target", "criterion", f"ours, {unit}", f"dense, {unit}", "ratio", last, "difference"]
+    fixed = " Making a circuit costs the same for any number of pictures: see our time on one picture." if alone else ""
     some = "1 circuit, density" if len(densities) == 1 else f"{len(densities)} circuits, densities"
     return f"""{some} {", ".join(map(str, densities))}. {where}. The yardstick
 zeroes the kernels in the network and runs it up to the target, mask by
 mask, in batches of {options.batch} and the same memory layout. Masks are given; making circuits of them is in our time.
-The difference is that of the responses over the mask's largest: in float32 on all pictures, in float64 on four.
+The difference is that of the responses over the mask's largest: in float32 on all pictures, in float64 on four.{fixed}
 
 {table(header, rows)}"""
 

@@ -1,6 +1,6 @@
 """How fast we are, and with how much memory, beside plain torch on the same network: tables of ratios.
 
-    uv run python benchmarks/speed.py [scoring memory textbook many sweep one figure3 growth] [--pictures 100] [--save]
+    uv run python benchmarks/speed.py [PART ...] [--pictures 100] [--save]
 
 Ours and the yardstick run in turns in one process (ours, yardstick, ours, ...); shown are medians of seconds, and the
 median of each turn's ratio with the smallest and the largest. Whether the results agree is measured in the same run.
@@ -44,6 +44,7 @@ PARTS = {
     "many": Part("Many targets", parts.many_part, 32, 3, channels=256),
     "sweep": Part("A sweep of densities", parts.sweep_part, 500, 3),
     "one": Part("One small circuit", parts.one_part, 500, 5),
+    "few": Part("One small circuit on few pictures", parts.few_part, 40, 5),
     "figure3": Part("The paper's figure 3", scaling.figure3_part, 100, 1, channels=8, criteria=("actgrad",)),
     "growth": Part("Growth", scaling.growth_part, 128, 3, channels=32, criteria=("actgrad",)),
 }

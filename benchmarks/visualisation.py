@@ -129,12 +129,12 @@ def page(frame: pl.DataFrame, n_pictures: int) -> str:
     """The page kept in docs/results/."""
     return "\n".join([
         "# Do rendered pictures excite what they were rendered for?", "",
-        f"squeezenet1_1 and {n_pictures:,} ImageNet pictures. {CHANNELS} random channels: one of every layer, the "
-        f"others of random layers. Circuits: ActGrad's, of {CIRCUITS} of these channels, scored on {SCORED_ON} of the "
-        "pictures; rendered on the circuit and measured in it. Both the rendered picture and the real ones are seen at "
-        "224 pixels in steps of 1/255, and counted by the same number: the channel's map before the ReLU, by its mean "
-        "over positions or by its largest value; the picture was rendered for that number (256 steps, one seed, no "
-        "choice among several). The ratio counts both from the median picture.", "",
+        f"squeezenet1_1 and [{n_pictures:,} ImageNet pictures](README.md). {CHANNELS} random channels: one of every "
+        f"layer, the others of random layers. Circuits: ActGrad's, of {CIRCUITS} of these channels, scored on "
+        f"{SCORED_ON} of the pictures; rendered on the circuit and measured in it. Both the rendered picture and the "
+        "real ones are seen at 224 pixels in steps of 1/255, and counted by the same number: the channel's map before "
+        "the ReLU, by its mean over positions or by its largest value; the picture was rendered for that number (256 "
+        "steps, one seed, no choice among several). The ratio counts both from the median picture.", "",
         *table(frame), "",
         "In brackets behind a target that is not above all: the share of pictures that it is above. All rows: "
         "[visualisation.csv](visualisation.csv).", "",

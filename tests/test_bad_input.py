@@ -239,6 +239,13 @@ CASES = {
         r"exactly one of density, count and cumulative",
         lambda b: b.select(count=3, density=0.1),
     ),
+    "unknown order": (
+        MaskError,
+        r"unknown order 'x'; expected 'best' or 'worst'",
+        lambda b: b.select(density=0.5, order="x"),
+    ),
+    "order in other letters": (MaskError, r"unknown order 'Best'", lambda b: b.select(count=3, order="Best")),
+    "no order": (MaskError, r"unknown order None", lambda b: b.select(cumulative=0.5, order=None)),
     # criteria and options
     "unknown criterion": (
         MaskError,

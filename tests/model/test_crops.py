@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 import viscircuits as vc
 from model.toys import Compose
+from viscircuits.errors import ImageError
 from viscircuits.model import crops as tried
 from viscircuits.model.aligned import aligned_crops
 from viscircuits.model.crops import tried_crops
@@ -89,3 +90,19 @@ def test_layers_before_the_odd_one_keep_their_crops():
     )  # fmt: skip
     graph = trace(model, SHAPE)
     assert tried_crops(model, graph, "first") is not None
+
+
+def test_pictures_of_another_size_are_refused_wherever_a_circuit_or_model_answers():
+    model, target = net().eval(), vc.Target("2", 1)
+    circuit = vc.Circuit(model, target, vc.score(model, target, pictures()).select(density=0.5))
+    small = vc.ImageSet.from_tensors(torch.randn(3, 3, 32, 48))
+    at_a_place = vc.Circuit(model, target.at((20, 21)), circuit.mask)
+    for ask in (
+        lambda: circuit.respond(small),
+        lambda: at_a_place.respond(small),
+        lambda: vc.respond(model, circuit.readout, small),
+        lambda: vc.respond_resampled(circuit, small),
+        lambda: vc.preservation(circuit, small),
+    ):
+        with pytest.raises(ImageError, match=r"expected pictures of .* \(3, 64, 64\), got \(3, 32, 48\)"):
+            ask()

@@ -191,6 +191,16 @@ def test_a_file_says_which_folder_is_which_output(folder: Path, command_line, mo
     assert "are not at hand" not in (folder / "told/report.html").read_text()
 
 
+@pytest.mark.parametrize("place", ["pictures/disc", "pictures/disc/0.png"])
+def test_pictures_without_class_folders(place: str, folder: Path, command_line, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "classes.csv").write_text("disc,0\n")
+    job = ("extract", "shapesnet", "features.10:5", "-i", place, "--held-out", "pictures/ring", "-o", "study")
+    status, _, said = command_line(*job, "--classes", "classes.csv")
+    assert status == 1
+    assert f"--classes names class folders, and '{place}' has none; leave it out" in said
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

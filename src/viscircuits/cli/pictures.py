@@ -18,8 +18,9 @@ def read_pictures(
 ) -> ImageSet:
     """Returns the pictures of a folder, or the one in a file; with classes, their labels are numbers of outputs."""
     if path.is_file():
-        return ImageSet.from_files(path, prepare, white=white)
-    images = ImageSet.from_folder(path, prepare, unreadable=unreadable, white=white)
+        images = ImageSet.from_files(path, prepare, white=white)
+    else:
+        images = ImageSet.from_folder(path, prepare, unreadable=unreadable, white=white)
     return images if classes is None else _judged(images, classes, path)
 
 

@@ -122,7 +122,7 @@ def _spread(channels: Tensor, shape: Sequence[int], axis: int, like: Tensor) -> 
 def _mixed(wire: Tensor, axes: Sequence[int], shape: Sequence[int] | None = None) -> Tensor:
     """Anything alive along the axes reaches everything along them."""
     mean = wire.mean(tuple(axes), keepdim=True) if axes else wire
-    return binary(mean.expand(*(shape if shape is not None else wire.shape)))
+    return binary(mean).expand(*(shape if shape is not None else wire.shape))
 
 
 def _shape(node: fx.Node, item: int = 0) -> tuple[int, ...]:
@@ -290,6 +290,18 @@ def _copied(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value
     return source.expand(*_shape(node))
 
 
+def _joined(parts: list[Tensor], dim: int = 0) -> Tensor:
+    """The concatenation; where every part is the same along an axis it stays so, and later rules need not look."""
+    n = parts[0].ndim
+    same = [a for a in range(n) if a != dim % n and all(p.ndim == n and p.stride(a) == 0 for p in parts)]
+    if not same:
+        return torch.cat(parts, dim)
+    shape = [parts[0].shape[a] if a in same else -1 for a in range(n)]
+    for axis in same:
+        parts = [p.narrow(axis, 0, 1) for p in parts]
+    return torch.cat(parts, dim).expand(shape)
+
+
 def _native(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Data movement runs as it is; constants it moves along have nothing alive."""
     operation: Any = node.target
@@ -303,6 +315,8 @@ def _native(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value
         floating = isinstance(value, Tensor) and not value.requires_grad and value.is_floating_point()
         return torch.zeros_like(value, dtype=torch.float32) if floating else value
 
+    if name in {"cat", "concat"}:
+        return _joined(dead(list(args[0])), *args[1:], **dead_kwargs(kwargs))
     if name in {"constant_pad_nd", "pad"}:  # the border is a constant
         args = [*args[:2], *([0.0] if name == "constant_pad_nd" else args[2:3])]
         if name == "pad" and (len(args) < 3 or args[2] == "constant"):

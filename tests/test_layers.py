@@ -16,13 +16,13 @@ LAYERS = (
     {"target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency"},
     {"evaluate", "subcircuits", "optvis", "dissect", "attribution", "train", "planted", "probes", "study"},
     {"diagram"},
-    {"explorer", "runs", "cli"},
+    {"explorer", "runs", "cli", "__main__"},
 )
 NOUNS = (  # a noun imports those before it
     "target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency",
 )  # fmt: skip
 STUDIES = LAYERS[3] - {"study"}  # none of these imports another
-MAY = {("train", "study"), ("cli", "explorer"), ("cli", "runs")}  # beside what the layers allow
+MAY = {("train", "study"), ("cli", "explorer"), ("cli", "runs"), ("__main__", "cli")}  # beside what the layers allow
 HOMES = {
     "matplotlib": ("diagram",),
     "typer": ("cli",),

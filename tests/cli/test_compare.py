@@ -66,7 +66,7 @@ def test_compare(images, shapesnet, tmp_path, call):
     header = json.loads((out / "findings.json").read_text())
     assert header["found"]["groups"] == [[found.names[i] for i in group] for group in found.groups(0.5)]
     (html,) = sections(tmp_path / "study")
-    assert "What 3 circuits at density 0.2, magnitude have in common" in html
+    assert "What 3 magnitude circuits at density 0.2 have in common" in html
     assert not (tmp_path / "study" / "report.html").exists()  # the study's own report takes it in
     with pytest.raises(ViscircuitsError, match="a study of another model"):
         call("compare", tmp_path / "study", "-d", 0.2, "-o", _another(tmp_path, spec))
@@ -106,7 +106,7 @@ def test_compare_prints_the_r_of_every_circuit(two, tmp_path, call):
         for study in two
         for row in study.measurements().filter(criterion="snip", order="best", density=0.05).to_dicts()
     ]
-    assert said.startswith("3 circuits at density 0.05, snip")  # the first that both have
+    assert said.startswith("3 snip circuits at density 0.05")  # the first that both have
     assert [line[:3] for line in compared(said)] == [
         [row["target"], "0.05", f"{row['kept']:,}"] for row in rows
     ]  # as the studies were given and asked
@@ -130,7 +130,7 @@ def test_compare_takes_the_smallest_that_keep_enough(two, tmp_path, call):
         expected.append([target, f"{best['density']:g}"])
     assert [line[:2] for line in compared(said)] == expected
     assert len({density for _, density in expected}) == 2
-    assert said.startswith("3 circuits, the smallest with |r| >= 0.95, snip")
+    assert said.startswith("3 snip circuits (the smallest with |r| >= 0.95)")
     assert (tmp_path / "findings" / "compare__snip__keep-0.95" / "findings.json").is_file()
 
 
@@ -140,16 +140,16 @@ def test_compare_says_where_a_circuit_is_inverted(two, tmp_path, call):
         lambda table: table.with_columns(pearson=0.163, pearson_signed=-0.163, sd_ratio=0.02),
     )  # fmt: skip
     said = call("compare", turned.path, "--keep", 0.9, "-c", "snip", "-o", tmp_path / "out")
-    assert said.startswith("2 circuits, the smallest with |r| >= 0.9 (2 of them keep less), snip")
+    assert said.startswith("2 snip circuits (the smallest with |r| >= 0.9; 2 of them keep less)")
     assert [line[3:] for line in compared(said)] == [["-0.163", "inverted", "sd", "0.02"]] * 2
     assert "inverted: r is negative" in said
 
 
 def test_compare_takes_a_control_only_where_it_is_asked_for(two, tmp_path, call):
     said = call("compare", two[0].path, "-d", 0.05, "-o", tmp_path)
-    assert said.startswith("2 circuits at density 0.05, actgrad")  # not snip:worst, which was asked first
+    assert said.startswith("2 actgrad circuits at density 0.05")  # not snip:worst, which was asked first
     said = call("compare", two[0].path, "-d", 0.3, "-c", "snip:worst", "-o", tmp_path)
-    assert said.startswith("2 circuits at density 0.3, snip:worst")
+    assert said.startswith("2 snip:worst circuits at density 0.3")
     model = zoo.load("shapesnet").model
     core = shared_core([two[0].circuit(model, target, "snip-worst", 0.3).mask for target in two[0].header.spec.targets])
     header = json.loads((tmp_path / "findings" / "compare__snip-worst__0.3" / "findings.json").read_text())
@@ -181,7 +181,7 @@ def test_compare_refuses_studies_that_share_no_more_than_a_control(two, tmp_path
     ):
         call("compare", two[1].path, other.path, "-d", 0.3, "-o", tmp_path / "out")
     said = call("compare", two[1].path, other.path, "-d", 0.3, "-c", "random", "-o", tmp_path / "out")
-    assert said.startswith("2 circuits at density 0.3, random")
+    assert said.startswith("2 random circuits at density 0.3")
 
 
 def test_compare_takes_every_target_once(two, tmp_path, call):
@@ -196,21 +196,22 @@ class Branches(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.z, self.b, self.a = (torch.nn.Conv2d(*shape, 3) for shape in ((3, 4), (4, 4), (4, 4)))
+        self.z, self.b, self.a, self.p, self.q = (torch.nn.Conv2d(n, 4, 3) for n in (3, 4, 4, 4, 8))
     def forward(self, x):
         y = torch.relu(self.z(x))
-        return torch.cat([self.b(y), self.a(y)], 1).mean((2, 3))
+        b, a = torch.relu(self.b(y)), torch.relu(self.a(y))
+        return torch.cat([self.p(a), self.q(torch.cat([b, a], 1))], 1).mean((2, 3))
 def make():
     return Branches().eval(), ShapesTransform()
 """
 
 
 def test_layers_that_are_compared_stand_as_they_run(images, tmp_path, monkeypatch, call):
-    """Not in the order in which the targets bring them: z and a, then z and b."""
+    """Not in the order in which the targets bring them: z and a, then b. Those of one circuit alone are left out."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "branches.py").write_text(BRANCHES)
     model, _ = zoo.load("branches:make")
-    targets = [vc.Target("a", 0), vc.Target("b", 1)]
+    targets = [vc.Target("p", 0), vc.Target("q", 0), vc.Target("q", 1)]
     pictures = Pictures.of(images, "drawn")
     spec = Spec(
         model="branches:make", weights=None, fingerprint=fingerprint(model), input_shape=(3, 64, 64),
@@ -221,9 +222,7 @@ def test_layers_that_are_compared_stand_as_they_run(images, tmp_path, monkeypatc
     for target in targets:
         study.add_circuit(vc.find(model, target, images, criterion="magnitude", density=0.5), "magnitude", 0.5)
     said = call("compare", tmp_path / "study", "-d", 0.5, "-o", tmp_path / "out")
-    layers = [line.split()[0] for line in said.split("in the order in which they run")[1].splitlines()[2:6]]
-    assert layers == ["all", "z", "b", "a"]
-    assert [line[3:] for line in [row.split() for row in said.splitlines() if row.startswith(("a:0 ", "b:1 "))]] == [
-        ["not", "measured"],
-        ["not", "measured"],
-    ]
+    layers = [line.split()[0] for line in said.split("in the order in which they run")[1].splitlines()[2:7]]
+    assert layers == ["all", "z", "b", "a", "groups"]
+    circuits = [row.split() for row in said.splitlines() if row.startswith(("p:", "q:")) and "measured" in row]
+    assert [row[3:] for row in circuits] == [["not", "measured"]] * 3

@@ -61,7 +61,7 @@ def compare(
     which = f"{density:g}" if keep is None else f"keep-{keep:g}"
     name = f"compare__{chosen.replace(':', '-')}__{which}"
     findings = Findings.create(study_of(out, spec.model), name, "comparison", asked)
-    title = f"{len(masks)} circuits{_at(density, keep, rows)}, {chosen}"
+    title = f"{len(masks)} {chosen} circuits {_at(density, keep, rows)}"
     _tell(findings, title, rows, masks, _in_order(overlaps(masks), layers), together, at_least)
 
 
@@ -119,9 +119,9 @@ def _opened(paths: list[Path]) -> "list[Study]":
 
 def _at(density: float | None, keep: float | None, rows: "list[dict[str, Any]]") -> str:
     if keep is None:
-        return f" at density {density:g}"
+        return f"at density {density:g}"
     short = sum(row["pearson"] < keep for row in rows)
-    return f", the smallest with |r| >= {keep:g}" + (f" ({short} of them keep less)" if short else "")
+    return f"(the smallest with |r| >= {keep:g}" + (f"; {short} of them keep less)" if short else ")")
 
 
 def _criterion(studies: "list[Study]", asked: str | None) -> str:
@@ -197,13 +197,16 @@ def _in_order(found: "Overlaps", layers: list[str]) -> "Overlaps":
 
 
 def _layers(found: "Overlaps", core: "Mask") -> list[tuple[str, ...]]:
+    """The overlap of the whole, and of every layer that matters to two circuits."""
+    means = {layer: found.mean(layer) for layer in found.iou}
     return [
         (
             layer or "all",
-            *("–" if isnan(value) else f"{value:.2f}" for value in found.mean(layer)),  # nothing of it in two circuits
+            *("–" if isnan(value) else f"{value:.2f}" for value in means[layer]),
             f"{core.counts[layer][0] if layer else core.n_kept:,}",
         )
         for layer in found.iou
+        if not layer or not isnan(means[layer][0])
     ]
 
 

@@ -24,6 +24,7 @@ from viscircuits.errors import MaskError, StudyError, UnsupportedOperation, clos
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.affine import silenced
 from viscircuits.model.aligned import AlignedCrops
+from viscircuits.model.clean import clean
 from viscircuits.model.crops import tried_crops
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.graph import NetGraph
@@ -34,6 +35,7 @@ from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
 from viscircuits.response import freeze, judged, masked_weights, rows_of, to_model
 from viscircuits.target import AnyTarget, Loss, Target, target_from_json, target_to_json
+from viscircuits.types import Progress
 
 Biases = Literal["masked", "pruned"]
 """What becomes of a filter without kernels: it keeps its bias, or it is silent."""
@@ -87,18 +89,19 @@ class Circuit:
                 "anew with circuit.compensated(images) or viscircuits.rescaled(circuit, images)"
             )
 
-    def compensated(self, images: ImageSet, *, batch_size: int = 16) -> "Circuit":
+    def compensated(self, images: ImageSet, *, batch_size: int = 16, progress: Progress | None = None) -> "Circuit":
         """Returns the circuit with its removed structures replaced by their mean contribution.
 
         Args:
             images: pictures to take the mean over; those that were scored on, not those to measure on.
             batch_size: pictures at a time.
+            progress: called after every batch.
 
         Raises:
             MaskError: the circuit is pruned: its silent filters are to put out nothing.
             UnsupportedOperation: a layer has neither a bias nor a batch norm of its own.
         """
-        found = means(self.model, self.readout, self.mask, images, batch_size=batch_size)
+        found = means(self.model, self.readout, self.mask, images, batch_size=batch_size, progress=progress)
         return replace(self, compensation=found)
 
     @property
@@ -167,21 +170,25 @@ class Circuit:
         effective = self.effective.kept
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
-    def respond(self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16) -> Float[Tensor, "n p"]:
+    def respond(
+        self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16, progress: Progress | None = None
+    ) -> Float[Tensor, "n p"]:
         """Returns the circuit's responses, images x positions (or one number an image).
 
         Args:
             images: pictures of the mask's image size.
             frozen: what the full model fixes, when known (see `respond`); found by running the full model otherwise.
             batch_size: pictures at a time.
+            progress: called after every batch.
 
         Raises:
             ImageError: pictures of another size.
         """
         images = judged(images, self.model, [self.readout])
-        batches = images.batches(batch_size, self.graph.memory_format)
+        batches = images.batches(batch_size, self.graph.memory_format, progress=progress, what="responses")
         return torch.cat([self.respond_to(batch, frozen) for batch in batches])
 
+    @clean
     @torch.no_grad()
     def respond_to(self, batch: Batch, frozen: tuple[Tensor | None, ...] | None = None) -> Float[Tensor, "n p"]:
         """Returns the responses to one batch; ``frozen`` is that of the whole set.
@@ -216,6 +223,7 @@ class Circuit:
         crops = tried_crops(self.model, self.graph, self.target.layer)
         return None if crops is None else _OnCrops(self, crops)
 
+    @clean
     def extract(self) -> Shrunk:
         """Returns a standalone, physically smaller module that computes the target as this circuit does.
 
@@ -231,6 +239,7 @@ class Circuit:
             )
         return self._shrunk(_Head(Readout(self.target, self.graph.outline(self.readout.layers))))
 
+    @clean
     def _shrunk(self, head: nn.Module | None = None, after: fx.Node | None = None) -> Shrunk:
         graph = trace(self.model, self.mask.input_shape, any_batch=True)
         conducting = self._conducting if self.biases == "masked" else self._reach.used

@@ -25,11 +25,13 @@ from torch import Tensor, fx, nn
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.mask import Mask, stored_factor
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.model.ops import op_name
 from viscircuits.readout import Readout
 from viscircuits.response import to_model
+from viscircuits.types import Progress
 
 _NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"} | {
     "cudnn_batch_norm"
@@ -96,8 +98,12 @@ class Scales:
         return found
 
 
+@clean
 @torch.no_grad()
-def means(model: nn.Module, readout: Readout, mask: Mask, images: ImageSet, *, batch_size: int = 16) -> Means:
+def means(
+    model: nn.Module, readout: Readout, mask: Mask, images: ImageSet, *, batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Means:  # fmt: skip
     """Returns the mean contributions of what a mask removes: over images, positions, and calls of a reused layer.
 
     Args:
@@ -106,6 +112,7 @@ def means(model: nn.Module, readout: Readout, mask: Mask, images: ImageSet, *, b
         mask: what is kept.
         images: pictures of the mask's size; take those that were scored on.
         batch_size: pictures at a time.
+        progress: called after every batch.
     """
     graph = readout.graph
     factors = {n: f for n, f in mask.factors(graph).items() if not bool(f.all())}
@@ -123,7 +130,7 @@ def means(model: nn.Module, readout: Readout, mask: Mask, images: ImageSet, *, b
             counts[name] += values.shape[1]
         return call.output
 
-    for batch in images.batches(batch_size, graph.memory_format):
+    for batch in images.batches(batch_size, graph.memory_format, progress=progress, what="means"):
         run(model, graph, to_model(batch, model, graph)[0], readout.layers, see=see)
     return Means(mask, {name: sums[name] / counts[name] for name in layers}, len(images))
 

@@ -10,6 +10,8 @@
     ├── MaskError               a density, count or mask that does not fit
     └── StudyError              a results folder or file that is missing, foreign or damaged
 
+`Cancelled` is none of them: nobody erred.
+
 Not here: checks of our own invariants, which are plain ``assert``.
 """
 
@@ -43,6 +45,10 @@ class MaskError(ViscircuitsError):
 
 class StudyError(ViscircuitsError):
     """A study folder or a file in it that cannot be used."""
+
+
+class Cancelled(Exception):
+    """Raise it in a ``progress`` to end a call between two batches; nothing is left behind, and nobody erred."""
 
 
 def closest(name: str, candidates: Iterable[str]) -> str:

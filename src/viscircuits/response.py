@@ -12,10 +12,12 @@ from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask
 from viscircuits.model import zoo
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.instrument import needed_filters, run
 from viscircuits.readout import Frozen, Readout
 from viscircuits.target import Loss
+from viscircuits.types import Progress
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Response:
     frozen: Frozen
 
 
+@clean
 @torch.no_grad()
 def respond(
     model: nn.Module,
@@ -35,6 +38,7 @@ def respond(
     weights: Mapping[str, Tensor] | None = None,
     frozen: Frozen | None = None,
     batch_size: int = 16,
+    progress: Progress | None = None,
 ) -> Response:
     """Returns the target's responses to all images.
 
@@ -45,12 +49,13 @@ def respond(
         weights: parameters to use instead of the model's own, by name (a circuit).
         frozen: what the full model fixes for every image; found by running the full model where None.
         batch_size: pictures at a time.
+        progress: called after every batch.
     """
     images = judged(images, model, [readout])
     filters = needed_filters(readout.graph, readout.relevant_kernels)
     values: list[Tensor] = []
     fixed: list[Frozen] = []
-    for batch in images.batches(batch_size, readout.graph.memory_format):
+    for batch in images.batches(batch_size, readout.graph.memory_format, progress=progress, what="responses"):
         pictures, labels = to_model(batch, model, readout.graph)
         here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
         outputs = run(model, readout.graph, pictures, readout.layers, weights=weights, filters=filters)
@@ -59,9 +64,15 @@ def respond(
     return Response(torch.cat(values), tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
 
 
+@clean
 @torch.no_grad()
 def respond_full(
-    model: nn.Module, readouts: Sequence[Readout], images: ImageSet, *, batch_size: int = 16
+    model: nn.Module,
+    readouts: Sequence[Readout],
+    images: ImageSet,
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
 ) -> list[Response]:
     """Returns the full model's responses for several targets, all from one run of the model."""
     layers = dict.fromkeys(layer for readout in readouts for layer in readout.layers)
@@ -69,7 +80,7 @@ def respond_full(
     values: list[list[Tensor]] = [[] for _ in readouts]
     fixed: list[list[Frozen]] = [[] for _ in readouts]
     graph, images = readouts[0].graph, judged(images, model, readouts)
-    for batch in images.batches(batch_size, graph.memory_format):
+    for batch in images.batches(batch_size, graph.memory_format, progress=progress, what="responses"):
         pictures, labels = to_model(batch, model, graph)
         outputs = run(model, graph, pictures, layers, filters=filters)
         for readout, own, parts in zip(readouts, values, fixed, strict=True):
@@ -90,6 +101,7 @@ def relevant_to_any(readouts: Sequence[Readout]) -> dict[str, Bool[Tensor, "out 
     return every
 
 
+@clean
 @torch.no_grad()
 def freeze(model: nn.Module, readout: Readout, images: Float[Tensor, "n c h w"]) -> Frozen:
     """Returns what the target fixes in the full model (arg-max, predicted class); runs it only if needed."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import viscircuits as vc
 from model.toys import Compose
 from viscircuits.errors import UnsupportedOperation
+from viscircuits.model.replica import use_itself
 from viscircuits.model.trace import trace
 from viscircuits.model.untouched import same_random_state, untouched
 
@@ -298,6 +299,7 @@ def test_no_traced_tensor_stays_behind(how: str, fails: bool):
 
 def test_a_count_is_put_back():
     model = storing("a count")
+    use_itself(model)
     with untouched(model):
         model(torch.ones(2, *SHAPE))
         assert model.count == 1
@@ -308,6 +310,7 @@ def test_putting_back_keeps_the_objects_themselves_and_their_order():
     model = between(lambda m, x: x)
     model.names, model.table = ["b", "a"], {"y": 1, "x": [2]}
     inner = model.table["x"]
+    use_itself(model)
     with untouched(model):
         model.names.append("c"), model.table.pop("y"), inner.append(3)
         model.new, model.names = 1, None

@@ -27,7 +27,7 @@ from viscircuits.data.sources import Prepare, Source
 from viscircuits.data.white import Number, Whites
 from viscircuits.errors import ImageError, closest
 from viscircuits.store import digest
-from viscircuits.types import Images
+from viscircuits.types import Images, Progress
 
 __all__ = ["Batch", "ImageSet", "Prepare"]
 
@@ -174,10 +174,14 @@ class ImageSet:
         classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
         return f"ImageSet({len(self)} images{classes})"
 
-    def batches(self, size: int = 32, memory_format: torch.memory_format = torch.contiguous_format) -> Iterator[Batch]:
+    def batches(
+        self, size: int = 32, memory_format: torch.memory_format = torch.contiguous_format, *,
+        progress: Progress | None = None, what: str = "pictures",
+    ) -> Iterator[Batch]:  # fmt: skip
         """Yields all pictures in order, ``size`` at a time (the last may be fewer), decoding one batch ahead.
 
-        Each batch is a new tensor in this memory format, which the caller may write over.
+        Each batch is a new tensor in this memory format, which the caller may write over. ``progress`` is told ``what``
+        after each, when the next is asked for.
         """
         if size < 1:
             raise ImageError(f"expected a batch size of at least 1, got {size}")
@@ -191,6 +195,8 @@ class ImageSet:
             if index + 1 in (start + size, len(self)):
                 labels = None if self.labels is None else torch.tensor(self.labels[start : index + 1])
                 yield Batch(images, labels, start)
+                if progress is not None:
+                    progress(what, index + 1, len(self))
 
     def _sized(self, ahead: int) -> Iterator[Tensor]:
         first: torch.Size | None = None
@@ -278,10 +284,10 @@ class ImageSet:
         """Returns the same pictures with these labels."""
         return replace(self, labels=_integers(labels), class_names=None if class_names is None else tuple(class_names))
 
-    def in_memory(self) -> "ImageSet":
+    def in_memory(self, *, progress: Progress | None = None) -> "ImageSet":
         """Returns the same set (names, labels, hashes), read once now and held as one tensor for fast later passes."""
         held = torch.empty(0)
-        for images, _, start in self.batches(64):
+        for images, _, start in self.batches(64, progress=progress, what="reading pictures"):
             held = images.new_empty(len(self), *images.shape[1:]) if start == 0 else held
             held[start : start + len(images)] = images
         places = tuple(self._source.place(row) for row in self._rows)

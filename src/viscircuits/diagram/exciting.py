@@ -11,6 +11,7 @@ from torch import Tensor
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet, Prepare
 from viscircuits.errors import ImageError, UnsupportedOperation
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
@@ -49,6 +50,7 @@ def ranked(values: Float[Tensor, "n p"], shape: Sequence[int], count: int, *, le
     return [Place(n, place, float(values[n, where[n]])) for n, place in zip(order, positions, strict=True)]
 
 
+@clean
 @torch.no_grad()
 def strongest(
     circuit: Circuit, images: ImageSet, units: Sequence[Unit], *, batch_size: int, progress: Progress | None = None

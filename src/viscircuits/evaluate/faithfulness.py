@@ -262,7 +262,13 @@ def _measured(
     found: list[tuple[Tensor, Preservation]] = []
     for start in range(0, len(circuits), AT_ONCE):
         some = circuits[start : start + AT_ONCE]
-        values = respond_all(some, images, frozen=full.response.frozen, batch_size=batch_size)
+
+        def still(what: str, done: int, total: int, found: int = len(found)) -> None:  # it may end the call
+            if progress is not None:
+                progress("circuits", found, len(circuits))
+
+        frozen = full.response.frozen
+        values = respond_all(some, images, frozen=frozen, batch_size=batch_size, progress=still)
         found += [(v, full.compare(v, disconnected=c.disconnected)) for c, v in zip(some, values, strict=True)]
         if progress is not None:
             progress("circuits", len(found), len(circuits))

@@ -21,6 +21,7 @@ from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.evaluate.responses import respond_all
 from viscircuits.response import Response, respond
+from viscircuits.types import Progress
 
 _ROUNDING = 1e-6
 """A spread below this fraction of the largest value is rounding of 32-bit numbers, not a response."""
@@ -106,13 +107,21 @@ class Reference:
         return Preservation(abs(signed), within, signed, spearman, difference, ratio, reason, len(full), full.size)
 
 
-def reference(circuit: Circuit, images: ImageSet, *, batch_size: int = 16) -> Reference:
+def reference(
+    circuit: Circuit, images: ImageSet, *, batch_size: int = 16, progress: Progress | None = None
+) -> Reference:
     """Returns the full model's responses to the circuit's target."""
-    return Reference(respond(circuit.model, circuit.readout, images, batch_size=batch_size), str(circuit.target))
+    full = respond(circuit.model, circuit.readout, images, batch_size=batch_size, progress=progress)
+    return Reference(full, str(circuit.target))
 
 
 def preservation(
-    circuit: Circuit, images: ImageSet, *, full: Reference | None = None, batch_size: int = 16
+    circuit: Circuit,
+    images: ImageSet,
+    *,
+    full: Reference | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
 ) -> Preservation:
     """Returns how well a circuit keeps its target's responses to images it was not scored on.
 
@@ -121,6 +130,7 @@ def preservation(
         images: pictures; take others than those the scores came from, or the number flatters the circuit.
         full: the full model's responses to the same images, when several circuits are measured.
         batch_size: pictures at a time.
+        progress: called after every batch.
 
     Raises:
         TargetError: the target is dead on these pictures.
@@ -129,13 +139,14 @@ def preservation(
     size = tuple(images[0].shape)
     if size != circuit.mask.input_shape:
         raise ImageError(f"expected pictures of the circuit's shape {circuit.mask.input_shape}, got {size}")
-    full = full or reference(circuit, images, batch_size=batch_size)
+    full = full or reference(circuit, images, batch_size=batch_size, progress=progress)
     if (full.target, len(full.response.values)) != (str(circuit.target), len(images)):
         raise ImageError(
             f"expected responses of target {circuit.target} to these {len(images)} images, got those of {full.target} "
             f"to {len(full.response.values)}; make them with reference(circuit, images)"
         )
-    (values,) = respond_all([circuit], images, frozen=full.response.frozen, batch_size=batch_size)
+    frozen = full.response.frozen
+    (values,) = respond_all([circuit], images, frozen=frozen, batch_size=batch_size, progress=progress)
     return full.compare(values, disconnected=circuit.disconnected)
 
 

@@ -14,13 +14,16 @@ from viscircuits.circuit import Circuit
 from viscircuits.compensation import removed_part
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, MaskError
+from viscircuits.model.clean import clean
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.response import freeze, judged, to_model
+from viscircuits.types import Progress
 
 
+@clean
 @torch.no_grad()
 def respond_resampled(
-    circuit: Circuit, images: ImageSet, *, seed: int = 0, batch_size: int = 16
+    circuit: Circuit, images: ImageSet, *, seed: int = 0, batch_size: int = 16, progress: Progress | None = None
 ) -> Float[Tensor, "n p"]:
     """Returns a masked circuit's responses while its removed kernels put out what they do for other images.
 
@@ -31,6 +34,7 @@ def respond_resampled(
         images: at least two pictures; each gets another one of them, no picture serves twice.
         seed: of the choice.
         batch_size: pictures at a time; changes nothing.
+        progress: called after every batch.
 
     Raises:
         MaskError: a pruned or a compensated circuit.
@@ -45,8 +49,8 @@ def respond_resampled(
     model, graph, readout = circuit.model, circuit.graph, circuit.readout
     factors = circuit.mask.factors(graph)
     values = []
-    batches = (s.batches(batch_size, graph.memory_format) for s in (images, others))
-    for batch, other in zip(*batches, strict=True):
+    batches = images.batches(batch_size, graph.memory_format, progress=progress, what="responses")
+    for batch, other in zip(batches, others.batches(batch_size, graph.memory_format), strict=True):
         parts: list[Tensor] = []
 
         def store(call: KernelCall, parts: list[Tensor] = parts) -> Tensor:

@@ -14,20 +14,28 @@ from torch import Tensor
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.model.blank import Tensors
+from viscircuits.model.clean import clean
 from viscircuits.model.shrink import Shrunk
 from viscircuits.model.stem import Stem, stem_nodes
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen
 from viscircuits.response import freeze, judged, rows_of, to_model
 from viscircuits.target import Target
+from viscircuits.types import Progress
 
 AT_ONCE = 7
 """Circuits for one call, where there are many: enough to share the first layers; few are lost when it is stopped."""
 
 
+@clean
 @torch.no_grad()
 def respond_all(
-    circuits: Sequence[Circuit], images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16
+    circuits: Sequence[Circuit],
+    images: ImageSet,
+    *,
+    frozen: Frozen | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
 ) -> list[Float[Tensor, "n p"]]:
     """Returns every circuit's responses, images x positions (or one number an image).
 
@@ -38,13 +46,14 @@ def respond_all(
         images: pictures of the masks' image size.
         frozen: what the full model fixes, when known; found by running the full model otherwise.
         batch_size: pictures at a time.
+        progress: called after every batch.
     """
     model, graph, readout = circuits[0].model, circuits[0].graph, circuits[0].readout
     images = judged(images, model, [readout])
     constant = [c.disconnected and isinstance(c.target, Target) and not readout.needs_freezing() for c in circuits]
     shared = _share(circuits)
     parts: list[list[Tensor]] = [[] for _ in circuits]
-    for batch in images.batches(batch_size, graph.memory_format):
+    for batch in images.batches(batch_size, graph.memory_format, progress=progress, what="responses"):
         pictures, labels = to_model(batch, model, graph)
         here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
         maps = shared.stem(pictures) if shared is not None else pictures

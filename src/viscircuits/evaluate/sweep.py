@@ -139,17 +139,22 @@ class Sweep:
         todo = {target: [k for k in keys if k.target == str(target) and k not in done] for target in self.targets}
         todo = {target: missing for target, missing in todo.items() if missing}
         total, count = len(keys), len(keys) - sum(map(len, todo.values()))
+
+        def still(what: str, done: int, of: int) -> None:  # between batches: it may end the call
+            if self.progress is not None:
+                self.progress("circuits", count, total)
+
         for start in range(TOGETHER, len(todo), TOGETHER):  # a dead one is better told now than after hours
-            self._references(list(todo)[start : start + TOGETHER])
+            self._references(list(todo)[start : start + TOGETHER], still)
         while todo:
             group = {target: todo.pop(target) for target in list(todo)[:TOGETHER]}
-            references = self._references(list(group))
+            references = self._references(list(group), still)
             for criterion in dict.fromkeys(key.criterion for missing in group.values() for key in missing):
                 own = {target: [k for k in missing if k.criterion == criterion] for target, missing in group.items()}
                 own = {target: keys for target, keys in own.items() if keys}
                 for scores, keys in self._scored(criterion, own):
                     target = next(target for target in group if str(target) == scores.target)
-                    for measurement in self._measured(target, keys, scores, references[target]):
+                    for measurement in self._measured(target, keys, scores, references[target], still):
                         yield measurement
                         count += 1
                         if self.progress is not None:
@@ -173,15 +178,15 @@ class Sweep:
             )  # fmt: skip
             yield from zip(found, some.values(), strict=True)
 
-    def _references(self, targets: Sequence[AnyTarget]) -> dict[AnyTarget, Reference]:
+    def _references(self, targets: Sequence[AnyTarget], progress: Progress) -> dict[AnyTarget, Reference]:
         graph = trace(self.model, self.held_out[0].shape)
         readouts = [Readout(target, graph) for target in targets]
         size = plan(readouts[:1], memory=self.memory, batch_size=self.batch_size).batch_size
-        responses = respond_full(self.model, readouts, self.held_out, batch_size=size)
+        responses = respond_full(self.model, readouts, self.held_out, batch_size=size, progress=progress)
         return {target: Reference(r, str(target)) for target, r in zip(targets, responses, strict=True)}
 
     def _measured(
-        self, target: AnyTarget, keys: Sequence[Key], scores: Scores, full: Reference
+        self, target: AnyTarget, keys: Sequence[Key], scores: Scores, full: Reference, progress: Progress
     ) -> Iterator[Measurement]:
         """The circuits of some scores, measured some densities at a time in one pass over the pictures."""
         for start in range(0, len(keys), AT_ONCE):
@@ -190,7 +195,8 @@ class Sweep:
             masks = [scores.select(density=k.density, order="worst" if k.order == "worst" else "best") for k in some]
             circuits = [Circuit(self.model, target, mask, self.biases) for mask in masks]
             size = plan([circuits[0].readout], memory=self.memory, batch_size=self.batch_size).batch_size
-            values = respond_all(circuits, self.held_out, frozen=full.response.frozen, batch_size=size)
+            frozen = full.response.frozen
+            values = respond_all(circuits, self.held_out, frozen=frozen, batch_size=size, progress=progress)
             seconds = (time.perf_counter() - began) / len(some)
             for key, circuit, own in zip(some, circuits, values, strict=True):
                 kept = full.compare(own, disconnected=circuit.disconnected)

@@ -8,15 +8,17 @@ import torch
 from torch import nn
 
 from viscircuits.model.aligned import AlignedCrops, aligned_crops
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
 from viscircuits.model.trial import at_least_rounding, noise
-from viscircuits.model.untouched import same_random_state, untouched
+from viscircuits.model.untouched import untouched
 
 EXACT = 1e-4
 """How far a value may be off on a crop, as a share of the largest of the map."""
 
 
+@clean
 def tried_crops(model: nn.Module, graph: NetGraph, layer: str) -> AlignedCrops | None:
     """Returns exact crops for all positions of a layer; None where there are none, or the model differs on them.
 
@@ -39,7 +41,7 @@ def _agree(model: nn.Module, graph: NetGraph, layer: str, crops: AlignedCrops) -
     positions = [(y, x) for y in (0, height - 1) for x in (0, width - 1)] + [(height // 2, width // 2)]
     found = [crops.at(position) for position in positions]
     parts = torch.cat([image[:, :, *box.slices] for box, _ in found])
-    with same_random_state(image.device), untouched(model):
+    with untouched(model):
         whole = run(model, graph, image.contiguous(memory_format=graph.memory_format), [layer])[layer]
         try:
             own = run(model, graph, parts.contiguous(memory_format=graph.memory_format), [layer])[layer]

@@ -1,21 +1,21 @@
 """Running somebody's model with edited weights, watching it, and leaving no trace.
 
-This is the only file that adds hooks to modules or intercepts calls. Weights are edited through
-`torch.func.functional_call`, so the module's own parameters are never touched; outputs of modules are read by forward
-hooks that are gone when the run ends, however it ends; calls of kernel layers are seen where they happen, in
-`torch.nn.functional`, which also covers functional calls, modules that are used twice and every padding mode.
+This is the only file that adds hooks to modules or intercepts calls. Weights are edited, and outputs of modules read by
+forward hooks, on a replica of the user's model (`viscircuits.model.replica`). Calls of kernel layers are seen where
+they happen, in `torch.nn.functional`, which also covers functional calls, modules that are used twice and every padding
+mode.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from viscircuits.errors import ModelError, UnsupportedOperation
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
 from viscircuits.model.output import is_part, meant, module_of
+from viscircuits.model.replica import private
 
 _KERNEL_CALLS: dict[Callable[..., Tensor], str] = {
     torch.conv1d: "conv",
@@ -155,20 +156,19 @@ def run(
     """
     graph.check()
     wanted = set(read)
-    tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
-    tensors |= {name: buffer.clone() for name, buffer in model.named_buffers()}  # a forward may write to them
-    tensors |= weights or {}
+    tensors = constants(model) | dict(weights or {})
     seen: dict[str, Tensor] = {}
     # with tied weights several names stand for one tensor; the layer knows the first
     watch = {id(tensors[layer.weight]): layer for layer in graph.layers.values() if layer.weight in tensors}
-    with _reading(model, wanted, seen):
+    watching = (
+        _Watch(watch, see, filters or {}, graph.input_sizes, len(images))
+        if see is not None or filters
+        else nullcontext()
+    )
+    with private(model, tensors) as mine, _reading(mine.module, wanted, seen):
         try:
-            with (
-                _Watch(watch, see, filters or {}, graph.input_sizes, len(images))
-                if see is not None or filters
-                else nullcontext()
-            ):
-                functional_call(model, tensors, (images,))
+            with watching:
+                mine.run(images)
         except _Reached:
             pass
     missing = wanted - set(seen)
@@ -179,11 +179,30 @@ def run(
     return seen
 
 
+def constants(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a model's parameters, without gradients, and copies of its buffers, to which a forward may write."""
+    tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    return tensors | {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
 def _in_parts(where: str, n_images: int) -> UnsupportedOperation:
     return UnsupportedOperation(
         f"{where} does not take the {n_images} images of a batch at once: the model takes them in parts, and so its "
         f"numbers would not be every image's; give the module inside that takes a whole batch"
     )
+
+
+_one_at_a_time = RLock()
+
+
+@contextmanager
+def keeping_copies() -> Iterator[None]:
+    """A block in which a model may write over what its gradients need: torch then keeps copies.
+
+    For one thread at a time: whether it does so is all threads' in torch.
+    """
+    with _one_at_a_time, torch.autograd.graph.allow_mutation_on_saved_tensors():
+        yield
 
 
 def needed_filters(graph: NetGraph, relevant: Mapping[str, Bool[Tensor, "out in"]]) -> dict[str, Int[Tensor, " k"]]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.ops import concrete
 from viscircuits.model.wires import KernelUse, kernels, recording, step, wires_in
@@ -41,6 +42,7 @@ class Reach:
     alive: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
 
 
+@clean
 def reach(
     graph: NetGraph, seeds: Seeds, kept: Mapping[str, Bool[Tensor, "out in"]] | None = None, *, nodes: bool = False
 ) -> Reach:

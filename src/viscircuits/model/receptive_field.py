@@ -19,6 +19,7 @@ from jaxtyping import Shaped
 from torch import Tensor, fx
 
 from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.ops import op_name, shape_of
 from viscircuits.model.places import Call, Demand, Places, inside, probed
@@ -95,6 +96,7 @@ class Grid:
         return Box(top, left, top + self.size[0], left + self.size[1])
 
 
+@clean
 def receptive_field(
     graph: NetGraph, layer: str, position: Sequence[int], *, channel: int | None = None, visible: bool = False
 ) -> Box:

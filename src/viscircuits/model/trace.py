@@ -7,7 +7,6 @@ that refuse one; then in-place writes are made functional, because a write throu
 
 import os
 import traceback
-import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +18,15 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_unflatten
 
 from viscircuits.errors import ModelError, UnsupportedOperation, ViscircuitsError
+from viscircuits.model.alone import exporting, lock
 from viscircuits.model.axes import channel_axes, image_inputs
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph, Output
 from viscircuits.model.instrument import computing_first_outputs_last
 from viscircuits.model.ops import concrete, is_random, kernel_op, op_name, origin
 from viscircuits.model.output import chosen, named_leaves
+from viscircuits.model.quiet import quiet
+from viscircuits.model.replica import private
 from viscircuits.model.trial import Tried, faster_layout, tried
 from viscircuits.model.untouched import same_random_state, untouched
 
@@ -31,6 +34,7 @@ _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
 _cache: "weakref.WeakKeyDictionary[nn.Module, tuple[object, _Graphs]]" = weakref.WeakKeyDictionary()
 
 
+@clean
 def trace(model: nn.Module, input_shape: Iterable[int], *, any_batch: bool = False) -> NetGraph:
     """Returns the network graph of a model for one image shape ``(c, h, w)``; kept in memory per model and shape.
 
@@ -43,12 +47,20 @@ def trace(model: nn.Module, input_shape: Iterable[int], *, any_batch: bool = Fal
     check_evaluation_mode(model)
     shape = tuple(input_shape)
     signature = _signature(model)
+    if (graph := _known(model, signature).get((shape, any_batch))) is not None:
+        return graph
+    with lock:
+        known = _known(model, signature)
+        _cache[model] = signature, known
+        if (shape, any_batch) not in known:  # another thread may have traced it meanwhile
+            known[shape, any_batch] = _traced(model, shape, any_batch, known)
+        return known[shape, any_batch]
+
+
+def _known(model: nn.Module, signature: object) -> _Graphs:
+    """The graphs of a model as it is now."""
     before, known = _cache.get(model, (None, {}))
-    if before != signature:
-        _cache[model] = signature, (known := {})
-    if (shape, any_batch) not in known:
-        known[shape, any_batch] = _traced(model, shape, any_batch, known)
-    return known[shape, any_batch]
+    return known if before == signature else {}
 
 
 def check_evaluation_mode(model: nn.Module) -> None:
@@ -74,14 +86,15 @@ def _settings(module: nn.Module) -> list[tuple[str, object]]:
 def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> NetGraph:
     """The graph, after the model was run for real; what its forward stores on it meanwhile is put back."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    quiet = warnings.catch_warnings(action="ignore")
-    with quiet, same_random_state(device), torch.no_grad(), _guard(shape, any_batch):
+    with quiet(), same_random_state(device) as drawn, torch.no_grad(), _guard(shape, any_batch):
         # before the export, so that what it makes once and keeps elsewhere are real tensors
         with untouched(model), torch.inference_mode(False):
             found = _again(model, shape, any_batch, known) if known else tried(model, shape)
         with untouched(model):
             exported = _export(model, shape, any_batch)
-        return _build(model, shape, exported, found._replace(fault=_randomness(exported) or found.fault))
+        graph = _build(model, shape, exported, found._replace(fault=_randomness(exported) or found.fault))
+        drawn.by_another = not graph.fault
+        return graph
 
 
 def _again(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> Tried:
@@ -123,10 +136,12 @@ _HERE = str(Path(__file__).parents[1])
 def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.export.ExportedProgram:
     """The exported program of a model for two images; in-place writes made functional."""
     sizes = ({0: torch.export.Dim("n", min=1)},) if any_batch else None
-    with computing_first_outputs_last(model):
-        exported = torch.export.export(model, (_example(model, shape),), dynamic_shapes=sizes, strict=False)
-    # without the tables of decompositions, convolutions, linear maps and norms stay what they are
-    return exported.run_decompositions({})
+    example = _example(model, shape)
+    with exporting(example.device):
+        with private(model, {}) as mine, computing_first_outputs_last(mine.module):
+            exported = torch.export.export(mine.module, (example,), dynamic_shapes=sizes, strict=False)
+        # without the tables of decompositions, convolutions, linear maps and norms stay what they are
+        return exported.run_decompositions({})
 
 
 def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, found: Tried) -> NetGraph:

@@ -7,17 +7,17 @@ model). What is found is refused with the name of the module at which it is firs
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from viscircuits.model.instrument import kernel_calls
+from viscircuits.model.instrument import constants, kernel_calls
 from viscircuits.model.output import named_leaves
+from viscircuits.model.replica import Strays, private, use_itself, without_replica
 
 MIXED = 1e-3
 """A picture's output in company and alone may differ by this share of the largest output."""
@@ -45,10 +45,10 @@ def at_least_rounding(share: float, *dtypes: torch.dtype) -> float:
 
 
 @torch.no_grad()
-def forward(model: nn.Module, images: Tensor) -> Any:
-    """Returns what the model gives, on copies of the pictures and of its buffers: a forward may write to them."""
-    own = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return functional_call(model, own, (images.clone(),))
+def forward(model: nn.Module, images: Tensor, watch: Strays | None = None) -> Any:
+    """Returns what the model gives, on a copy of the pictures: a forward may write to them."""
+    with private(model, constants(model)) as mine, watch or nullcontext():
+        return mine.run(images.clone())
 
 
 def faster_layout(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_format:
@@ -56,14 +56,30 @@ def faster_layout(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_form
     return _first_run(model, noise(model, 2, shape))[0]
 
 
-def _first_run(model: nn.Module, images: Tensor) -> tuple[torch.memory_format, "_Run"]:
+def _first_run(model: nn.Module, images: Tensor, watch: Strays | None = None) -> tuple[torch.memory_format, "_Run"]:
     """Channels last make convolutions up to four times as fast on a CPU; a model that calls ``view`` may refuse."""
     if images.ndim == 4:
         try:
-            return torch.channels_last, _run(model, images.contiguous(memory_format=torch.channels_last))
+            return torch.channels_last, _run(model, images.contiguous(memory_format=torch.channels_last), watch)
         except RuntimeError:
             pass
-    return torch.contiguous_format, _run(model, images)
+    return torch.contiguous_format, _run(model, images, watch)
+
+
+def _settled(model: nn.Module, images: Tensor) -> tuple[torch.memory_format, "_Run"]:
+    """The first run, in which it is seen whether a replica of the model does without the model itself."""
+    if without_replica(model) or any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        use_itself(model)
+        return _first_run(model, images)
+    strays = Strays(model)
+    try:
+        found = _first_run(model, images, strays)
+    except Exception:  # the model's own error, or one that only a replica makes
+        use_itself(model)
+        return _first_run(model, images)
+    if strays.found:
+        use_itself(model)
+    return found
 
 
 class Tried(NamedTuple):
@@ -76,7 +92,7 @@ class Tried(NamedTuple):
 def tried(model: nn.Module, shape: tuple[int, ...]) -> Tried:
     """Returns what came of running a model on noise: it may be random, mix images, or take them one by one."""
     both = noise(model, 2, shape)
-    layout, joint = _first_run(model, both)
+    layout, joint = _settled(model, both)
     return Tried(layout, _fault(model, both.contiguous(memory_format=layout), joint))
 
 
@@ -103,9 +119,9 @@ class _Run(NamedTuple):
     calls: Counter[Any]
 
 
-def _run(model: nn.Module, images: Tensor) -> _Run:
+def _run(model: nn.Module, images: Tensor, watch: Strays | None = None) -> _Run:
     with kernel_calls() as calls:
-        output = forward(model, images)
+        output = forward(model, images, watch)
     return _Run([leaf for leaf in named_leaves(output).values() if leaf.is_floating_point()], calls)
 
 
@@ -167,6 +183,7 @@ class _Event:
     tensors: list[Tensor]
 
 
+@torch.no_grad()
 def _events(model: nn.Module, images: Tensor) -> list[_Event]:
     """Everything that goes into and comes out of the modules during one run, in order."""
     events: list[_Event] = []
@@ -180,8 +197,8 @@ def _events(model: nn.Module, images: Tensor) -> list[_Event]:
         running.pop()
         events.append(_Event("gave", name, running[-1], _copies(output)))
 
-    with _hooked(model, given, gave):
-        forward(model, images)
+    with private(model, constants(model)) as mine, _hooked(mine.module, given, gave):
+        mine.run(images.clone())
     return events
 
 

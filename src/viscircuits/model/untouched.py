@@ -1,7 +1,7 @@
-"""Putting back whatever a forward stores on a model: grids made on first use, caches, counters, random states.
+"""Putting back what a forward stores beside a model's replica: in plain objects that hang on it, in random states.
 
-Buffers and parameters are not written to by those who run a model here (they run it on copies). Everything else that
-hangs on its modules can be: attributes, and what is in the dicts, lists and plain objects that they hold.
+What a replica copies (`viscircuits.model.replica`) is the run's own. The rest is put back: all that a forward wrote to
+where there is no replica, else what is in the objects of somebody's own class that modules hold.
 """
 
 import random
@@ -9,12 +9,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
+
+from viscircuits.model.replica import replica, without_replica
 
 _LIBRARIES = frozenset({"torch", "numpy", *sys.stdlib_module_names}) - {"__main__"}
 
@@ -25,25 +28,43 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     What counts or records the caller's own operations (a profile of its flops, say) does not see those of the block.
     """
-    put_back = [_remembered(held) for held in _holders(model)]
+    put_back = {id(held): _remembered(held) for held in _holders(model)}
+    shared = {id(held) for held in _holders(replica(model, {}))}
     try:
         with _disable_current_modes():
             yield
     finally:
-        for restore in put_back:
-            restore()
+        for place, restore in put_back.items():
+            if place in shared or without_replica(model):
+                restore()
+
+
+@dataclass
+class Drawn:
+    """Whether random numbers that were drawn meanwhile can only be another thread's."""
+
+    by_another: bool = False
 
 
 @contextmanager
-def same_random_state(device: torch.device) -> Iterator[None]:
-    """A block after which Python, numpy and torch draw what they would have drawn without it."""
-    python, numbers = random.getstate(), np.random.get_state()
+def same_random_state(device: torch.device) -> Iterator[Drawn]:
+    """A block after which Python, numpy and torch draw what they would have drawn without it.
+
+    The generators are all threads' own, so they are put back only where it is not said that none of the numbers were
+    drawn here.
+    """
+    python, numbers, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    drawn = Drawn()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
+        yield drawn
     finally:
-        random.setstate(python)
-        np.random.set_state(numbers)
+        if not drawn.by_another:
+            random.setstate(python)
+            np.random.set_state(numbers)
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state(cuda, device)
 
 
 def _holders(model: nn.Module) -> Iterator[Any]:

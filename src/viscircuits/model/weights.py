@@ -5,7 +5,6 @@ Not here: which models there are, and downloads (`viscircuits.model.zoo`).
 
 import pickle
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from viscircuits.errors import ModelError
+from viscircuits.model.quiet import quiet
 
 State = Mapping[str, Tensor]
 
@@ -49,7 +49,7 @@ def _safetensors(path: Path) -> object:
 
 def _torch(path: Path) -> object:
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of old or foreign files before it refuses them
+        with quiet():  # torch warns of old or foreign files before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.findall(r"GLOBAL ([\w.]+)", str(error))

@@ -1,8 +1,8 @@
 """Loads a model by name, with the function that turns a picture into its input.
 
 Names: ``shapesnet`` (built in, trained), a torchvision classifier (``resnet18``), ``timm:NAME``, or
-``package.module:callable`` for a model of one's own. Nothing here touches the global random state, and torchvision is
-imported only when it is used. Not here: reading weight files (`viscircuits.model.weights`).
+``package.module:callable`` for a model of one's own. Nothing here but such a callable touches the global random state,
+and torchvision is imported only when it is used. Not here: reading weight files (`viscircuits.model.weights`).
 """
 
 import importlib
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from viscircuits.errors import ModelError, closest
 from viscircuits.model import weights as files
+from viscircuits.model.seeded import seeded
 
 Prepare = Callable[[Any], Tensor]
 """RGB picture -> float tensor ``[c, h, w]``."""
@@ -56,16 +58,17 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
     if input_size is not None and input_size < 1:
         raise ModelError(f"expected an input size of at least 1 pixel, got {input_size}")
     named, state = _weights(weights)
-    with _seeded():
-        if name == "shapesnet":
-            model, prepare = _shapesnet(named, input_size)
-        elif name.startswith("timm:"):
-            model, prepare = _timm(name.removeprefix("timm:"), named, input_size)
-        elif ":" in name:
-            model, prepare = _callable(name, named, input_size)
-        else:
-            model, prepare = _torchvision(name, named, state, input_size)
-            _names[model] = name
+    if ":" in name and not name.startswith("timm:"):
+        model, prepare = _callable(name, named, input_size)
+    else:
+        with seeded(0):
+            if name == "shapesnet":
+                model, prepare = _shapesnet(named, input_size)
+            elif name.startswith("timm:"):
+                model, prepare = _timm(name.removeprefix("timm:"), named, input_size)
+            else:
+                model, prepare = _torchvision(name, named, state, input_size)
+                _names[model] = name
     if state is not None:
         _fill(model, state, name, str(weights))
     return Loaded(model.eval(), prepare)
@@ -103,14 +106,6 @@ def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None
     if path.is_file() or path.suffix or len(path.parts) > 1:
         return None, files.read(path)
     return str(weights), None
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    # torch.manual_seed would reseed the CUDA generators as well, and fork_rng warns on machines with many of them
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        yield
 
 
 def _shapesnet(named: str | None, input_size: int | None) -> tuple[nn.Module, Prepare]:
@@ -182,7 +177,9 @@ def _callable(name: str, named: str | None, input_size: int | None) -> tuple[nn.
     _only_default(name, named, default=False)
     where, _, what = name.partition(":")
     try:
-        with _current_folder():
+        with _alone, _current_folder(), torch.random.fork_rng(devices=[]):
+            # its code may seed and draw as it likes; torch.manual_seed here would reseed the CUDA generators too
+            torch.default_generator.manual_seed(0)
             made = getattr(importlib.import_module(where), what)()
     except Exception as error:  # whatever the user's own code raises
         raise ModelError(f"cannot make a model with {name!r}: {type(error).__name__}: {error}") from error
@@ -202,15 +199,20 @@ def _standard(input_size: int | None) -> Prepare:
     return Compose([Resize(input_size or 256), CenterCrop(input_size or 224), ToTensor(), normalise])
 
 
+_alone = RLock()
+"""Held while somebody's own code makes a model: search path and random state are all threads'."""
+
+
 @contextmanager
 def _current_folder() -> Iterator[None]:
-    before = list(sys.path)
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path[:] = before
+        if here in sys.path:  # not all of it as it was: what other code adds meanwhile stays
+            sys.path.remove(here)
 
 
 def _only_default(name: str, named: str | None, *, default: bool = True) -> None:

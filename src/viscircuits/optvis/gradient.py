@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from viscircuits.model.instrument import keeping_copies
+
 
 def gradient(number: Callable[[], Tensor], parameters: Tensor) -> Tensor:
     """Returns the gradient of ``number()`` for the parameters; zero where it does not depend on them.
@@ -18,7 +20,7 @@ def gradient(number: Callable[[], Tensor], parameters: Tensor) -> Tensor:
     except RuntimeError as error:
         if "modified by an inplace operation" not in str(error):
             raise
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+    with keeping_copies():
         return _gradient(number(), parameters)
 
 

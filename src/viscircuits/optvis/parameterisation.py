@@ -18,6 +18,7 @@ from viscircuits.errors import ImageError
 from viscircuits.optvis.colour import MARGIN, Colours, correlate
 from viscircuits.optvis.spectrum import Spectrum, envelope, natural_spectrum, with_phase
 from viscircuits.store import digest
+from viscircuits.types import Progress
 
 Shape = tuple[int, int, int]
 """``(c, h, w)`` of a picture."""
@@ -34,7 +35,7 @@ class Parameterisation(ABC):
     learning_rate: float = 0.05
     shape: Shape = field(default=(0, 0, 0), repr=False)  # set by `at`
 
-    def at(self, shape: Shape, colours: Colours) -> "Parameterisation":
+    def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Parameterisation":
         """Returns the same for pictures of one shape."""
         return replace(self, shape=shape)
 
@@ -133,9 +134,9 @@ class Maco(Parameterisation):
     learning_rate: float = 0.1
     spectrum: Spectrum | None = field(default=None, repr=False)  # set by `at`
 
-    def at(self, shape: Shape, colours: Colours) -> "Maco":
+    def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Maco":
         """Returns the same with the spectrum of the images at one size."""
-        return replace(self, shape=shape, spectrum=natural_spectrum(self.images, shape[1:], colours))
+        return replace(self, shape=shape, spectrum=natural_spectrum(self.images, shape[1:], colours, progress=progress))
 
     @property
     def recipe(self) -> str:
@@ -172,7 +173,7 @@ class Accentuation(Fourier):
     penalty: float = 1.0
     original: Float[Tensor, "1 c h w"] | None = field(default=None, repr=False)  # set by `at`
 
-    def at(self, shape: Shape, colours: Colours) -> "Accentuation":
+    def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Accentuation":
         """Returns the same with the picture in [0, 1], at one size."""
         if self.image.ndim != 3 or self.image.shape[0] != shape[0]:
             raise ImageError(f"expected one picture of {shape[0]} channels to accentuate, got {list(self.image.shape)}")

@@ -11,6 +11,7 @@ from torch import nn
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Prepare
 from viscircuits.errors import ImageError, TargetError, closest
+from viscircuits.model.clean import clean
 from viscircuits.model.trace import trace
 from viscircuits.model.zoo import prepared_shape
 from viscircuits.optvis.ascent import Ascent
@@ -28,6 +29,7 @@ PARAMETERISATIONS: dict[str, type[Fourier] | type[Pixels]] = {"fourier": Fourier
 """Name -> parameterisation with its usual options."""
 
 
+@clean
 @torch.inference_mode(False)  # gradients are needed, whatever the caller does
 @torch.enable_grad()
 def render(
@@ -89,7 +91,7 @@ def render(
     for one in wanted:
         one.layers(network.graph)  # checks it, before any long work
     shape = _canvas(network.graph.input_shape, canvas)
-    drawn = _parameterisation(parameterisation).at(shape, network.colours)
+    drawn = _parameterisation(parameterisation).at(shape, network.colours, progress)
     ascent = Ascent(network, drawn, tuple(transforms), steps, sign, variants, diversity)
     kept = Cache(None) if cache is None else Cache(Path(cache), ascent.recipe)
     job = _Job(ascent, seed, kept, batch_size, progress)

@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.data.images import ImageSet
+from viscircuits.model.clean import clean
 from viscircuits.optvis.colour import Colours, latent_of
+from viscircuits.types import Progress
 
 
 def frequencies(height: int, width: int) -> Float[Tensor, "h f"]:
@@ -62,11 +64,14 @@ class Spectrum:
     mean: Float[Tensor, " c"]
 
 
+@clean
 @torch.no_grad()
-def natural_spectrum(images: ImageSet, size: tuple[int, int], colours: Colours) -> Spectrum:
+def natural_spectrum(
+    images: ImageSet, size: tuple[int, int], colours: Colours, *, progress: Progress | None = None
+) -> Spectrum:
     """Returns the spectrum of pictures resized to ``size`` (height, width), averaged over the set in float64."""
     total, mean = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for batch in images.batches(16):
+    for batch in images.batches(16, progress=progress, what="spectrum"):
         pictures = colours.pictures(batch.images.double())
         resized = torch.nn.functional.interpolate(pictures, size, mode="bilinear", antialias=True)
         latent = latent_of(resized)

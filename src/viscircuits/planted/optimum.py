@@ -14,11 +14,13 @@ from itertools import combinations, islice
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, ModelError
 from viscircuits.mask import Mask, expand_relevant
+from viscircuits.model.clean import clean
+from viscircuits.model.replica import private
 from viscircuits.model.trace import trace
 from viscircuits.planted.cases import Planted
 from viscircuits.readout import Readout
@@ -46,6 +48,7 @@ class Optimum:
     n_run: int
 
 
+@clean
 @torch.no_grad()
 def optimum(
     model: nn.Module, target: Target, images: ImageSet, size: int, *, progress: Progress | None = None
@@ -148,8 +151,9 @@ class _Search:
             keep = kept | ~self.relevant[name]
             weights[f"{name}.weight"] = self.convs[name].weight.detach() * keep[..., None, None]
 
-        def run(own: dict[str, Tensor]) -> Tensor:
-            return functional_call(self.model, own, (self.images,))[:, self.channel].flatten()
+        def run(weights: dict[str, Tensor]) -> Tensor:
+            with private(self.model, weights) as mine:
+                return mine.run(self.images)[:, self.channel].flatten()
 
         values = vmap(run)(weights)
         constant = values.amax(1) - values.amin(1) <= 1e-6 * values.abs().amax(1)

@@ -5,7 +5,10 @@ import copy
 import torch
 from torch import nn
 
+from viscircuits.model.clean import clean
 
+
+@clean
 @torch.no_grad()
 def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
     """Returns a copy of a model in which the numbers of each parameter stand in another order.

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from viscircuits.data.images import Batch
 from viscircuits.errors import ImageError, TargetError, closest
+from viscircuits.model.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
 from viscircuits.model.trace import trace
@@ -113,6 +114,7 @@ class Detectors:
         return others.max(2)
 
 
+@clean
 @torch.no_grad()
 def detectors(
     model: nn.Module,

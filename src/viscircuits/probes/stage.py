@@ -11,6 +11,7 @@ from viscircuits.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.mask import Mask, expand_relevant
+from viscircuits.model.clean import clean
 from viscircuits.model.receptive_field import Box, paste, receptive_field
 from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import draw
@@ -84,6 +85,7 @@ class Stage:
                 progress(what, min(start + size, len(stimuli)), len(stimuli))
 
 
+@clean
 @torch.no_grad()
 def responses(
     network: nn.Module | Circuit, target: Target, stimuli: Sequence[Stimulus], stage: Stage,

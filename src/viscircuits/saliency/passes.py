@@ -23,7 +23,7 @@ from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.instrument import KernelCall, needed_filters, run
+from viscircuits.model.instrument import KernelCall, keeping_copies, needed_filters, run
 from viscircuits.model.ops import concrete
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
@@ -144,11 +144,10 @@ class Pass:
         sums: dict[str, Tensor] = {}
         weights = masked_weights(self.model, self.graph, mask) if mask is not None else {}
         copies = False
-        for batch in self.images.batches(batch_size or self.batch_size, self.graph.memory_format):
+        size, layout = batch_size or self.batch_size, self.graph.memory_format
+        for batch in self.images.batches(size, layout, progress=self.progress, what=criterion):
             tape = self._batch(batch, new_tape, weights, copies, sums)
             copies, sums = tape.copies, tape.sums  # copies needed once are needed again
-            if self.progress is not None:
-                self.progress(criterion, batch.start + len(batch.images), len(self.images))
         return sums
 
     def _batch(
@@ -172,7 +171,7 @@ class Pass:
             (batch,) = self.images.subset(range(len(images))).batches(len(images))
             images, labels = to_model(batch, self.model, self.graph)
         tape = new_tape(len(images), True, sums)  # once more, with copies
-        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        with keeping_copies():
             self._record(tape, images, labels, weights)
         return tape
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, closest
+from viscircuits.model.clean import clean
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.saliency.actgrad import actgrad
@@ -124,6 +125,7 @@ def score(
     return scores
 
 
+@clean
 def score_all(
     model: nn.Module,
     targets: Sequence[AnyTarget],

@@ -14,6 +14,7 @@ from viscircuits.circuit import Circuit
 from viscircuits.compensation import Scales
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
+from viscircuits.model.clean import clean
 from viscircuits.saliency.gates import Gates
 from viscircuits.saliency.learned import divided
 from viscircuits.saliency.passes import Pass
@@ -26,6 +27,7 @@ EVERY = 25
 """Steps between two looks at the held pictures."""
 
 
+@clean
 def rescaled(
     circuit: Circuit,
     images: ImageSet,

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from viscircuits.data.images import ImageSet
-from viscircuits.model.instrument import needed_filters, run
+from viscircuits.model.instrument import keeping_copies, needed_filters, run
 from viscircuits.response import Response, respond, to_model
 from viscircuits.saliency.gates import Gates, best, soft_top, soft_top_gradient
 from viscircuits.saliency.passes import Pass
@@ -199,7 +199,7 @@ class Training:
         return gradient
 
     def _writable(self) -> AbstractContextManager[object]:
-        return torch.autograd.graph.allow_mutation_on_saved_tensors() if self._mutable else nullcontext()
+        return keeping_copies() if self._mutable else nullcontext()
 
     def _batch_loss(self, values: Float[Tensor, " m"], rows: Sequence[int]) -> Tensor:
         (readout,), full = self.job.readouts, self._full[0]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from viscircuits import store
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, StudyError, TargetError
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
@@ -90,6 +91,7 @@ class TopActivations:
 _TENSORS = ("values", "images", "places")
 
 
+@clean
 def top_activations(
     model: nn.Module,
     layers: Sequence[str],
@@ -125,6 +127,7 @@ def top_activations(
     return {layer: one.finished(images.hash) for layer, one in best.items()}
 
 
+@clean
 def population(
     model: nn.Module,
     top: TopActivations,
@@ -238,8 +241,6 @@ def _outputs(
     model: nn.Module, graph: NetGraph, layers: Sequence[str], images: ImageSet, batch_size: int,
     progress: Progress | None, what: str = "top activations",
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:  # fmt: skip
-    for batch in images.batches(batch_size):
+    for batch in images.batches(batch_size, progress=progress, what=what):
         pictures, _ = to_model(batch, model, graph)
         yield batch.start, run(model, graph, pictures, layers)
-        if progress is not None:
-            progress(what, batch.start + len(batch.images), len(images))

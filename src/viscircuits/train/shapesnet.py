@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from viscircuits.data import shapes
 from viscircuits.model.builtin import ShapesNet, ShapesTransform
+from viscircuits.model.seeded import seeded
 from viscircuits.store import write_tensors
 from viscircuits.train.loop import Recipe, Report, accuracy, fit
 from viscircuits.train.penalties import conv_weights, penalty
@@ -116,8 +117,7 @@ def live_channels(model: ShapesNet, images: Tensor, least: float = 1e-3) -> dict
 
 def _initial(seed: int) -> ShapesNet:
     """A new network of a seed, after He et al. (2015); the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = ShapesNet(len(shapes.OBJECTS))
         for parameter in model.parameters():
             if parameter.ndim > 1:

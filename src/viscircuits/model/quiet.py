@@ -1,0 +1,32 @@
+"""Warnings that one thread does not want to hear; those of others, and the process's filters, stay what they are."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class _OfThread:
+    """Stands where a filter has a pattern for texts, and matches whatever is said in one thread."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+    def match(self, text: str) -> bool:
+        return threading.get_ident() == self.thread
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A block in which warnings of this thread are not shown.
+
+    `warnings.catch_warnings` would exchange the filters of all threads, and undo what these change meanwhile.
+    """
+    own: Any = ("ignore", _OfThread(), Warning, None, 0)
+    try:
+        warnings.filters.insert(0, own)  # pyright: ignore[reportAttributeAccessIssue]
+        yield
+    finally:
+        if own in warnings.filters:  # another thread may have exchanged them
+            warnings.filters.remove(own)  # pyright: ignore[reportAttributeAccessIssue]

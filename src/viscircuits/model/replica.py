@@ -1,0 +1,155 @@
+"""A model of one's own for a while: what a run does to it, nobody else's run sees.
+
+A *replica* is a private copy of a module tree that shares its tensors, or has others in their places: edited weights,
+copies of buffers. Hooks and weights are put on it, never on the user's modules, so that several threads may run one
+model, the user's own among them. Copied are modules, and what hangs on them as dicts, lists, tuples, sets and bound
+methods; a forward that reaches the user's own modules in another way (through a closure, an object of somebody's
+class) would run them, with weights that no mask has edited. A model is tried for that once. Where it does so, there is
+no replica: the model itself is used, by one thread at a time, with its tensors exchanged for as long as a run lasts.
+"""
+
+import sys
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import RLock
+from types import FrameType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+_originals: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
+"""The models that have no replica, each with the lock under which it is used."""
+
+
+@dataclass(frozen=True)
+class Private:
+    """A model to run and to put hooks on.
+
+    Attributes:
+        module: the model, or its replica; its modules have the same names.
+        run: ``images -> output``, with the tensors that were asked for.
+    """
+
+    module: nn.Module
+    run: Callable[..., Any]
+
+
+@contextmanager
+def private(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Private]:
+    """Yields the model to use within a block, with tensors of one's own for some of its parameters and buffers.
+
+    Args:
+        model: the user's module.
+        tensors: by full name (of a tied tensor, the first).
+    """
+    lock = _originals.get(model)
+    if lock is None:
+        module = replica(model, tensors)
+        yield Private(module, module)
+        return
+    with lock:
+        yield Private(model, lambda *inputs: functional_call(model, dict(tensors), inputs))
+
+
+def without_replica(model: nn.Module) -> bool:
+    """Returns whether a model is used itself, by one thread at a time."""
+    return model in _originals
+
+
+def use_itself(model: nn.Module) -> None:
+    """Makes `private` give the model itself from now on."""
+    _originals.setdefault(model, RLock())
+
+
+def replica(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Returns a copy of a module tree: its own modules and containers; all parameters and buffers but those given."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    given = {id(tensor): tensors[name] for name, tensor in named if name in tensors}
+    shared = {id(tensor) for _, tensor in named} - given.keys()
+    return _Copying(given, shared).copy(model)
+
+
+class _Copying:
+    """Copies of what hangs on a module, each once."""
+
+    def __init__(self, given: Mapping[int, Tensor], shared: set[int]) -> None:
+        self.made: dict[int, Any] = dict(given)
+        self.shared = shared
+
+    def copy(self, held: Any) -> Any:
+        kind = type(held)
+        if kind in _PLAIN:
+            return held
+        known = self.made.get(id(held))
+        if known is not None:
+            return known
+        if issubclass(kind, nn.Module):
+            made = self.made[id(held)] = object.__new__(kind)
+            own = vars(made)
+            for name, value in vars(held).copy().items():  # another thread may be writing to it
+                own[name] = value if type(value) in _PLAIN or name in _AS_THEY_ARE else self.copy(value)
+            return made
+        if kind is dict or kind is OrderedDict:
+            made = self.made[id(held)] = kind()
+            for key, value in held.copy().items():
+                made[key] = value if type(value) in _PLAIN else self.copy(value)
+            return made
+        if kind is list or kind is deque:
+            made = self.made[id(held)] = [] if kind is list else deque(maxlen=held.maxlen)
+            made.extend(map(self.copy, held.copy()))
+            return made
+        if kind is tuple or kind is set:
+            return kind(map(self.copy, held if kind is tuple else held.copy()))
+        if kind is MethodType and isinstance(held.__self__, nn.Module):
+            return MethodType(held.__func__, self.copy(held.__self__))
+        if isinstance(held, Tensor) and id(held) not in self.shared and not isinstance(held, nn.Parameter):
+            made = self.made[id(held)] = held.detach().clone()  # a forward may write to it
+            return made
+        return held
+
+
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+
+_AS_THEY_ARE = frozenset({
+    "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_non_persistent_buffers_set",
+})  # fmt: skip
+"""Containers of every module to which no forward writes; copying them would take half of the time."""
+
+
+# ---- whether a replica is all that runs ------------------------------------------------------------------------------
+
+
+class Strays(TorchFunctionMode):
+    """While it is on, notices whether the modules or the tensors of a model are used; its replica's do not count."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.found = False
+        self._base = 0
+        self._known = {id(module) for module in model.modules()}
+        self._tensors = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+
+    def __enter__(self) -> "Strays":
+        self._base = id(sys._getframe(1))
+        return super().__enter__()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self.found:
+            given = [*args, *(kwargs or {}).values()]
+            self.found = any(id(value) in self._tensors for value in given) or self._running(sys._getframe(1))
+        return func(*args, **(kwargs or {}))
+
+    def _running(self, frame: FrameType | None) -> bool:
+        """Whether a method of one of the modules is running."""
+        while frame is not None and id(frame) != self._base:
+            if frame.f_code.co_varnames[:1] == ("self",) and id(frame.f_locals.get("self")) in self._known:
+                return True
+            frame = frame.f_back
+        return False

@@ -1,6 +1,5 @@
 """A page of pictures and plots, laid out in inches from the upper left corner."""
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,10 +109,3 @@ class Plate:
 
     def _repr_png_(self) -> bytes:
         return self.rendered()
-
-
-def inlined(path: str | Path) -> str:
-    """Returns a saved page as the address of an image that stands in the page itself."""
-    file = Path(path)
-    kind = {".jpg": "jpeg", ".png": "png"}[file.suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

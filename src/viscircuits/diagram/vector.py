@@ -5,7 +5,7 @@
 
 import hashlib
 import io
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
@@ -49,7 +49,7 @@ class FigureCanvas(FigureCanvasSVG):
     """What ``savefig`` calls."""
 
     def print_svg(
-        self, filename: TextIO, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
+        self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
     ) -> None:  # fmt: skip
         """Writes the figure, as matplotlib's own canvas does, with our renderer."""
         buffer, dpi = io.StringIO(), self.figure.dpi

@@ -70,7 +70,8 @@ class Findings:
         wanted: dict[str, store.Json] = {"kind": kind, "format": FORMAT, **asked}
         if (path / HEADER).exists():
             header: Any = store.read_json(path / HEADER)
-            there = header.get("asked", {}) if isinstance(header, dict) else {}
+            asked_before = header.get("asked") if isinstance(header, dict) else None
+            there = asked_before if isinstance(asked_before, dict) else {}
             different = [key for key in wanted if _same(there.get(key)) != _same(wanted[key])]
             if not different:
                 return cls(path, wanted)

@@ -86,7 +86,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 def identified(file: IO[bytes] | BytesIO, formats: Sequence[str] = FORMATS) -> Image.Image:
     """Returns the picture of an open file, not decoded yet; Pillow's UnidentifiedImageError if of no such format."""
-    return Image.open(file, formats=formats)
+    return Image.open(file, formats=tuple(formats))
 
 
 def decode(path: Path, whites: Whites, survey: Survey) -> Image.Image:

@@ -88,11 +88,10 @@ def _left_out(name: str, reason: str, command: str) -> Html:
 def _told(study: str | Path, folder: Path) -> tuple[str, str]:
     """When findings were made and by which command, "" where that is not known."""
     header = _json(study, folder / HEADER)
-    match header:
-        case dict():
-            created, command = (header.get(name, "") for name in ("created", "command"))
-            return created if isinstance(created, str) else "", typed(command) if isinstance(command, str) else ""
-    raise StudyError(f"{HEADER} holds no header")
+    if not isinstance(header, dict):
+        raise StudyError(f"{HEADER} holds no header")
+    created, command = (said if isinstance(said := header.get(name), str) else "" for name in ("created", "command"))
+    return created, typed(command)
 
 
 def typed(command: str) -> str:

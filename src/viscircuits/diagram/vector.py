@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from viscircuits.diagram.style import FONTS
 
 _POINTS = 72
-_MARK = "viscircuits"
-_FAMILY, _FAMILIES = (f"font-family: {names}" for names in (f"'{_MARK}'", f"{str([*FONTS])[1:-1]}, sans-serif"))
+_MARK = "viscircuits sans"
+_FAMILIES = ", ".join([*map(repr, FONTS), "sans-serif"])
 
 
 def svg(figure: Figure, dpi: int | Literal["figure"] = "figure") -> str:
@@ -55,8 +55,8 @@ class FigureCanvas(FigureCanvasSVG):
         buffer, dpi = io.StringIO(), self.figure.dpi
         self.figure.dpi = _POINTS
         width, height = self.figure.get_size_inches()
-        inner = _Renderer(width * _POINTS, height * _POINTS, buffer, image_dpi=dpi, metadata=metadata)
+        inner = _Renderer(width * _POINTS, height * _POINTS, buffer, image_dpi=dpi, metadata=metadata)  # pyright: ignore
         renderer = MixedModeRenderer(self.figure, width, height, dpi, inner, bbox_inches_restore=bbox_inches_restore)
-        self.figure.draw(renderer)
+        self.figure.draw(renderer)  # pyright: ignore
         renderer.finalize()
-        filename.write(buffer.getvalue().replace(_FAMILY, _FAMILIES))
+        filename.write(buffer.getvalue().replace(repr(_MARK), _FAMILIES))

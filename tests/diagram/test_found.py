@@ -11,9 +11,10 @@ from matplotlib.colors import to_rgba
 
 import viscircuits as vc
 from viscircuits.diagram.clusters import cluster_map
-from viscircuits.diagram.findings import section, sections, write_findings
+from viscircuits.diagram.findings import sections, write_findings
 from viscircuits.diagram.kinship import kinship
 from viscircuits.diagram.plate import NOISE, Plate, Strip, colour_of
+from viscircuits.diagram.section import Section
 from viscircuits.diagram.sheets import Scene, all_ranked, contact_sheet, liveliest, per_row, strips
 from viscircuits.diagram.splits import renderings, split_plate
 from viscircuits.errors import StudyError
@@ -163,12 +164,13 @@ def test_overlaps_stand_in_the_order_of_their_tree(shapesnet, shapes):
 def test_sections_stand_alone_in_the_order_they_were_found(tmp_path):
     plate = Plate(1, 1)
     plate.strip(Strip("a", "b", [np.zeros((3, 2, 2), dtype=np.float32)]), 0, 0, 0.5)
-    file = plate.save(tmp_path / "picture.png")
     for name, created in (("early", "2026-01-01"), ("late", "2026-01-02")):
         folder = tmp_path / "findings" / name
         folder.mkdir(parents=True)
-        html = section(f"<b>{name}</b>", "lead & more", pictures={"seen": file}, tables=[("t", ["x"], [("<i>",)])])
-        (folder / "section.html").write_text(html)
+        plate.save(folder / "picture.png")
+        Section(
+            f"<b>{name}</b>", "lead & more", pictures={"seen": "picture.png"}, tables=[("t", ["x"], [("<i>",)])]
+        ).save(folder)
         (folder / "findings.json").write_text(json.dumps({"created": created}))
     (tmp_path / "findings" / "unfinished").mkdir()
     first, second = sections(tmp_path)

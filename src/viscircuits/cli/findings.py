@@ -4,11 +4,12 @@
 
     STUDY/findings/NAME/findings.json    what was asked, of which model and pictures, with which versions; what came
                                          of it in short, null until all is there
-    STUDY/findings/NAME/section.html     its section of the report
+    STUDY/findings/NAME/section.json     its section of the report, as data: texts, tables, names of pictures
     STUDY/findings/NAME/*                tables (Parquet), tensors (safetensors with a JSON header), pictures
 
 The study's folder may hold measurements of circuits (``study.json``) or nothing else. The same command on the same
-folder goes on where it stopped; another question of the same name is refused.
+folder goes on where it stopped; another question of the same name is refused. Links that lead out of the study's folder
+are refused too: nothing is read or written through them.
 """
 
 import shlex
@@ -29,7 +30,8 @@ from viscircuits import __version__, store
 from viscircuits.cli.console import out
 from viscircuits.cli.job import on_device
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.findings import FOLDER, HEADER, SECTION, section, write_findings
+from viscircuits.diagram.findings import FOLDER, HEADER, OLD_SECTION, leading_out, write_findings
+from viscircuits.diagram.section import Section, Table
 from viscircuits.diagram.sheets import Scene
 from viscircuits.errors import StudyError
 from viscircuits.model import zoo
@@ -60,10 +62,16 @@ class Findings:
         """
         _usable(study, str(asked["fingerprint"]))
         path = study / FOLDER / name
+        for link in leading_out(study, name):
+            raise StudyError(
+                f"{str(link)!r} is a link that leads out of {str(study)!r}; delete it, or choose another folder with "
+                "--out"
+            )
         wanted: dict[str, store.Json] = {"kind": kind, "format": FORMAT, **asked}
         if (path / HEADER).exists():
             header: Any = store.read_json(path / HEADER)
-            there = header.get("asked", {}) if isinstance(header, dict) else {}
+            asked_before = header.get("asked") if isinstance(header, dict) else None
+            there = asked_before if isinstance(asked_before, dict) else {}
             different = [key for key in wanted if _same(there.get(key)) != _same(wanted[key])]
             if not different:
                 return cls(path, wanted)
@@ -81,12 +89,16 @@ class Findings:
         with store.atomic(self.path / f"{name}.parquet") as temporary:
             pl.DataFrame(list(rows)).write_parquet(temporary)
 
-    def finish(self, found: Mapping[str, store.Json], title: str, lead: str, **parts: Any) -> None:
+    def finish(
+        self, found: Mapping[str, store.Json], title: str, lead: str, *, note: str = "",
+        pictures: Mapping[str, Path] = {}, tables: Sequence[Table] = (),
+    ) -> None:  # fmt: skip
         """Writes the section of the report and, last of all, the header; prints where they stand.
 
         Args:
             found: what came of it, in short.
-            title, lead, parts: of the section; see `viscircuits.diagram.findings.section`.
+            title, lead, note, tables: of the section; see `viscircuits.diagram.section.Section`.
+            pictures: what each shows -> a picture that was saved in this folder.
         """
         command = " ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])])
         facts = {
@@ -94,8 +106,9 @@ class Findings:
             **self._facts(),
             "made with": f"viscircuits {__version__}, torch {torch.__version__}",
         }
-        with store.atomic(self.path / SECTION) as temporary:
-            temporary.write_text(section(title, lead, asked=facts, **parts), encoding="utf-8")
+        names = {said: file.relative_to(self.path).as_posix() for said, file in pictures.items()}
+        Section(title, lead, note, names, tables, facts).save(self.path)
+        (self.path / OLD_SECTION).unlink(missing_ok=True)  # of an older version, which a report leaves out
         header: dict[str, store.Json] = {
             "asked": dict(self.asked),
             "found": dict(found),

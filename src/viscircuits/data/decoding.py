@@ -15,12 +15,17 @@ grey of 10 to 16 bits       scaled to 8 bits, from 0..white (`viscircuits.data.w
 32-bit, signed, float grey  refused unless the header or the caller says what is white
 ==========================  ========================================================================================
 
+Pillow is asked for the formats of `FORMATS` alone, whatever a file is called: it has others that start programs
+(Ghostscript for PostScript) or follow names in the file.
+
 Not here: names, lists of damaged files, ``prepare`` (`viscircuits.data.sources`).
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +37,13 @@ from viscircuits.data.white import Survey, Whites
 from viscircuits.errors import ImageError
 
 _SUBFILE, _OLD_SUBFILE, _SHORT = 254, 255, 3  # two TIFF tags and a type
+
+
+FORMATS = (
+    "JPEG", "PNG", "GIF", "BMP", "DIB", "PPM",  # those that Pillow knows without loading more come first
+    "TIFF", "WEBP", "JPEG2000", *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []),  # AVIF: since Pillow 11.3
+)  # fmt: skip
+"""What Pillow calls the formats that are read: those of `viscircuits.data.folder.SUFFIXES`; MPO is a kind of JPEG."""
 
 
 class UnreadableError(ImageError):
@@ -58,7 +70,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
         # from a path, Pillow 13 maps the file into memory, with the sides of turned grey TIFFs exchanged too early
-        with path.open("rb") as file, Image.open(file) as image:
+        with path.open("rb") as file, identified(file) as image:
             _turn_to_page(image)
             yield image
     except ImageError:
@@ -67,9 +79,14 @@ def opened(path: Path) -> Iterator[Image.Image]:
         limit = f"PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS}"
         raise UnreadableError(f"{path}: more pixels than {limit} allows; make it smaller, or raise the limit") from None
     except Image.UnidentifiedImageError:
-        raise UnreadableError(f"{path}: not a picture in a known format") from None
+        raise UnreadableError(f"{path}: not a picture in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # on damaged bytes Pillow's decoders raise almost anything
         raise UnreadableError(f"{path}: {error}") from error
+
+
+def identified(file: IO[bytes] | BytesIO, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Returns the picture of an open file, not decoded yet; Pillow's UnidentifiedImageError if of no such format."""
+    return Image.open(file, formats=tuple(formats))
 
 
 def decode(path: Path, whites: Whites, survey: Survey) -> Image.Image:

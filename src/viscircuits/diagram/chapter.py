@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from viscircuits.diagram.curve import preservation_curve
 from viscircuits.diagram.exciting import Place, Unit, colours_of, pixels, ranked, seen
 from viscircuits.diagram.extended import Diagram, diagram
 from viscircuits.diagram.headline import Numbers
-from viscircuits.diagram.html import bar, element, picture, table, vector
+from viscircuits.diagram.html import bar, picture, table, vector
 from viscircuits.diagram.inset import Agreement, agreement
 from viscircuits.diagram.legend import percent
+from viscircuits.diagram.markup import Html, element, joined
 from viscircuits.diagram.page import interactive
 from viscircuits.diagram.pictures import Source, blank, rendered
 from viscircuits.diagram.told import in_a_cell, number, r_of
@@ -87,10 +87,10 @@ class Chapter:
             about=about_row(self.study, self.row, self.images, self.origin),
         )  # fmt: skip
 
-    def html(self) -> str:
+    def html(self) -> Html:
         """Returns the chapter."""
         parts = (
-            element("h2", escape(self.target)), self._numbers.headline(), self._survival(), self._layers(),
+            element("h2", self.target), self._numbers.headline(), self._survival(), self._layers(),
             element("h3", "The circuit"), interactive(self.drawn.scene), self._build_up(), self._excitement(),
         )  # fmt: skip
         return element("article", *parts, id=anchor(self.target))
@@ -158,12 +158,12 @@ class Chapter:
             row = row | {"sd_ratio": self._agreement.preservation.sd_ratio}
         return Numbers(self._table, self._names, row, self.keep, searched if self.density is None else "")
 
-    def _survival(self) -> str:
+    def _survival(self) -> Html:
         curve = vector(preservation_curve(self._table)._repr_svg_(), f"preservation against density, {self.target}")
         both = element("div", element("figure", curve), element("div", self._numbers.table()), cls="beside")
-        return element("h3", "How much survives") + both
+        return joined([element("h3", "How much survives"), both])
 
-    def _layers(self) -> str:
+    def _layers(self) -> Html:
         """Effective structures of every layer, a column a circuit."""
         masks = [circuit.effective for circuit in self._circuits]
         rows = []
@@ -171,20 +171,20 @@ class Chapter:
             total = int(relevant.sum())
             counts = [int(mask.kept[layer].sum()) for mask in masks]
             cells = [bar((count / total) ** 0.5 if total else 0.0, f"{count:,}" if count else "") for count in counts]
-            rows.append(([escape(layer), f"{total:,}", *cells], False))
+            rows.append(([layer, f"{total:,}", *cells], False))
         head = ["layer", "relevant", *(percent(row["density"]) for row in self._rows)]
         note = (
-            f"Effective {self.row['granularity']}s of {escape(self._numbers.shown)}'s circuits, "
+            f"Effective {self.row['granularity']}s of {self._numbers.shown}'s circuits, "
             f"a column a density; "
             f"a bar's length is the root of their share of the relevant ones."
         )
-        heading = element("h3", "What is left of every layer") + element("p", note, cls="note")
-        return heading + table(head, rows, "layers")
+        heading = element("h3", "What is left of every layer"), element("p", note, cls="note")
+        return joined([*heading, table(head, rows, "layers")])
 
-    def _build_up(self) -> str:
+    def _build_up(self) -> Html:
         """The target's picture in the model and in circuits of shrinking size."""
         if self._unit is None or self.source == "none":
-            return ""
+            return joined([])
         mask = self._circuit.mask
         whole = Circuit(self.model, self._circuit.target, replace(mask, kept=dict(mask.relevant)))
         live = [
@@ -193,25 +193,27 @@ class Chapter:
             if not row["disconnected"] and row["density"] < 1
         ]
         needed = next((i for i, (row, _) in enumerate(live) if row is self.row), 0)
-        tiles = [self._tile(whole, "<b>the model</b>")]
+        tiles = [self._tile(whole, [element("b", "the model")])]
         for row, circuit in _spaced(live, STRIP - 1, needed):
-            remarks = escape(", ".join(in_a_cell(row)[1]))
-            said = [f"<b>{percent(row['density'])}</b>, {r_of(row)}", remarks, f"{row['effective']:,} effective"]
-            tiles.append(self._tile(circuit, "<br>".join(filter(None, said)), "marked" if row is self.row else ""))
+            kept = joined([element("b", percent(row["density"])), f", {r_of(row)}"])
+            said = [kept, ", ".join(in_a_cell(row)[1]), f"{row['effective']:,} effective"]
+            tiles.append(self._tile(circuit, said, "marked" if row is self.row else ""))
         note = "What the target looks for, in the model and in circuits of shrinking size: same start, same steps."
-        return element("h3", "What it looks for") + element("p", note, cls="note") + element("div", *tiles, cls="strip")
+        heading = element("h3", "What it looks for"), element("p", note, cls="note")
+        return joined([*heading, element("div", *tiles, cls="strip")])
 
-    def _tile(self, circuit: Circuit, said: str, cls: str = "") -> str:
+    def _tile(self, circuit: Circuit, said: Sequence[str], cls: str = "") -> Html:
         assert self._unit is not None
         made = rendered(
             circuit, [self._unit], prepare=self.prepare, side=_SIDE, steps=_STEPS, cache=self._cache,
             progress=self.progress,
         )  # fmt: skip
         if blank(made[self._unit]):
-            said += "<br>found nothing that drives it"
-        return element("figure", picture(made[self._unit], self.target), element("figcaption", said), cls=cls)
+            said = [*said, "found nothing that drives it"]
+        words = joined([*filter(None, said)], element("br"))
+        return element("figure", picture(made[self._unit], self.target), element("figcaption", words), cls=cls)
 
-    def _excitement(self) -> str:
+    def _excitement(self) -> Html:
         if self._agreement is None:
             return element("p", "The pictures it was measured on are not at hand, so none are shown.", cls="note")
         values = torch.from_numpy(self._agreement.full)
@@ -228,14 +230,14 @@ class Chapter:
             framed = "; framed, and below: the piece of it that is seen there" if 'class="framed"' in shown else ""
             note = f"{fresh}, by the {response} response anywhere in them{framed}."
             parts += [element("h3", title), element("p", note, cls="note"), shown]
-        return "".join(parts)
+        return joined(parts)
 
     def _map_shape(self, positions: int) -> tuple[int, ...]:
         target = self._circuit.target
         shape = self._circuit.graph.output(target.layer).map_shape if isinstance(target, Target) else ()
         return shape if isinstance(target, Target) and target.position is None and shape else (positions,)
 
-    def _stimulus(self, place: Place) -> str:
+    def _stimulus(self, place: Place) -> Html:
         assert self.images is not None
         assert self._agreement is not None
         graph, unit = self._circuit.graph, self._unit
@@ -243,12 +245,11 @@ class Chapter:
         box = seen(graph, unit, place.position) if unit and unit[0] and len(place.position) == 2 else None
         responses = self._agreement.circuit[place.image].reshape(self._map_shape(self._agreement.circuit.shape[1]))
         name = Path(self.images.names[place.image]).name
-        answers = (number(place.value), number(float(responses[place.position])))
-        said = "model <b>{}</b><br>circuit <b>{}</b>".format(*answers)
+        answers = {"model": place.value, "circuit": float(responses[place.position])}
+        said = [joined([f"{what} ", element("b", number(answer))]) for what, answer in answers.items()]
+        words = element("figcaption", joined(said, element("br")))
         piece = [element("div", picture(pixels(image, box), f"piece of {name}"), cls="piece")] if box else []
-        return element(
-            "figure", picture(pixels(image), name, box), *piece, element("figcaption", said), title=name
-        )  # fmt: skip
+        return element("figure", picture(pixels(image), name, box), *piece, words, title=name)
 
 
 def anchor(target: str) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from viscircuits.diagram.plate import FAINT, MUTED, Plate, Strip, colour_of
 from viscircuits.diagram.sheets import Scene, all_ranked
+from viscircuits.diagram.style import drawing
 from viscircuits.subcircuits.polysemantic import NOISE, Polysemantic
 
 ACROSS = 8
@@ -51,6 +52,7 @@ def cluster_map(
     return plate
 
 
+@drawing
 def _points(plate: Plate, labels: Sequence[int], flat: Float[Tensor, "n 2"]) -> None:
     axes = plate.axes(0.3, 0.8, _MAP, _MAP)
     for number in sorted(set(labels)):  # those in no cluster first, below the others

@@ -1,13 +1,11 @@
 """The preservation curve: how much of a target survives as its circuit shrinks (paper, figure 2)."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,21 +13,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits import store
 from viscircuits.diagram.chosen import asked_as, called, is_control, series_of, titled
+from viscircuits.diagram.style import drawing, dressed, lettered
+from viscircuits.diagram.vector import svg
 from viscircuits.errors import StudyError
 
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": "#222222",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "viscircuits",  # the same table gives the same bytes
-}
 _COLOURS = {  # Okabe and Ito's palette: told apart with any colour vision
     "actgrad": "#0072B2",
     "snip": "#D55E00",
@@ -65,23 +52,23 @@ class Curve:
 
     figure: Figure
 
+    @drawing
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Writes ``path.png`` and ``path.svg``, atomically, and returns both paths."""
         base = Path(path)
-        files = (base.with_name(base.name + ".png"), base.with_name(base.name + ".svg"))
-        for file in files:
-            with store.atomic(file) as temporary, rc_context(_STYLE):
-                metadata: dict[str, Any] = {"Date": None} if file.suffix == ".svg" else {"Software": None}
-                self.figure.savefig(temporary, dpi=200, format=file.suffix[1:], metadata=metadata)
-        return files
+        png, vector = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
+        with store.atomic(png) as temporary:
+            self.figure.savefig(temporary, dpi=200, format="png", metadata={"Software": None})
+        with store.atomic(vector) as temporary:
+            temporary.write_text(svg(self.figure, dpi=200), encoding="utf-8")
+        return png, vector
 
+    @drawing
     def _repr_svg_(self) -> str:
-        buffer = io.StringIO()
-        with rc_context(_STYLE):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()
+        return svg(self.figure)
 
 
+@drawing
 def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: str = "") -> Curve:
     """Returns the curve of a sweep's table: a line a criterion; over several targets its median and quartiles.
 
@@ -95,21 +82,20 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
         raise StudyError(f"unknown metric {metric!r}; expected one of {', '.join(_METRICS)}")
     if table.is_empty():
         raise StudyError("the table holds no measurement to draw")
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 4.3), layout="constrained")
-        axes = figure.add_subplot()
-        several = table["target"].n_unique() > 1
-        names, others = called(table["criterion"]), iter(_OTHERS * 9)
-        colours = {criterion: _COLOURS.get(name) or next(others) for criterion, name in names.items()}
-        for criterion, order in series_of(table):
-            rows = table.filter(pl.col("criterion") == criterion, pl.col("order") == order)
-            dashed = is_control(asked_as(criterion, order))
-            _line(axes, rows, metric, titled(names[criterion], order), colours[criterion], several, dashed)
-            if not several and metric in _UNSIGNED:
-                turned = rows.filter(pl.col("pearson_signed") < 0)
-                mark_inverted(axes, turned["density"].to_list(), turned[metric].to_list(), colours[criterion])
-        _furnish(axes, table, metric, title)
-    return Curve(figure)
+    figure = Figure(figsize=(7.2, 4.3), layout="constrained")
+    axes = dressed(figure.add_subplot())
+    several = table["target"].n_unique() > 1
+    names, others = called(table["criterion"]), iter(_OTHERS * 9)
+    colours = {criterion: _COLOURS.get(name) or next(others) for criterion, name in names.items()}
+    for criterion, order in series_of(table):
+        rows = table.filter(pl.col("criterion") == criterion, pl.col("order") == order)
+        dashed = is_control(asked_as(criterion, order))
+        _line(axes, rows, metric, titled(names[criterion], order), colours[criterion], several, dashed)
+        if not several and metric in _UNSIGNED:
+            turned = rows.filter(pl.col("pearson_signed") < 0)
+            mark_inverted(axes, turned["density"].to_list(), turned[metric].to_list(), colours[criterion])
+    _furnish(axes, table, metric, title)
+    return Curve(lettered(figure))
 
 
 def _line(axes: Axes, rows: pl.DataFrame, metric: str, label: str, colour: str, several: bool, dashed: bool) -> None:

@@ -1,7 +1,6 @@
 """The extended circuit diagram: a circuit from the pixels to its target in one picture (paper, section 5, figure 4)."""
 
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from viscircuits.diagram.bundles import bundled
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.drawing import MARGIN, WIDTH, Drawing
 from viscircuits.diagram.glyphs import Pictures, headings, vertices
+from viscircuits.diagram.html import framed
 from viscircuits.diagram.inset import Agreement, agreement, inset
 from viscircuits.diagram.lines import labels, lines
 from viscircuits.diagram.page import interactive, write_page
@@ -71,10 +71,7 @@ class Diagram:
 
     def _repr_html_(self) -> str:
         height = round(min(1000, self.scene.height * 0.8 + 60))
-        return (
-            f'<iframe srcdoc="{escape(self.html())}" style="width:100%;height:{height}px;border:0" '
-            f'title="{escape(self.scene.title)}"></iframe>'
-        )
+        return framed(self.html(), self.scene.title, height)
 
 
 def diagram(

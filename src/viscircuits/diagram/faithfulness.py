@@ -1,11 +1,11 @@
 """The faithfulness figure: circuits alone and the model without them, with areas, intervals and the random control."""
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from viscircuits.diagram.curve import _STYLE, _TICKS, Curve, explained, mark_inverted
+from viscircuits.diagram.curve import _TICKS, Curve, explained, mark_inverted
+from viscircuits.diagram.style import drawing, dressed, lettered
 from viscircuits.evaluate.faithfulness import Faithfulness
 
 _LINES = {
@@ -16,6 +16,7 @@ _LINES = {
 }
 
 
+@drawing
 def faithfulness_curve(found: Faithfulness, *, title: str = "") -> Curve:
     """Returns the curves of |r| over density, both ways; bands are the bootstrap intervals over images.
 
@@ -23,29 +24,28 @@ def faithfulness_curve(found: Faithfulness, *, title: str = "") -> Curve:
         found: circuits of several densities.
         title: what stands above the picture.
     """
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(7.6, 4.3), layout="constrained")
-        axes = figure.add_subplot()
-        densities = [point.density for point in found.points]
-        for name, (label, colour, dash) in _LINES.items():
-            if name.startswith("random") and not found.n_random:
-                continue
-            wide = not name.startswith("random")
-            if wide:
-                intervals = [getattr(point, f"{name}_interval") for point in found.points]
-                low, high = [i.low for i in intervals], [i.high for i in intervals]
-                axes.fill_between(densities, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(
-                densities, found.curve(name), color=colour, linestyle=dash, linewidth=1.8 if wide else 1.3, marker="o",
-                markersize=4.2 if wide else 2.8, markeredgecolor="white", markeredgewidth=0.6 if wide else 0.3,
-                label=f"{label}: {found.area(name):.2f}", clip_on=False, zorder=3 if wide else 2,
-            )  # fmt: skip
-            if wide:
-                turned = [point for point in found.points if getattr(point, name).signed < 0]
-                mark_inverted(axes, [p.density for p in turned], [getattr(p, name).pearson for p in turned], colour)
-        _furnish(axes, found, densities)
-        axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color="#111111", pad=10)
-    return Curve(figure)
+    figure = Figure(figsize=(7.6, 4.3), layout="constrained")
+    axes = dressed(figure.add_subplot())
+    densities = [point.density for point in found.points]
+    for name, (label, colour, dash) in _LINES.items():
+        if name.startswith("random") and not found.n_random:
+            continue
+        wide = not name.startswith("random")
+        if wide:
+            intervals = [getattr(point, f"{name}_interval") for point in found.points]
+            low, high = [i.low for i in intervals], [i.high for i in intervals]
+            axes.fill_between(densities, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(
+            densities, found.curve(name), color=colour, linestyle=dash, linewidth=1.8 if wide else 1.3, marker="o",
+            markersize=4.2 if wide else 2.8, markeredgecolor="white", markeredgewidth=0.6 if wide else 0.3,
+            label=f"{label}: {found.area(name):.2f}", clip_on=False, zorder=3 if wide else 2,
+        )  # fmt: skip
+        if wide:
+            turned = [point for point in found.points if getattr(point, name).signed < 0]
+            mark_inverted(axes, [p.density for p in turned], [getattr(p, name).pearson for p in turned], colour)
+    _furnish(axes, found, densities)
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color="#111111", pad=10)
+    return Curve(lettered(figure))
 
 
 def _furnish(axes: Axes, found: Faithfulness, densities: list[float]) -> None:

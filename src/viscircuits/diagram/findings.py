@@ -1,67 +1,154 @@
 """What was found about features, as sections of a report: one for each folder of findings in a study's folder.
 
-A command that finds something writes ``findings/NAME/section.html`` beside its tables and pictures; it needs no other
-file and loads nothing, so that a report takes it in as it is.
+Folders may come from anybody. Of each, ``findings.json``, ``section.json`` and the pictures that it names are read:
+only regular files in the study's folder, wherever links lead, and up to a size. A folder that is damaged, or whose
+section is the piece of HTML that older versions wrote, is left out, and a line says so.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from html import escape
+import base64
+import io
+import json
+import logging
+import os
+import shlex
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from viscircuits import __version__, store
-from viscircuits.diagram.html import element, listed, table
+from viscircuits.data.decoding import identified
+from viscircuits.diagram.html import listed
+from viscircuits.diagram.markup import Html, element, joined, plain
 from viscircuits.diagram.page import write_page
-from viscircuits.diagram.plate import inlined
+from viscircuits.diagram.section import SECTION, Section
 from viscircuits.errors import StudyError
 
 FOLDER = "findings"
 """Where findings stand in a study's folder."""
 
-SECTION = "section.html"
 HEADER = "findings.json"
+OLD_SECTION = "section.html"
+"""What held a section before `SECTION`; it is not read."""
+
+_KINDS = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
+"""Format -> its name in the address of an image."""
+
+_LONGEST = 16 * 2**20
+"""Bytes of a header or a section."""
+
+_LARGEST = 64 * 2**20
+"""Bytes of a picture."""
+
+_MOST = 256 * 2**20
+"""Bytes of a section's pictures together."""
+
+log = logging.getLogger(__name__)
 
 
-def section(
-    title: str,
-    lead: str,
-    *,
-    pictures: Mapping[str, Path] = {},
-    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = (),
-    note: str = "",
-    asked: Mapping[str, str] = {},
-) -> str:
-    """Returns a section of a report; all texts are plain.
+def sections(study: str | Path) -> list[Html]:
+    """Returns the sections of a study's findings, in the order in which they were found; those unfinished have none.
 
-    Args:
-        title: its heading.
-        lead: what was found, in a sentence or two.
-        pictures: what each shows -> a saved page of pictures.
-        tables: of each what it shows, the heads of columns, the rows.
-        note: how to read it.
-        asked: facts to list at the end, the command among them.
+    In the place of one that cannot be shown stands a line that says why, and the command that makes it anew.
     """
-    parts = [element("h2", escape(title)), element("p", escape(lead), cls="lead")]
-    if note:
-        parts.append(element("p", escape(note), cls="note"))
-    for said, file in pictures.items():
-        parts.append(element("figure", element("img", cls="plate", src=inlined(file), alt=said)))
-    for said, head, rows in tables:
-        cells = [([escape(cell) for cell in row], False) for row in rows]
-        parts += [element("h3", escape(said)), table([escape(name) for name in head], cells)]
-    if asked:
-        parts.append(listed(asked))
-    return element("article", *parts, id=re.sub(r"\W+", "-", f"found {title}"))
-
-
-def sections(study: str | Path) -> list[str]:
-    """Returns the sections of a study's findings, in the order in which they were found; those unfinished have none."""
     found = []
-    for file in (Path(study) / FOLDER).glob(f"[!.]*/{SECTION}"):
-        header = store.read_json(file.with_name(HEADER))
-        created = header.get("created", "") if isinstance(header, dict) else ""
-        found.append((created, file.parent.name, file.read_text(encoding="utf-8")))
+    for folder in sorted(Path(study, FOLDER).glob("[!.]*/")):
+        if not any(os.path.lexists(folder / name) for name in (SECTION, OLD_SECTION)):
+            continue
+        created = command = ""
+        try:
+            created, command = _told(study, folder)
+            html = _shown(study, folder)
+        except StudyError as error:
+            html = _left_out(folder.name, str(error), command)
+        found.append((created, folder.name, html))
     return [html for *_, html in sorted(found)]
+
+
+def _shown(study: str | Path, folder: Path) -> Html:
+    """The section in a folder."""
+    if not os.path.lexists(folder / SECTION):
+        raise StudyError(f"its section is {OLD_SECTION}, as older versions wrote it, and is not taken over as it is")
+    section = Section.of(_json(study, folder / SECTION))
+    left, addresses = _MOST, dict[str, str]()
+    for name in section.pictures.values():
+        content = _content(study, folder / name, min(left, _LARGEST))
+        left -= len(content)
+        addresses[name] = _inlined(name, content)
+    return section.html(addresses)
+
+
+def _left_out(name: str, reason: str, command: str) -> Html:
+    """The line in the place of a section."""
+    where, again = f"{FOLDER}/{name}", "run the command that made it again"
+    said = joined([f"{where} is left out: {reason}; {again}", *([": ", element("code", command)] if command else [])])
+    log.warning("%s is left out: %s; %s%s", plain(where), plain(reason), again, f": {command}" * bool(command))
+    return element("article", element("p", said, cls="note"), cls="left-out")
+
+
+def _told(study: str | Path, folder: Path) -> tuple[str, str]:
+    """When findings were made and by which command, "" where that is not known."""
+    header = _json(study, folder / HEADER)
+    if not isinstance(header, dict):
+        raise StudyError(f"{HEADER} holds no header")
+    created, command = (said if isinstance(said := header.get(name), str) else "" for name in ("created", "command"))
+    return created, typed(command)
+
+
+def typed(command: str) -> str:
+    """Returns a command of ours as one can type it, with nothing in it that a shell would act on; "" for any other."""
+    try:
+        words = shlex.split(plain(command))
+    except ValueError:
+        return ""
+    return shlex.join(words) if words[:1] == ["viscircuits"] else ""
+
+
+def _json(study: str | Path, file: Path) -> store.Json:
+    try:
+        return json.loads(_content(study, file, _LONGEST))
+    except (ValueError, RecursionError):
+        raise StudyError(f"{file.name} is not valid JSON") from None
+
+
+def _content(study: str | Path, file: Path, most: int) -> bytes:
+    """The bytes of a regular file that lies in the study's folder."""
+    try:
+        place = file.resolve(strict=True)
+        if not place.is_relative_to(Path(study).resolve()):
+            raise StudyError(f"{file.name} is a link that leads out of the study's folder")
+        # a pipe would keep its reader waiting
+        with open(os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise StudyError(f"{file.name} is no regular file")
+            content = opened.read(most + 1)
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links that lead to one another
+        raise StudyError(f"cannot read {file.name} ({getattr(error, 'strerror', None) or error})") from None
+    if len(content) > most:
+        raise StudyError(f"{file.name} is larger than {most:,} bytes")
+    return content
+
+
+def _inlined(name: str, content: bytes) -> str:
+    """A picture as the address of an image, in which SVG runs nothing and loads nothing."""
+    vector = name.lower().endswith(".svg") and b"<svg" in content[:4096]
+    return f"data:image/{'svg+xml' if vector else _kind(name, content)};base64,{base64.b64encode(content).decode()}"
+
+
+def _kind(name: str, content: bytes) -> str:
+    try:
+        with identified(io.BytesIO(content), [kind for kind in _KINDS if kind != "MPO"]) as image:
+            return _KINDS[str(image.format)]
+    except Exception:  # on damaged bytes Pillow raises almost anything
+        raise StudyError(f"{name} is no PNG, JPEG, WebP or SVG picture") from None
+
+
+def leading_out(study: str | Path, name: str) -> Iterator[Path]:
+    """Yields the links in a folder of findings, or on the way to it, that lead out of the study's folder."""
+    root, folder = Path(study).resolve(), Path(study, FOLDER, name)
+    below = (Path(where, one) for where, folders, files in os.walk(folder) for one in (*folders, *files))
+    for path in (folder.parent, folder, *below):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+            yield path
 
 
 def write_findings(study: str | Path, folder: str | Path | None = None) -> Path:
@@ -82,7 +169,5 @@ def _page(study: str | Path) -> str:
     if not parts:
         raise StudyError(f"{str(study)!r} is not a study folder: it has no study.json, and no findings")
     title = f"Findings in {Path(study).resolve().name}"
-    head = element(
-        "div", element("h1", escape(title)), listed({"shown with": f"viscircuits {__version__}"}), cls="title"
-    )
-    return write_page(title, "\n".join([head, *parts]), "report.css", "findings.css")
+    head = element("div", element("h1", title), listed({"shown with": f"viscircuits {__version__}"}), cls="title")
+    return write_page(title, joined([head, *parts], "\n"), "report.css", "findings.css")

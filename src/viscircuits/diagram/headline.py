@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 
 import polars as pl
 
 from viscircuits.diagram import told
 from viscircuits.diagram.chosen import CONTROL, Row, asked_as, is_control, is_trained, series_of, titled
-from viscircuits.diagram.html import element, table
+from viscircuits.diagram.html import table
 from viscircuits.diagram.legend import percent
+from viscircuits.diagram.markup import Html, element, joined
 
 _ROUNDING = 1e-6
 
@@ -50,21 +50,22 @@ class Numbers:
         """What the criterion that is shown is called."""
         return titled(self.names[self.row["criterion"]], self.row["order"])
 
-    def headline(self) -> str:
+    def headline(self) -> Html:
         """Returns the first paragraph: what is kept, how well, and what |r| does not show."""
         row = self.row
         kept = f"{row['kept']:,} of {row['relevant']:,} relevant {row['granularity']}s"
-        how = "at random" if row["criterion"] == CONTROL else f"by {escape(self.shown)}"
+        how = "at random" if row["criterion"] == CONTROL else f"by {self.shown}"
         within = f" ({row['pearson_within']:.3f} within positions)" if self.mapped else ""
         weak = told.beside(row.get("sd_ratio"))
-        said = (
-            f"<b>{kept}</b> ({percent(row['density'])}), chosen {how}, keep it with <b>{_measure(row)}</b>{within}"
-            f"{f', <b>{weak}</b>,' if weak else ''} on {row['n_held_out']:,} pictures that were not scored on; "
-            f"{row['effective']:,} of them lie on a path from image to target."
-        )
-        if row["pearson"] < self.keep and self.searched:
-            said = f"No circuit of {escape(self.searched)} keeps |r| ≥ {self.keep:g}. The best: {said}"
-        return element("p", " ".join([said, *self._remarks(), *self._beside_random()]), cls="lead")
+        none = row["pearson"] < self.keep and self.searched
+        said = [
+            f"No circuit of {self.searched} keeps |r| ≥ {self.keep:g}. The best: " if none else "",
+            element("b", kept), f" ({percent(row['density'])}), chosen {how}, keep it with ",
+            element("b", _measure(row)), within, *([", ", element("b", weak), ","] if weak else []),
+            f" on {row['n_held_out']:,} pictures that were not scored on; {row['effective']:,} of them lie on a path "
+            "from image to target.",
+        ]  # fmt: skip
+        return element("p", joined([joined(said), *self._remarks(), *self._beside_random()], " "), cls="lead")
 
     def _remarks(self) -> list[str]:
         """What |r| does not show of the circuit."""
@@ -83,16 +84,16 @@ class Numbers:
             )
         return said
 
-    def _beside_random(self) -> list[str]:
+    def _beside_random(self) -> list[Html]:
         if self.row["criterion"] == CONTROL:
             return []
         same = (pl.col("density") == self.row["density"]) & (pl.col("criterion") == CONTROL)
         found = self.measured.filter(same, pl.col("order") == "best").to_dicts()
         weak = [f", {told.beside(row.get('sd_ratio'))}" for row in found if told.beside(row.get("sd_ratio"))]
         what = f"As many random {self.row['granularity']}s"
-        return [f"{what}: {_measure(row)}{''.join(weak)}." for row in found[:1]]
+        return [joined([f"{what}: ", _measure(row), *weak, "."]) for row in found[:1]]
 
-    def table(self) -> str:
+    def table(self) -> Html:
         """Returns every measurement: a row a density, a column a criterion; the row that is shown is marked."""
         series = series_of(self.measured)
         values = {(r["criterion"], r["order"], r["density"]): r for r in self.measured.to_dicts()}
@@ -104,7 +105,7 @@ class Numbers:
             cells = [values.get((*one, density)) for one in series]
             numbers = self._numbers(values.get((*own, density)), next(filter(None, cells)))
             rows.append((numbers + list(map(_cell, cells)), density == self.row["density"]))
-        return table([escape(name) for name in head], rows) + element("p", self._note(), cls="note")
+        return joined([table(head, rows), element("p", self._note(), cls="note")])
 
     def _numbers(self, own: Row | None, any_row: Row) -> list[str]:
         """The first cells of a row: what is kept at its density, and the numbers of the criterion that is shown."""
@@ -113,7 +114,7 @@ class Numbers:
         return [percent(any_row["density"]), f"{any_row['kept']:,}", effective, *within]
 
     def _note(self) -> str:
-        shown, rows = escape(self.shown), self.measured.to_dicts()
+        shown, rows = self.shown, self.measured.to_dicts()
         said = [
             f"|Pearson r| with the full model. Effective, of {shown}: {self.row['granularity']}s on a path from "
             "image to target. 0*: no path leads from the image to the target."
@@ -133,10 +134,10 @@ class Numbers:
         return " ".join(said)
 
 
-def _measure(row: Row) -> str:
+def _measure(row: Row) -> Html:
     return element("span", told.measure(row["pearson"], row.get("pearson_signed")), cls="whole")
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None) -> Html:
     number, remarks = told.in_a_cell(row) if row else ("", [])
-    return number + "".join(element("small", escape(remark)) for remark in remarks)
+    return joined([number, *(element("small", remark) for remark in remarks)])

@@ -1,59 +1,61 @@
-"""Pieces of HTML; everything that comes from outside is escaped here."""
+"""Pieces of pages: tables, lists of facts, bars and pictures."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
 import numpy as np
 from jaxtyping import Float
 
+from viscircuits.diagram.markup import Html, element, joined
 from viscircuits.diagram.svg import data_uri
 from viscircuits.model.receptive_field import Box
 
-
-def element(tag: str, *content: str, cls: str = "", **attributes: str) -> str:
-    """Returns an element around content that is already HTML."""
-    given = {"class": cls, **attributes}
-    said = "".join(f' {name}="{escape(value)}"' for name, value in given.items() if value)
-    return f"<{tag}{said}>{''.join(content)}</{tag}>"
+FRAME = "allow-scripts"
+"""What a page in a notebook may do: run its own script, and nothing with the notebook."""
 
 
-def table(head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]], cls: str = "") -> str:
-    """Returns a table of cells that are already HTML; a row may be marked."""
+def table(head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]], cls: str = "") -> Html:
+    """Returns a table; a row may be marked."""
     top = element("thead", element("tr", *(element("th", cell, scope="col") for cell in head)))
-    body = "".join(
+    body = (
         element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:]),
                 cls="marked" if marked else "")
         for row, marked in rows
     )  # fmt: skip
-    return element("div", element("table", top, element("tbody", body), cls=cls), cls="wide")
+    return element("div", element("table", top, element("tbody", *body), cls=cls), cls="wide")
 
 
-def listed(facts: Mapping[str, str]) -> str:
-    """Returns a list of names with their values, any text."""
-    pairs = (element("dt", escape(name)) + element("dd", escape(value)) for name, value in facts.items())
+def listed(facts: Mapping[str, str]) -> Html:
+    """Returns a list of names with their values."""
+    pairs = (joined([element("dt", name), element("dd", value)]) for name, value in facts.items())
     return element("dl", *pairs, cls="facts")
 
 
-def bar(share: float, text: str) -> str:
+def bar(share: float, text: str) -> Html:
     """Returns a number on a bar whose length is a share in [0, 1]."""
-    return f'<span class="bar" style="--share:{share:.4f}">{escape(text)}</span>'
+    return element("span", text, cls="bar", style=f"--share:{share:.4f}")
 
 
-def picture(pixels: Float[np.ndarray, "3 h w"], alt: str, box: Box | None = None) -> str:
+def picture(pixels: Float[np.ndarray, "3 h w"], alt: str, box: Box | None = None) -> Html:
     """Returns an image, with a rectangle around a part of it."""
     _, height, width = pixels.shape
     scaled = (np.clip(pixels, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
-    image = f'<img src="{data_uri(scaled, sharp=False)}" alt="{escape(alt)}">'
+    image = element("img", src=data_uri(scaled, sharp=False), alt=alt)
     if box is None:
         return image
     edges = (box.left / width, box.top / height, box.width / width, box.height / height)
     left, top, wide, high = (f"{100 * edge:.2f}%" for edge in edges)
-    frame = f'<i style="left:{left};top:{top};width:{wide};height:{high}"></i>'
+    frame = element("i", style=f"left:{left};top:{top};width:{wide};height:{high}")
     return element("span", image, frame, cls="framed")
 
 
-def vector(svg: str, alt: str) -> str:
-    """Returns an SVG document as an image, which shares no names with the page."""
+def vector(svg: str, alt: str) -> Html:
+    """Returns an SVG document as an image, which shares no names with the page and runs nothing."""
     data = base64.b64encode(svg.encode()).decode()
-    return f'<img class="plot" src="data:image/svg+xml;base64,{data}" alt="{escape(alt)}">'
+    return element("img", cls="plot", src=f"data:image/svg+xml;base64,{data}", alt=alt)
+
+
+def framed(page: str, title: str, height: int) -> Html:
+    """Returns a page in a frame for a notebook, whose rights it does not have."""
+    style = f"width:100%;height:{height}px;border:0"
+    return element("iframe", srcdoc=page, sandbox=FRAME, style=style, title=title)

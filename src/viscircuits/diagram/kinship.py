@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from viscircuits.diagram.markup import plain
 from viscircuits.diagram.plate import FAINT, INK, MUTED, Plate
+from viscircuits.diagram.style import AS_IT_IS, drawing
 from viscircuits.errors import StudyError
 from viscircuits.subcircuits.algebra import WHOLE, Overlaps
 
@@ -48,6 +50,7 @@ def kinship(found: Overlaps, layers: Sequence[str] | None = None, title: str = "
     return plate
 
 
+@drawing
 def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side: float) -> None:
     order = list(found.order(layer))
     n = len(order)
@@ -59,7 +62,8 @@ def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side:
     axes.imshow(np.ma.masked_invalid(iou), cmap=_COLOURS, vmin=0, vmax=1, aspect="auto")
     axes.set_facecolor("#f1f3f5")
     axes.set_xticks([])
-    axes.set_yticks(range(n) if n <= 40 else [], [found.names[i] for i in order] if n <= 40 else [], fontsize=7.5)
+    places, names = (range(n), [plain(found.names[i]) for i in order]) if n <= 40 else ([], [])
+    axes.set_yticks(places, names, fontsize=7.5, **AS_IT_IS)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set(visible=True, color=FAINT)
@@ -72,6 +76,7 @@ def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side:
     _tree(plate.axes(x + side + 0.04, y, _TREE, side), found, layer, order)
 
 
+@drawing
 def _tree(axes: Axes, found: Overlaps, layer: str, order: list[int]) -> None:
     """The joins, from the leaves at the left to the root at the right."""
     place = {leaf: float(row) for row, leaf in enumerate(order)}

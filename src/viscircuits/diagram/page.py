@@ -1,41 +1,49 @@
-"""One page that needs no other file and no network: colours in two themes, diagrams that answer their reader."""
+"""One page that needs no other file and no network: colours in two themes, diagrams that answer their reader.
 
+A page allows one script, ours, by its hash; whatever else may get into it does not run. Styles are allowed inline:
+bars, frames and diagrams carry their measures in attributes.
+"""
+
+import base64
+import hashlib
 import re
-from html import escape
 from importlib import resources
 
 from viscircuits.diagram.marks import Scene
+from viscircuits.diagram.markup import Html, escaped
 from viscircuits.diagram.palette import PALETTES, Theme
 from viscircuits.diagram.svg import inline_svg
 
 
-def write_page(title: str, body: str, *styles: str) -> str:
-    """Returns a page around HTML that is already escaped.
+def write_page(title: str, body: Html, *styles: str) -> str:
+    """Returns a page around its content.
 
     Args:
-        title: its name, any text.
-        body: its content.
+        title: its name.
+        body: its content; text that is no `Html` is escaped here too.
         styles: names of further style sheets of this package.
     """
+    script = template("page.js")
     return filled(
         template("page.html"),
         {
             "/*LIGHT*/": _variables("light"),
             "/*DARK*/": _variables("dark"),
             "/*STYLE*/": "\n".join(map(template, ("page.css", *styles))),
-            "/*SCRIPT*/": template("page.js"),
-            "@TITLE@": escape(title),
-            "@BODY@": body,
+            "/*SCRIPT*/": script,
+            "@HASH@": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            "@TITLE@": escaped(title),
+            "@BODY@": escaped(body),
         },
     )
 
 
-def interactive(scene: Scene) -> str:
+def interactive(scene: Scene) -> Html:
     """Returns a diagram as a part of a page, with its controls.
 
     Hovering tells names and scores; a click, or Enter, isolates the paths through a vertex or edge.
     """
-    return filled(template("interactive.html"), {"@WIDTH@": f"{scene.width:.0f}", "@SVG@": inline_svg(scene)})
+    return Html(filled(template("interactive.html"), {"@WIDTH@": f"{scene.width:.0f}", "@SVG@": inline_svg(scene)}))
 
 
 def filled(text: str, parts: dict[str, str]) -> str:

@@ -1,6 +1,5 @@
 """A page of pictures and plots, laid out in inches from the upper left corner."""
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from viscircuits import store
-from viscircuits.diagram.curve import _STYLE
 from viscircuits.diagram.marks import Number
+from viscircuits.diagram.markup import plain
+from viscircuits.diagram.style import AS_IT_IS, drawing, dressed, lettered
 
 INK, MUTED, FAINT = "#1b1f24", "#5c6570", "#d5dadf"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -59,21 +58,21 @@ class Plate:
 
     def __init__(self, width: Number, height: Number) -> None:
         self.width, self.height = width, height
-        with rc_context(_STYLE):
-            self.figure = Figure(figsize=(width, height), facecolor="white")
+        self.figure = Figure(figsize=(width, height), facecolor="white")
 
+    @drawing
     def axes(self, x: Number, y: Number, width: Number, height: Number) -> Axes:
         """Returns a new plot whose frame has its upper left corner at (x, y)."""
         place = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
-        with rc_context(_STYLE):
-            return self.figure.add_axes(place)
+        return dressed(self.figure.add_axes(place))
 
+    @drawing
     def text(self, x: Number, y: Number, said: str, *, size: Number = 9, colour: str = INK, **style: Any) -> None:
         """Writes text with its upper left corner at (x, y), unless the style says otherwise."""
-        given = {"ha": "left", "va": "top", "parse_math": False, **style}
-        with rc_context(_STYLE):
-            self.figure.text(x / self.width, 1 - y / self.height, said, size=size, color=colour, **given)
+        given = {"ha": "left", "va": "top", **AS_IT_IS, **style}
+        self.figure.text(x / self.width, 1 - y / self.height, plain(said), size=size, color=colour, **given)
 
+    @drawing
     def picture(self, pixels: Pixels, x: Number, y: Number, side: Number, colour: str = "") -> None:
         """Puts a picture into a square, framed in a colour."""
         axes = self.axes(x, y, side, side)
@@ -91,14 +90,14 @@ class Plate:
             line, column = divmod(number, across)
             self.picture(pixels, x + column * step, y + 0.37 + line * step, side, framed)
 
+    @drawing
     def rendered(self, ending: str = "png") -> bytes:
         """Returns the page as a file of pixels: "png" or "jpg"."""
         buffer = io.BytesIO()
         more: dict[str, Any] = {"metadata": {"Software": None}}
         if ending == "jpg":
             more = {"pil_kwargs": {"quality": 70, "subsampling": 0, "optimize": True}}
-        with rc_context(_STYLE):
-            self.figure.savefig(buffer, dpi=DPI, format=ending, **more)
+        lettered(self.figure).savefig(buffer, dpi=DPI, format=ending, **more)
         return buffer.getvalue()
 
     def save(self, path: str | Path) -> Path:
@@ -110,10 +109,3 @@ class Plate:
 
     def _repr_png_(self) -> bytes:
         return self.rendered()
-
-
-def inlined(path: str | Path) -> str:
-    """Returns a saved page as the address of an image that stands in the page itself."""
-    file = Path(path)
-    kind = {".jpg": "jpeg", ".png": "png"}[file.suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
@@ -13,30 +12,28 @@ from matplotlib.path import Path as Curve
 from matplotlib.patheffects import withStroke
 
 from viscircuits.diagram.marks import Box, Disc, Line, Number, Raster, Scene, Text, flat
+from viscircuits.diagram.markup import plain
 from viscircuits.diagram.palette import PALETTES, Theme
+from viscircuits.diagram.style import AS_IT_IS, drawing, font
 
 _DPI = 100
 _POINTS = 72 / _DPI
 """Points a pixel of the scene, in which matplotlib counts lines and letters."""
 
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "text.parse_math": False,
-}
+_FONTS = ("Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
 
 
+@drawing
 def write_png(scene: Scene, path: str | Path, theme: Theme = "light", scale: Number = 2) -> None:
     """Writes a scene as PNG with ``scale`` pixels for each of its own."""
     roles = PALETTES[theme].roles
-    with rc_context(_STYLE):
-        figure = Figure((scene.width / _DPI, scene.height / _DPI), facecolor=roles["paper"])
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        for order, (mark, dx, dy) in enumerate(flat(scene.marks)):
-            _paint(axes, mark, roles, dx, dy, order)
-        axes.set(xlim=(0, scene.width), ylim=(scene.height, 0))
-        figure.savefig(path, dpi=_DPI * scale, format="png", metadata={"Software": None})
+    figure = Figure((scene.width / _DPI, scene.height / _DPI), facecolor=roles["paper"])
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for order, (mark, dx, dy) in enumerate(flat(scene.marks)):
+        _paint(axes, mark, roles, dx, dy, order)
+    axes.set(xlim=(0, scene.width), ylim=(scene.height, 0))
+    figure.savefig(path, dpi=_DPI * scale, format="png", metadata={"Software": None})
 
 
 def _paint(
@@ -69,9 +66,10 @@ def _paint(
         case Text():
             rim = [withStroke(linewidth=3 * _POINTS, foreground=roles["paper"])] if mark.halo else []
             anchor = {"start": "left", "middle": "center", "end": "right"}[mark.anchor]
-            axes.text(mark.x + dx, mark.y + dy, mark.text, size=mark.size * _POINTS, color=roles[mark.role], ha=anchor,
-                      va="baseline", weight="bold" if mark.bold else "normal", rotation=mark.turn,
-                      rotation_mode="anchor", path_effects=rim, zorder=order)  # fmt: skip
+            axes.text(mark.x + dx, mark.y + dy, plain(mark.text), size=mark.size * _POINTS, color=roles[mark.role],
+                      ha=anchor, va="baseline", weight="bold" if mark.bold else "normal", rotation=mark.turn,
+                      rotation_mode="anchor", path_effects=rim, zorder=order, fontfamily=font(_FONTS),
+                      **AS_IT_IS)  # fmt: skip
 
 
 def _box(box: Box, roles: dict[str, str], dx: Number, dy: Number, order: int) -> Sharp | FancyBboxPatch:

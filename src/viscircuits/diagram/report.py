@@ -2,7 +2,6 @@
 
 import shlex
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import torch
@@ -14,7 +13,8 @@ from viscircuits.diagram.chapter import Chapter, anchor
 from viscircuits.diagram.chosen import KEEP, name_of
 from viscircuits.diagram.extended import MOST, Diagram
 from viscircuits.diagram.findings import sections
-from viscircuits.diagram.html import element, listed
+from viscircuits.diagram.html import framed, listed
+from viscircuits.diagram.markup import Html, element, joined
 from viscircuits.diagram.page import write_page
 from viscircuits.diagram.pictures import Source
 from viscircuits.diagram.told import in_words
@@ -37,7 +37,7 @@ class Report:
         return [page, *(f for name, d in self.diagrams.items() for f in d.save(Path(folder) / "diagrams" / name))]
 
     def _repr_html_(self) -> str:
-        return f'<iframe srcdoc="{escape(self.html)}" style="width:100%;height:900px;border:0" title="report"></iframe>'
+        return framed(self.html, "report", 900)
 
 
 def report(
@@ -87,10 +87,10 @@ def report(
     if len(chapters) > 1:
         body.insert(1, _contents(chapters))
     diagrams = {name_of(chapter.row): chapter.drawn for chapter in chapters}
-    return Report(write_page(title, "\n".join(body), "report.css", "findings.css"), diagrams)
+    return Report(write_page(title, joined(body, "\n"), "report.css", "findings.css"), diagrams)
 
 
-def _head(title: str, header: Header) -> str:
+def _head(title: str, header: Header) -> Html:
     spec = header.spec
     facts = {
         "model": spec.model + (f", weights {spec.weights}" if spec.weights else ""),
@@ -100,16 +100,16 @@ def _head(title: str, header: Header) -> str:
         "criteria": ", ".join(spec.criteria),
         "circuits": f"of {spec.granularity}s, {spec.biases}" + (", min-max scores" if spec.normalise else ""),
     }
-    return element("div", element("h1", f"Circuits of {escape(title)}"), listed(facts), cls="title")
+    return element("div", element("h1", f"Circuits of {title}"), listed(facts), cls="title")
 
 
 def _pictures(pictures: Pictures) -> str:
     return f"{pictures.count:,} pictures of {pictures.source}"
 
 
-def _contents(chapters: list[Chapter]) -> str:
+def _contents(chapters: list[Chapter]) -> Html:
     items = [
-        element("li", element("a", escape(chapter.target), href=f"#{anchor(chapter.target)}"),
+        element("li", element("a", chapter.target, href=f"#{anchor(chapter.target)}"),
                 f" {chapter.row['kept']:,} {chapter.row['granularity']}s, {_unbroken(in_words(chapter.row, 2))}")
         for chapter in chapters
     ]  # fmt: skip
@@ -121,7 +121,7 @@ def _unbroken(said: str) -> str:
     return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in said.split(", "))
 
 
-def _again(study: Study, asked: list[str]) -> str:
+def _again(study: Study, asked: list[str]) -> Html:
     """How to do it again; ``asked`` are the report's own options."""
     header, spec = study.header, study.header.spec
     facts = {
@@ -133,4 +133,4 @@ def _again(study: Study, asked: list[str]) -> str:
     }
     report = shlex.join(["viscircuits", "report", study.path.as_posix(), *asked])
     command = f"{header.command}\n{report}".strip()
-    return element("article", element("h2", "Again"), element("pre", escape(command)), listed(facts), id="again")
+    return element("article", element("h2", "Again"), element("pre", command), listed(facts), id="again")

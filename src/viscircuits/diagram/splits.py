@@ -13,9 +13,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits.circuit import Circuit
 from viscircuits.diagram.legend import percent
+from viscircuits.diagram.markup import plain
 from viscircuits.diagram.pictures import blank, rendered
 from viscircuits.diagram.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, colour_of
 from viscircuits.diagram.sheets import Scene
+from viscircuits.diagram.style import AS_IT_IS, drawing
 from viscircuits.mask import Mask
 from viscircuits.subcircuits.split import Split
 from viscircuits.types import Progress
@@ -86,6 +88,7 @@ def _heading(plate: Plate, found: Split) -> None:
     plate.text(0.3, 0.74, fill(verdict.reason, 150), size=9.5, colour=INK, linespacing=1.35)
 
 
+@drawing
 def _curves(axes: Axes, found: Split, called: Mapping[int, str]) -> None:
     x, n = list(found.densities), len(found.names)
     own = torch.eye(n, dtype=torch.bool)
@@ -134,6 +137,7 @@ def _median(values: torch.Tensor) -> list[float]:
     return values.permute(1, 0, 2).flatten(1).median(1).values.tolist()
 
 
+@drawing
 def _overlaps(axes: Axes, found: Split) -> None:
     """IoU of the sets' circuits in each layer, beside the range of the random splits'."""
     own = {"all": found.division.iou} | found.division.iou_by_layer
@@ -147,8 +151,8 @@ def _overlaps(axes: Axes, found: Split) -> None:
             axes.plot([float(np.median(some))], [place], marker="|", markersize=8, color=_GREY, zorder=2)
         axes.plot([iou], [place], marker="o", markersize=5.5, color=INK if place else "#D55E00", zorder=3)
     small = 8.5 if len(own) < 16 else 7
-    axes.set_yticks(range(len(own)), [layer if place else "all layers" for place, layer in enumerate(own)],
-                    fontsize=small)  # fmt: skip
+    axes.set_yticks(range(len(own)), [plain(layer) if place else "all layers" for place, layer in enumerate(own)],
+                    fontsize=small, **AS_IT_IS)  # fmt: skip
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.02))
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)

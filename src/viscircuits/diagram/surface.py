@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from viscircuits.diagram.curve import _STYLE, Curve
+from viscircuits.diagram.curve import Curve
 from viscircuits.diagram.exciting import pixels
 from viscircuits.diagram.plate import MUTED, Strip
+from viscircuits.diagram.style import drawing, dressed, lettered
 from viscircuits.errors import StudyError
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.detectors import Detectors
@@ -25,6 +25,7 @@ _WIDTH, _HEIGHT = 2.9, 2.3  # inches a heat map
 _MARK: dict[str, Any] = {"marker": "o", "markersize": 7, "markerfacecolor": "#2CA02C", "markeredgecolor": "white"}
 
 
+@drawing
 def surfaces(
     rows: Sequence[Mapping[str, Surface]],
     *,
@@ -46,29 +47,28 @@ def surfaces(
     if not rows or not all(rows):
         raise StudyError("there is no surface to draw")
     columns = max(len(row) for row in rows)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH * columns + 0.9, _HEIGHT * len(rows) + 0.8), layout="constrained")
-        grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[1.0] * columns + [0.035])
-        for number, row in enumerate(rows):
-            norm = _norm(list(row.values()))
-            for column, (heading, surface) in enumerate(row.items()):
-                axes = figure.add_subplot(grid[number, column])
-                image = _heat(axes, surface, norm)
-                axes.set_title(heading, fontsize=9.5, loc="left", color="#222222")
-                if column:
-                    axes.set_ylabel("")
-                if point := (marks or {}).get((number, heading)):
-                    x, y = (_place(axis, point[axis.name]) for axis in (surface.axes[-1], surface.axes[0]))
-                    axes.plot([x], [y], clip_on=False, zorder=4, **_MARK)
-            bar = figure.colorbar(image, cax=figure.add_subplot(grid[number, columns]))  # pyright: ignore
-            bar.outline.set_visible(False)  # pyright: ignore
-            bar.set_label(labels[number] if number < len(labels) else "response", fontsize=8.5)
-            bar.ax.tick_params(labelsize=8)
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color="#111111")
-        dots = "; green: what the circuit was found for" if marks else ""
-        figure.supxlabel(f"white: the answer to the empty stage{dots}", x=0.01, ha="left", fontsize=8.5, color=MUTED)
-    return Curve(figure)
+    figure = Figure(figsize=(_WIDTH * columns + 0.9, _HEIGHT * len(rows) + 0.8), layout="constrained")
+    grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[1.0] * columns + [0.035])
+    for number, row in enumerate(rows):
+        norm = _norm(list(row.values()))
+        for column, (heading, surface) in enumerate(row.items()):
+            axes = dressed(figure.add_subplot(grid[number, column]))
+            image = _heat(axes, surface, norm)
+            axes.set_title(heading, fontsize=9.5, loc="left", color="#222222")
+            if column:
+                axes.set_ylabel("")
+            if point := (marks or {}).get((number, heading)):
+                x, y = (_place(axis, point[axis.name]) for axis in (surface.axes[-1], surface.axes[0]))
+                axes.plot([x], [y], clip_on=False, zorder=4, **_MARK)
+        bar = figure.colorbar(image, cax=dressed(figure.add_subplot(grid[number, columns])))  # pyright: ignore
+        bar.outline.set_visible(False)  # pyright: ignore
+        bar.set_label(labels[number] if number < len(labels) else "response", fontsize=8.5)
+        bar.ax.tick_params(labelsize=8)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color="#111111")
+    dots = "; green: what the circuit was found for" if marks else ""
+    figure.supxlabel(f"white: the answer to the empty stage{dots}", x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    return Curve(lettered(figure))
 
 
 def experiment_plate(done: CircleAndCorner, title: str = "") -> Curve:

@@ -3,13 +3,14 @@
 import base64
 import io
 from collections.abc import Callable, Mapping
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from viscircuits.diagram.marks import Box, Disc, Group, Line, Mark, Number, Raster, Scene, Text
+from viscircuits.diagram.markup import Html, escaped, joined, plain
 from viscircuits.diagram.palette import PALETTES, Theme
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -31,24 +32,24 @@ def write_svg(scene: Scene, theme: Theme = "light") -> str:
     )
 
 
-def inline_svg(scene: Scene) -> str:
+def inline_svg(scene: Scene) -> Html:
     """Returns a scene as an SVG element for a page that sets the colours as ``--ROLE``."""
     return _svg(scene, lambda role: f"var(--{role})", "", {}, True)
 
 
-def _svg(scene: Scene, colour: Colour, background: str, attributes: Mapping[str, str], interactive: bool) -> str:
+def _svg(scene: Scene, colour: Colour, background: str, attributes: Mapping[str, str], interactive: bool) -> Html:
     size = {
         "viewBox": f"0 0 {_n(scene.width)} {_n(scene.height)}",
         "width": _n(scene.width),
         "height": _n(scene.height),
     }
-    about = _element("title", {}, escape(scene.title)) + _element("desc", {}, escape(scene.description))
-    body = about + background + "\n" + "\n".join(_mark(mark, colour, interactive) for mark in scene.marks)
+    about = joined([_element("title", {}, scene.title), _element("desc", {}, scene.description), background])
+    body = joined([about, *(_mark(mark, colour, interactive) for mark in scene.marks)], "\n")
     font = {"font-family": FONT, "role": "img", "aria-label": scene.title}
     return _element("svg", {**attributes, **size, **font}, body)
 
 
-def _mark(mark: Mark, colour: Colour, interactive: bool) -> str:
+def _mark(mark: Mark, colour: Colour, interactive: bool) -> Html:
     match mark:
         case Group():
             return _group(mark, colour, interactive)
@@ -60,43 +61,43 @@ def _mark(mark: Mark, colour: Colour, interactive: bool) -> str:
         case Disc():
             style = {**_paint(mark.fill, mark.stroke, mark.line, colour), "fill-opacity": _opacity(mark.opacity)}
             discs = [_element("circle", {"cx": x, "cy": y, "r": mark.radius}) for x, y in mark.centres]
-            return _element("g", style, "".join(discs))
+            return _element("g", style, joined(discs))
         case Raster():
             return _raster(mark)
         case Text():
             return _text(mark, colour)
 
 
-def _group(group: Group, colour: Colour, interactive: bool) -> str:
+def _group(group: Group, colour: Colour, interactive: bool) -> Html:
     if group.hidden and not interactive:
-        return ""
+        return joined([])
     data = {f"data-{name}": value for name, value in group.data.items()}
     if group.offset != (0, 0):
         data["transform"] = f"translate({_n(group.offset[0])} {_n(group.offset[1])})"
     if group.centre is not None:
         x, y = group.centre
         data["style"] = f"transform-origin:{_n(x)}px {_n(y)}px"
-    title = _element("title", {}, escape(group.title)) if group.title else ""
-    marks = "".join(_mark(mark, colour, interactive) for mark in group.marks)
+    title = [_element("title", {}, group.title)] if group.title else []
+    marks = joined([*title, *(_mark(mark, colour, interactive) for mark in group.marks)])
     name = {"data-id" if interactive else "id": group.id or None}  # a page may hold several pictures
-    return _element("g", {**name, "class": group.kind or None, **data}, title + marks)
+    return _element("g", {**name, "class": group.kind or None, **data}, marks)
 
 
-def _line(line: Line, colour: Colour) -> str:
+def _line(line: Line, colour: Colour) -> Html:
     points = [f"{_n(x)} {_n(y)}" for x, y in line.points]
     path = f"M{points[0]}" + (f"L{points[1]}" if len(points) == 2 else "C" + " ".join(points[1:]))
     style = {"stroke-opacity": _opacity(line.opacity), "stroke-dasharray": "3 3" if line.dashed else None}
     return _element("path", {"d": path, **_paint("", line.role, line.width, colour), **style})
 
 
-def _raster(raster: Raster) -> str:
+def _raster(raster: Raster) -> Html:
     place = {"x": raster.x, "y": raster.y, "width": raster.width, "height": raster.height}
     sharp = {"style": "image-rendering:pixelated"} if raster.sharp else {}
     href = data_uri(raster.pixels, sharp=raster.sharp)
     return _element("image", {**place, "href": href, "preserveAspectRatio": "none", **sharp})
 
 
-def _text(text: Text, colour: Colour) -> str:
+def _text(text: Text, colour: Colour) -> Html:
     style = {"font-size": text.size, "fill": colour(text.role), "font-weight": "600" if text.bold else None}
     if text.anchor != "start":
         style["text-anchor"] = text.anchor
@@ -104,7 +105,7 @@ def _text(text: Text, colour: Colour) -> str:
         style |= {"stroke": colour("paper"), "stroke-width": 3, "stroke-linejoin": "round", "paint-order": "stroke"}
     if text.turn:
         style["transform"] = f"rotate({_n(-text.turn)} {_n(text.x)} {_n(text.y)})"
-    return _element("text", {"x": text.x, "y": text.y, **style}, escape(text.text))
+    return _element("text", {"x": text.x, "y": text.y, **style}, text.text)
 
 
 def data_uri(pixels: UInt8[np.ndarray, "h w 3"], *, sharp: bool) -> str:
@@ -130,13 +131,14 @@ def _opacity(value: Number) -> Number | None:
     return None if value == 1 else value
 
 
-def _element(name: str, attributes: Mapping[str, str | Number | None], body: str = "") -> str:
+def _element(name: str, attributes: Mapping[str, str | Number | None], body: str = "") -> Html:
+    """An element of XML, whose attributes differ from HTML's; a body that is not markup is escaped."""
     given = "".join(
-        f" {key}={quoteattr(value if isinstance(value, str) else _n(value))}"
+        f" {key}={quoteattr(plain(value) if isinstance(value, str) else _n(value))}"
         for key, value in attributes.items()
         if value is not None
     )
-    return f"<{name}{given}>{body}</{name}>" if body else f"<{name}{given}/>"
+    return Html(f"<{name}{given}>{escaped(body)}</{name}>" if body else f"<{name}{given}/>")
 
 
 def _n(value: Number) -> str:

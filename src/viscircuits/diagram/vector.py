@@ -1,0 +1,62 @@
+"""matplotlib's SVG with letters that stay letters, and the same bytes for the same figure, whatever the rcParams say.
+
+``figure.savefig(..., backend="module://viscircuits.diagram.vector")`` finds `FigureCanvas` here.
+"""
+
+import hashlib
+import io
+from typing import Any, Literal
+
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
+from matplotlib.figure import Figure
+
+from viscircuits.diagram.style import FONTS
+
+_POINTS = 72
+_MARK = "viscircuits sans"
+_FAMILIES = ", ".join([*map(repr, FONTS), "sans-serif"])
+
+
+def svg(figure: Figure, dpi: int | Literal["figure"] = "figure") -> str:
+    """Returns a figure as an SVG document; pictures in it have ``dpi`` pixels an inch."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, dpi=dpi, format="svg", backend=f"module://{__name__}", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+class _Renderer(RendererSVG):
+    """As with ``svg.fonttype`` "none" and a fixed ``svg.hashsalt``."""
+
+    def _make_id(self, type: str, content: object) -> str:
+        return f"{type}{hashlib.sha256(f'viscircuits{content}'.encode()).hexdigest()[:10]}"
+
+    def draw_text(
+        self, gc: Any, x: float, y: float, s: str, prop: Any, angle: float, ismath: Any = False, mtext: Any = None
+    ) -> None:
+        if not ismath:
+            prop = prop.copy()
+            prop.set_family(_MARK)  # what is written, in place of the one font that it was measured with
+        clip = self._get_clip_attrs(gc)
+        if clip:
+            self.writer.start("g", **clip)
+        self._draw_text_as_text(gc, x, y, s, prop, angle, ismath, mtext)
+        if clip:
+            self.writer.end("g")
+
+
+class FigureCanvas(FigureCanvasSVG):
+    """What ``savefig`` calls."""
+
+    def print_svg(
+        self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
+    ) -> None:  # fmt: skip
+        """Writes the figure, as matplotlib's own canvas does, with our renderer."""
+        buffer, dpi = io.StringIO(), self.figure.dpi
+        self.figure.dpi = _POINTS
+        width, height = self.figure.get_size_inches()
+        inner = _Renderer(width * _POINTS, height * _POINTS, buffer, image_dpi=dpi, metadata=metadata)  # pyright: ignore
+        renderer = MixedModeRenderer(self.figure, width, height, dpi, inner, bbox_inches_restore=bbox_inches_restore)
+        self.figure.draw(renderer)  # pyright: ignore
+        renderer.finalize()
+        filename.write(buffer.getvalue().replace(repr(_MARK), _FAMILIES))

@@ -32,6 +32,7 @@ from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.findings import FOLDER, HEADER, SECTION, section, write_findings
 from viscircuits.diagram.sheets import Scene
 from viscircuits.errors import StudyError
+from viscircuits.header import TEXT, Check, maybe, wrong
 from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.trace import trace
@@ -59,26 +60,33 @@ class Findings:
             StudyError: the study's folder is something else, or of another model; the folder holds other findings.
         """
         _usable(study, str(asked["fingerprint"]))
-        path = study / FOLDER / name
+        path = store.inside(study, FOLDER, name)
         wanted: dict[str, store.Json] = {"kind": kind, "format": FORMAT, **asked}
-        if (path / HEADER).exists():
-            header: Any = store.read_json(path / HEADER)
-            there = header.get("asked", {}) if isinstance(header, dict) else {}
-            different = [key for key in wanted if _same(there.get(key)) != _same(wanted[key])]
+        file = store.inside(study, FOLDER, name, HEADER)
+        if file.exists():
+            header = store.read_json(file)
+            if what := wrong(_HEADER, header):
+                raise store.damaged(file, what)
+            there: Any = header
+            different = [key for key in wanted if _same(there["asked"].get(key)) != _same(wanted[key])]
             if not different:
                 return cls(path, wanted)
-            if not isinstance(header, dict) or header.get("found") is not None or _worked_on(path):
+            if there.get("found") is not None or _worked_on(path):
                 raise StudyError(
                     f"{str(path)!r} holds other findings (they differ in {', '.join(different)}); choose another "
                     f"folder with --out, or delete this one"
                 )
             shutil.rmtree(path / TOP, ignore_errors=True)  # a question that came to nothing makes way
-        store.write_json(path / HEADER, {"asked": wanted, "found": None})
+        store.write_json(file, {"asked": wanted, "found": None})
         return cls(path, wanted)
+
+    def file(self, *parts: str) -> Path:
+        """Returns the path of a file of the findings; a `StudyError` where a link leads out of the study's folder."""
+        return store.inside(self.path.parent.parent, FOLDER, self.path.name, *parts)
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Writes a table."""
-        with store.atomic(self.path / f"{name}.parquet") as temporary:
+        with store.atomic(self.file(f"{name}.parquet")) as temporary:
             pl.DataFrame(list(rows)).write_parquet(temporary)
 
     def finish(self, found: Mapping[str, store.Json], title: str, lead: str, **parts: Any) -> None:
@@ -94,7 +102,7 @@ class Findings:
             **self._facts(),
             "made with": f"viscircuits {__version__}, torch {torch.__version__}",
         }
-        with store.atomic(self.path / SECTION) as temporary:
+        with store.atomic(self.file(SECTION)) as temporary:
             temporary.write_text(section(title, lead, asked=facts, **parts), encoding="utf-8")
         header: dict[str, store.Json] = {
             "asked": dict(self.asked),
@@ -104,7 +112,7 @@ class Findings:
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "command": command,
         }
-        store.write_json(self.path / HEADER, header)
+        store.write_json(self.file(HEADER), header)
         study = self.path.parent.parent
         out.print(Text(str(self.path), style="bold"), soft_wrap=True)
         if not (study / "study.json").exists():
@@ -114,6 +122,14 @@ class Findings:
         images: Any = self.asked.get("images")
         facts = {"model": f"{self.asked['model']}, fingerprint {self.asked['fingerprint']}"}
         return facts | ({"pictures": f"{images['count']:,} of {images['source']}"} if images else {})
+
+
+_WORD = maybe(TEXT)
+_HEADER = {
+    "asked": Check("an object", lambda value: isinstance(value, dict)),
+    "found": Check("an object, or null until all is there", lambda value: value is None or isinstance(value, dict)),
+    "viscircuits": _WORD, "torch": _WORD, "created": _WORD, "command": _WORD,
+}  # fmt: skip
 
 
 def _worked_on(path: Path) -> bool:

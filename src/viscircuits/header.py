@@ -85,7 +85,7 @@ def listed(each: Check, least: int = 0, most: int = _MOST, *, distinct: bool = F
     """Returns the check for a list; of texts or numbers where they have to be distinct."""
 
     def holds(value: Any) -> bool:
-        good = isinstance(value, list) and least <= len(value) <= most and all(map(each.holds, value))
+        good = isinstance(value, list | tuple) and least <= len(value) <= most and all(map(each.holds, value))
         return good and not (distinct and len(set(value)) < len(value))
 
     return Check(f"a list{' without doubles' if distinct else ''} of {each.expected}", holds)
@@ -109,7 +109,7 @@ def row(*checks: Check) -> Check:
     return Check(
         f"[{', '.join(check.expected for check in checks)}]",
         lambda value: (
-            isinstance(value, list)
+            isinstance(value, list | tuple)
             and len(value) == len(checks)
             and all(check.holds(one) for check, one in zip(checks, value, strict=True))
         ),

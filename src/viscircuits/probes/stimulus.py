@@ -289,7 +289,7 @@ def stimulus_from_json(value: dict[str, Any]) -> Stimulus:
     parameters: dict[str, Any] = {field.name: value[field.name] for field in fields(family)}
     for field in fields(family):
         given = parameters[field.name]
-        if isinstance(given, list):
+        if isinstance(given, list | tuple):
             parameters[field.name] = tuple(map(float, given))
         elif isinstance(field.default, float | tuple):
             parameters[field.name] = float(given)

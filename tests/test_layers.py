@@ -11,9 +11,9 @@ import viscircuits
 
 ROOT = Path(viscircuits.__file__).parent
 LAYERS = (
-    {"errors", "types", "store"},
+    {"errors", "types", "header", "store"},
     {"model", "data"},
-    {"target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency"},
+    {"target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency", "measurements"},
     {"evaluate", "subcircuits", "optvis", "dissect", "attribution", "train", "planted", "probes", "study"},
     {"diagram"},
     {"explorer", "runs", "cli", "__main__"},
@@ -32,7 +32,7 @@ HOMES = {
     "umap": ("subcircuits",),
     "triton": ("saliency/fused_triton.py",),
     "PIL": ("data", "model/builtin.py", "model/zoo.py", "diagram"),
-    "polars": ("evaluate", "study.py", "diagram", "cli"),
+    "polars": ("evaluate", "measurements.py", "study.py", "diagram", "cli"),
     "pydantic": ("study.py",),
 }
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

@@ -12,7 +12,7 @@ import torch
 import viscircuits as vc
 from viscircuits import store, study
 from viscircuits.errors import StudyError
-from viscircuits.evaluate.sweep import Sweep
+from viscircuits.evaluate.sweep import SCHEMA, Sweep, table
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.study import Pictures, Spec, Study, slug
 
@@ -123,7 +123,7 @@ def test_missing_files(tmp_path, spec, shapesnet):
     with pytest.raises(StudyError, match=r"has no measurements yet; run its command again: viscircuits demo"):
         made.measurements()
     made.measurements_path.write_bytes(b"PAR1")
-    with pytest.raises(StudyError, match=r"measurements\.parquet' is damaged .*; delete it and run again"):
+    with pytest.raises(StudyError, match=r"\.parquet' is not a whole Parquet file .*; delete it and run again"):
         made.measurements()
     assert made.circuits() == []
     with pytest.raises(StudyError, match=r"no circuit 'features\.10-5__snip__0\.1' among the study's 0"):
@@ -226,7 +226,9 @@ def test_no_module_of_results_can_unpickle():
 
 def test_measurements_are_read_as_written(tmp_path, spec):
     made = Study.create(tmp_path / "[a]*", spec)
-    frame = pl.DataFrame({"pearson": [0.5, 1.0]})
+    values = {"target": "features.10:5", "criterion": "magnitude", "order": "best", "granularity": "kernel",
+              "biases": "masked", "reason": None, "disconnected": False}  # fmt: skip
+    frame = table([{name: values.get(name, 0.5 if dtype == pl.Float64 else 3) for name, dtype in SCHEMA.items()}])
     frame.write_parquet(made.measurements_path)
     assert made.measurements().equals(frame)
 

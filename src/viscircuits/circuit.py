@@ -7,11 +7,11 @@ added to the biases. *Rescaled*: masked, with kept kernels multiplied by trained
 Never one of these two unless asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,8 +20,9 @@ from torch import Tensor, fx, nn
 from viscircuits import store
 from viscircuits.compensation import Means, Scales, means
 from viscircuits.data.images import Batch, ImageSet
-from viscircuits.errors import MaskError, StudyError, UnsupportedOperation, closest
-from viscircuits.mask import Mask, expand_relevant
+from viscircuits.errors import MaskError, StudyError, TargetError, UnsupportedOperation, closest
+from viscircuits.header import BOOLS, FLOATS, IMAGE, TEXT, Array, Fields, Kind, maybe, one_of, record, whole
+from viscircuits.mask import Mask, axes_of, expand_relevant
 from viscircuits.model.affine import silenced
 from viscircuits.model.aligned import AlignedCrops
 from viscircuits.model.clean import clean
@@ -34,8 +35,8 @@ from viscircuits.model.shrink import Shrunk, shrink
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
 from viscircuits.response import freeze, judged, masked_weights, rows_of, to_model
-from viscircuits.target import AnyTarget, Loss, Target, target_from_json, target_to_json
-from viscircuits.types import Progress
+from viscircuits.target import JSON, AnyTarget, Loss, Target, target_from_json, target_to_json
+from viscircuits.types import GRANULARITIES, Progress
 
 Biases = Literal["masked", "pruned"]
 """What becomes of a filter without kernels: it keeps its bias, or it is silent."""
@@ -277,14 +278,11 @@ class Circuit:
         Raises:
             StudyError: not a circuit file, of another version, or made on another model or other weights.
         """
-        tensors, header = store.read_tensors(path)
-        kinds = (("circuit", FORMAT), ("circuit", COMPENSATED))
-        if not isinstance(header, dict) or (header.get("kind"), header.get("format")) not in kinds:
-            raise StudyError(f"{str(path)!r} is not a circuit file of format {FORMAT}{store.described(header)}")
+        tensors, header = store.read_tensors(path, _KIND)
         if header["model"] != fingerprint(model):
             raise StudyError(
-                f"{str(path)!r} was made on another model or other weights (fingerprint {header['model']}, this model "
-                f"has {fingerprint(model)}); load the weights it was made with"
+                f"{str(path)!r} was made on another model or other weights (fingerprint {header['model']!r}, this "
+                f"model has {fingerprint(model)}); load the weights it was made with"
             )
         return _restored(cls, model, tensors, header)
 
@@ -334,24 +332,67 @@ def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
     return array.flatten(1).any(1) if array.ndim > 1 else array
 
 
-def _restored(
-    cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, store.Json]
-) -> Circuit:
+def _restored(cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, Any]) -> Circuit:
     given = {name.partition("/")[2]: t for name, t in tensors.items() if name.startswith((SHIFT, SCALE))}
     tensors = {name: t for name, t in tensors.items() if not name.startswith((SHIFT, SCALE))}
     everything = {name: torch.ones_like(kept) for name, kept in tensors.items()}
-    shape = tuple(int(s) for s in header["input_shape"])  # pyright: ignore
-    mask = Mask(tensors, everything, header["granularity"], shape, int(header["zero_scores"]))  # pyright: ignore
+    mask = Mask(tensors, everything, header["granularity"], tuple(header["input_shape"]), header["zero_scores"])
     try:
-        circuit = cls(model, target_from_json(header["target"]), mask, header["biases"])  # pyright: ignore
-    except MaskError as error:
+        circuit = cls(model, target_from_json(header["target"]), mask, header["biases"])
+    except (MaskError, TargetError) as error:
         raise StudyError(f"the circuit was made on another network: {error}") from None
     if (circuit.mask.n_kept, circuit.mask.n_relevant) != (header["kept"], header["relevant"]):
         raise StudyError("the circuit was made on another network: the kernels relevant to its target are others")
     if header["format"] == COMPENSATED:
-        said = header["compensation"]
-        what = {"mean": Means, "scales": Scales}.get(said["kind"])  # pyright: ignore
-        if what is None:
-            raise StudyError(f"the circuit has a compensation that this version does not know: {said['kind']!r}")  # pyright: ignore
-        return replace(circuit, compensation=what(circuit.mask, given, int(said["n_images"])))  # pyright: ignore
+        return replace(circuit, compensation=_compensation(circuit, given, header["compensation"]))
     return circuit
+
+
+def _compensation(circuit: Circuit, given: dict[str, Tensor], said: Mapping[str, Any]) -> Means | Scales:
+    what = {"mean": Means, "scales": Scales}.get(said["kind"])
+    if what is None:
+        raise StudyError(f"the circuit has a compensation that this version does not know: {said['kind']!r}")
+    layers, whole = circuit.graph.layers, circuit.mask.granularity
+    for name, array in given.items():
+        expected = None if name not in layers else layers[name].structure_shape("filter" if what is Means else whole)
+        if tuple(array.shape) != expected:
+            raise StudyError(f"the circuit was made on another network: its compensation of {name!r} does not fit")
+    return what(circuit.mask, given, said["n_images"])
+
+
+def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
+    found = {}
+    for name in names:
+        layer = name.removeprefix(SHIFT).removeprefix(SCALE)
+        axes = axes_of(layer, "filter" if name.startswith(SHIFT) else fields["granularity"])
+        found[name] = Array(BOOLS if layer == name else FLOATS, axes)
+    return found
+
+
+def _fits(fields: Fields, tensors: Mapping[str, Tensor]) -> str:
+    wanted = {"mean": SHIFT, "scales": SCALE}
+    said = fields.get("compensation", {"kind": None})["kind"]
+    other = [name for kind, before in wanted.items() if kind != said for name in tensors if name.startswith(before)]
+    if (said is not None) != (fields["format"] == COMPENSATED) or (other and said in (None, *wanted)):
+        return "its compensation does not fit its format"
+    return ""
+
+
+_KIND = Kind(
+    "circuit",
+    "a circuit file",
+    {
+        "model": TEXT,
+        "target": JSON,
+        "biases": one_of(*get_args(Biases)),
+        "granularity": one_of(*GRANULARITIES),
+        "input_shape": IMAGE,
+        "kept": whole(),
+        "relevant": whole(),
+        "zero_scores": whole(),
+        "compensation": maybe(record(kind=TEXT, n_images=whole(1))),
+    },
+    _arrays,
+    (FORMAT, COMPENSATED),
+    _fits,
+)

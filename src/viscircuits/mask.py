@@ -146,6 +146,12 @@ class Mask:
         return Mask(kept, relevant, self.granularity, self.input_shape)
 
 
+def axes_of(layer: str, granularity: Granularity) -> tuple[str, ...]:
+    """Returns the names of the axes of a layer's array of structures, for the check of a file."""
+    axes = (f"out of {layer}", f"in of {layer}", f"*inside {layer}")
+    return axes[: {"filter": 1, "kernel": 2, "weight": 3}[granularity]]
+
+
 def stored_factor(
     layer: KernelLayer, values: Shaped[Tensor, "out ..."], granularity: Granularity
 ) -> Shaped[Tensor, "..."]:

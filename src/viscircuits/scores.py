@@ -5,19 +5,34 @@ per-image means, because sums would be swamped by the larger set. Selection is b
 threshold: ties are broken by layer order, then by flat index, so the same scores give the same circuit everywhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viscircuits import store
-from viscircuits.errors import MaskError, StudyError
-from viscircuits.mask import Mask
-from viscircuits.types import Granularity
+from viscircuits.errors import MaskError
+from viscircuits.header import (
+    BOOLS,
+    FLAG,
+    FLOATS,
+    FRACTION,
+    IMAGE,
+    TEXT,
+    Array,
+    Fields,
+    Kind,
+    listed,
+    one_of,
+    optional,
+    whole,
+)
+from viscircuits.mask import Mask, axes_of
+from viscircuits.types import GRANULARITIES, Granularity
 
 FORMAT = 1
 """Version of the scores file; a file with another number is refused."""
@@ -134,13 +149,11 @@ class Scores:
     @classmethod
     def load(cls, path: str | Path) -> "Scores":
         """Returns scores that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path)
-        if not isinstance(header, dict) or header.get("kind") != "scores" or header.get("format") != FORMAT:
-            raise StudyError(f"{str(path)!r} is not a scores file of format {FORMAT}{store.described(header)}")
-        fields: Any = {k: v for k, v in header.items() if k not in ("kind", "format", "layers")}
-        layers: Any = header["layers"]
-        sums, relevant = {n: tensors[n] for n in layers}, {n: tensors[RELEVANT + n] for n in layers}
-        return cls(sums, relevant, **fields | {"input_shape": tuple(fields["input_shape"])})
+        tensors, header = store.read_tensors(path, _KIND)
+        fields = {k: v for k, v in header.items() if k not in ("kind", "format", "layers")}
+        sums, relevant = ({n: tensors[before + n] for n in header["layers"]} for before in ("", RELEVANT))
+        density = None if fields["density"] is None else float(fields["density"])
+        return cls(sums, relevant, **fields | {"input_shape": tuple(fields["input_shape"]), "density": density})
 
     def __add__(self, other: "Scores") -> "Scores":
         return self._combine(other, torch.add, contrast=self.contrast or other.contrast)
@@ -208,6 +221,32 @@ class Scores:
             return kept_count(density, total)
         mass = ranked.values[ranked.order].double().cumsum(0)
         return min(total, int((mass < share * mass[-1]).sum()) + 1)
+
+
+def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
+    found = {}
+    for name in fields["layers"]:
+        axes = axes_of(name, fields["granularity"])
+        found |= {name: Array(FLOATS, axes), RELEVANT + name: Array(BOOLS, axes)}
+    return found
+
+
+_KIND = Kind(
+    "scores",
+    "a scores file",
+    {
+        "layers": listed(TEXT, distinct=True),
+        "n_images": whole(1),
+        "granularity": one_of(*GRANULARITIES),
+        "criterion": TEXT,
+        "target": TEXT,
+        "input_shape": IMAGE,
+        "density": optional(FRACTION),
+        "contrast": FLAG,
+    },
+    _arrays,
+    (FORMAT,),
+)
 
 
 @dataclass(frozen=True)

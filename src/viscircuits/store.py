@@ -1,14 +1,16 @@
 """Files that are whole or absent: atomic writes, content hashes, safetensors with a JSON header.
 
 Knows no domain word. Nothing here ever unpickles: tensors travel as safetensors, everything else as JSON or Parquet.
+Whatever is wrong with a file that is read is a `StudyError` of one line, never another exception.
 """
 
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +19,76 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from viscircuits.errors import StudyError
+from viscircuits.errors import StudyError, ViscircuitsError
+from viscircuits.header import Kind, shown
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 HEADER = "viscircuits"
 """The key of the safetensors metadata under which our JSON header stands."""
 
+DIGEST = "digest"
+"""The field of a header that holds the digest of all the rest; older files lack it."""
+
+LARGEST = 2**28
+"""Bytes of the largest file that is read as a whole, as JSON and tables are."""
+
+DEEPEST = 64
+"""How many lists and objects may stand within one another in JSON."""
+
+_AGAIN = "delete it and run again"
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it when the block ends well; an error leaves nothing."""
     path = Path(path)
+    temporary = path.with_name(f".{path.name}."[:64] + secrets.token_hex(8) + path.suffix)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}."[:64], suffix=path.suffix)
-    except OSError as error:
-        raise StudyError(f"cannot write {str(path)!r} ({error.strerror}); choose another place") from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        mode = _create(path, temporary)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, mode)  # some writers put a file of their own in its place, closed to others
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _create(path: Path, temporary: Path) -> int:
+    """Makes an empty file with the permissions of any new file, and returns these."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, flags, 0o666)  # the kernel applies the umask, which is the whole process's
+    except OSError as error:
+        raise StudyError(f"cannot write {str(path)!r} ({error.strerror}); choose another place") from None
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
+
+
+def inside(folder: str | Path, *parts: str) -> Path:
+    """Returns the path of something in a folder.
+
+    Raises:
+        StudyError: it is not in the folder: ``..`` or a link leads out. The folder itself may be a link.
+    """
+    path = Path(folder, *parts)
+    if not stays(folder, path):
+        raise StudyError(f"{shown(str(path))} leads out of {str(folder)!r}; delete this link, or copy what it leads to")
+    return path
+
+
+def stays(folder: str | Path, path: str | Path) -> bool:
+    """Returns whether a path, with all links followed, is in a folder."""
+    try:
+        root, real = os.path.realpath(folder), os.path.realpath(path)
+        return os.path.commonpath([root, real]) == root
+    except (OSError, ValueError):  # a name that no file can have; on Windows another drive
+        return False
 
 
 def write_json(path: str | Path, value: Json) -> None:
@@ -61,41 +100,91 @@ def write_json(path: str | Path, value: Json) -> None:
 def read_json(path: str | Path) -> Json:
     """Returns the JSON value in a file; a missing or damaged file is a `StudyError` that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"no file {str(path)!r}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StudyError(f"{str(path)!r} is not valid JSON ({error}); delete it and run the command again") from None
+        return _parsed(read_bytes(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StudyError(
+            f"{str(path)!r} is not valid JSON ({_line(error)}); delete it and run the command again"
+        ) from None
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Returns the content of a regular file; anything else, or a file that is too large, is a `StudyError`."""
+    _check_regular(Path(path))
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
     except OSError as error:
         raise StudyError(f"cannot read {str(path)!r} ({error.strerror})") from None
+    if len(content) > LARGEST:
+        raise StudyError(f"{str(path)!r} is larger than any such file, {LARGEST:,} bytes; {_AGAIN}")
+    return content
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Json) -> None:
-    """Writes named tensors and a JSON header as one safetensors file, atomically."""
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Json]) -> None:
+    """Writes named tensors and a JSON header, with a digest of both, as one safetensors file, atomically."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    sealed = _text({**header, DIGEST: _digest(flat, header)})
     with atomic(path) as temporary:
-        safetensors.torch.save_file(flat, temporary, metadata={HEADER: json.dumps(header, ensure_ascii=False)})
+        safetensors.torch.save_file(flat, temporary, metadata={HEADER: sealed})
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Json]:
-    """Returns the tensors of a safetensors file and its JSON header; anything else is a `StudyError` that names it."""
+def read_tensors(path: str | Path, kind: Kind | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors of a safetensors file and its JSON header, without the digest.
+
+    Args:
+        path: what `write_tensors` wrote.
+        kind: what the file has to hold; of any kind where None.
+
+    Raises:
+        StudyError: no such file, of another kind or format, not whole, or with content that its kind cannot have.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise StudyError(f"no file {str(path)!r}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise StudyError(f"{str(path)!r} is not a whole safetensors file ({error}); delete it and run again") from None
+    _check_regular(path)
+    with parsing(path, "a whole safetensors file"), safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if HEADER not in metadata:
         raise StudyError(f"{str(path)!r} was not written by viscircuits (no {HEADER!r} header)")
-    return tensors, json.loads(metadata[HEADER])
+    try:
+        header = _parsed(metadata[HEADER])
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"its header is not valid JSON ({_line(error)})") from None
+    if not isinstance(header, dict) or len(metadata) > 1:
+        raise damaged(path, f"expected one header, an object, got {shown(header)} and {len(metadata) - 1} more")
+    found = header.pop(DIGEST, None)
+    if kind is not None and (other := kind.foreign(header)):
+        raise StudyError(f"{str(path)!r} {other}")
+    if found is not None and found != _digest(tensors, header):
+        raise damaged(path, "its content is not what its digest says")
+    if kind is not None and (what := kind.wrong(header, tensors)):
+        raise damaged(path, what)
+    return tensors, header
 
 
-def described(header: Json) -> str:
-    """Returns ``", but KIND of format N"`` for the header of a file that is not what was asked for."""
-    return f", but {header.get('kind')} of format {header.get('format')}" if isinstance(header, dict) else ""
+def damaged(path: str | Path, what: str) -> StudyError:
+    """Returns the error for a file whose content cannot be; ``what`` says in which way."""
+    return StudyError(f"{str(path)!r} is damaged: {what}; {_AGAIN}")
+
+
+@contextmanager
+def parsing(
+    path: str | Path, what: str, fix: str = _AGAIN, raised: type[ViscircuitsError] = StudyError
+) -> Iterator[None]:
+    """Turns whatever a parser of another package raises on a file into an error of ours that names the file.
+
+    Args:
+        path: the file.
+        what: what the file is not, then.
+        fix: what to do about it.
+        raised: the error.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # a panic of compiled Rust is no Exception, and its class belongs to each package
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise raised(f"{str(path)!r} is not {what} ({_line(error)}); {fix}") from None
 
 
 def digest(*parts: bytes | str | Tensor) -> str:
@@ -110,3 +199,62 @@ def digest(*parts: bytes | str | Tensor) -> str:
         sha.update(len(data).to_bytes(8, "little"))
         sha.update(data)
     return sha.hexdigest()[:16]
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Json]) -> str:
+    return digest(_text(header), *(part for name in sorted(tensors) for part in (name, tensors[name])))
+
+
+def _text(header: Mapping[str, Json]) -> str:
+    return json.dumps(header, ensure_ascii=False)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuses what is no regular file: opening a pipe would wait, and a device never ends."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise StudyError(f"no file {str(path)!r}") from None
+    except OSError as error:
+        raise StudyError(f"cannot read {str(path)!r} ({error.strerror})") from None
+    if not stat.S_ISREG(mode):
+        raise StudyError(f"expected a file, but {str(path)!r} is a folder, a pipe or a device; delete it and run again")
+
+
+def _parsed(text: str) -> Json:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError, RecursionError: it is none, or holds what no file of ours does: a key twice, texts that are no
+            Unicode or with a zero in them, numbers or nesting without end.
+    """
+    value = json.loads(text, object_pairs_hook=_once)
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        texts = [one for one in level if isinstance(one, str)]
+        texts += [key for one in level if isinstance(one, dict) for key in one]
+        if any("\0" in one for one in texts):
+            raise ValueError("a text holds a zero character")
+        for one in texts:
+            one.encode()
+        level = [below for one in level for below in _below(one)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {DEEPEST} deep")
+
+
+def _below(value: Json) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return found
+
+
+def _line(error: BaseException) -> str:
+    """What an error of another package says, on one line."""
+    text = " ".join(str(error).split())[:200]
+    return "".join(c for c in text if c.isprintable()) or type(error).__name__

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, SupportsIndex, Union, runtime_checkable
 
 from viscircuits.errors import TargetError, closest
+from viscircuits.header import FLAG, TEXT, Check, listed, number, one_of, optional, record, row, shown, whole
 from viscircuits.model.graph import OUTPUT
 from viscircuits.model.output import is_part
 from viscircuits.store import digest
@@ -193,14 +194,37 @@ def target_to_json(target: AnyTarget) -> list[Any] | dict[str, Any]:
 
 
 def target_from_json(value: Any) -> AnyTarget:
-    """Returns the target that `target_to_json` wrote."""
+    """Returns the target that `target_to_json` wrote; a `TargetError` for any other value."""
+    if not JSON.holds(value):
+        raise TargetError(f"expected {JSON.expected}, got {shown(value)}")
     if isinstance(value, dict):
         return Loss(predicted=value["predicted"])
     terms = tuple((weight, Target(**fields)) for weight, fields in (item for item in value if item != "sum"))
     return TargetSum(terms) if value[-1] == "sum" else terms[0][1]
 
 
-_FIELDS = ("layer", "channel", "direction", "position", "reduction")
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return record(loss=one_of(True), predicted=FLAG).holds(value)
+    terms = value[:-1] if isinstance(value, list) and value[-1:] == ["sum"] else value
+    most = 1 if terms is value else len(terms)
+    return listed(row(number(), _TERM_JSON), 1, most).holds(terms)
+
+
+_INDEX = whole(-(2**63))
+_FIELDS = {
+    "layer": TEXT,
+    "channel": optional(_INDEX),
+    "direction": optional(listed(number())),
+    "position": Check(
+        "a position", lambda value: value in (None, "center", "max") or listed(_INDEX, most=3).holds(value)
+    ),
+    "reduction": one_of(*REDUCTIONS),
+}
+_TERM_JSON = record(**_FIELDS)
+
+JSON = Check("a target, as circuit.save writes it", _is_json)
+"""The check for what `target_to_json` gives."""
 
 
 def _plain(value: Any) -> Any:

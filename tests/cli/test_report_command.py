@@ -1,6 +1,7 @@
 """``viscircuits report`` on a real study: one page that stands alone and tells the study's own numbers."""
 
 import re
+import shutil
 import sys
 
 import polars as pl
@@ -94,7 +95,7 @@ def test_without_pictures_it_says_what_is_missing(study, command_line, tmp_path)
         (study.path / "study.json").read_text().replace("generate(24, seed=5)", "generate(24, seed=6)")
     )
     for name in ("circuits", "scores"):
-        (tmp_path / name).symlink_to(study.path / name)
+        shutil.copytree(study.path / name, tmp_path / name)
     share = study.measurements().with_columns(pearson_within=pl.col("pearson") * 0.4)
     share.write_parquet(tmp_path / "measurements.parquet")
     status, out, _ = command_line("report", tmp_path, "--pictures", "none", "--keep", 0.5, "-o", tmp_path / "out")

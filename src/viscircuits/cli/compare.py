@@ -46,6 +46,7 @@ def compare(
 ) -> None:  # fmt: skip
     """Compare the circuits of several features: overlap by layer, groups, the shared core, what each has alone."""
     from viscircuits.cli.findings import Findings, study_of
+    from viscircuits.study import slug
     from viscircuits.subcircuits.algebra import overlaps
 
     if density is not None and keep is not None:
@@ -59,8 +60,7 @@ def compare(
         "targets": list(masks), "together": together, "at_least": at_least,
     }  # fmt: skip
     which = f"{density:g}" if keep is None else f"keep-{keep:g}"
-    name = f"compare__{chosen.replace(':', '-')}__{which}"
-    findings = Findings.create(study_of(out, spec.model), name, "comparison", asked)
+    findings = Findings.create(study_of(out, spec.model), slug("compare", chosen, which), "comparison", asked)
     title = f"{len(masks)} {chosen} circuits {_at(density, keep, rows)}"
     _tell(findings, title, rows, masks, _in_order(overlaps(masks), layers), together, at_least)
 
@@ -76,13 +76,13 @@ def _tell(
     from viscircuits.diagram.kinship import kinship
     from viscircuits.subcircuits.algebra import shared_core
 
-    found.save(findings.path / "overlaps.safetensors")
+    found.save(findings.file("overlaps.safetensors"))
     core = shared_core(list(masks.values()), at_least)
-    store.write_tensors(findings.path / "core.safetensors", core.kept, {"kind": "shared core", "at_least": at_least})
+    store.write_tensors(findings.file("core.safetensors"), core.kept, {"kind": "shared core", "at_least": at_least})
     findings.table("circuits", rows)
     findings.table("overlaps", _pairs(found))
     findings.table("trees", _trees(found))
-    plate = kinship(found, title=title).save(findings.path / "overlaps.png")
+    plate = kinship(found, title=title).save(findings.file("overlaps.png"))
     compared, shared = _compared(rows), _layers(found, core)
     print_table(title, _CIRCUITS, compared)
     print_notes([cells[-1] for cells in compared])

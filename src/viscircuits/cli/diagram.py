@@ -49,7 +49,7 @@ def diagram(
             images=opened.images, pictures=pictures.value, prepare=opened.prepare, most=most, cache=opened.cache,
             progress=report, about=chosen.about_row(opened.study, row, opened.images, str(images or "")),
         )  # fmt: skip
-    files = made.save(out or opened.study.path / "diagrams" / chosen.name_of(row), theme.value)
+    files = made.save(out or opened.study.file("diagrams", chosen.name_of(row)), theme.value)
     for file in files:
         console.print(Text(str(file)), soft_wrap=True)
     if opened.images is None:

@@ -30,10 +30,11 @@ from viscircuits import __version__, store
 from viscircuits.cli.console import out
 from viscircuits.cli.job import on_device
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.findings import FOLDER, HEADER, OLD_SECTION, leading_out, write_findings
+from viscircuits.diagram.findings import FOLDER, HEADER, OLD_SECTION, write_findings
 from viscircuits.diagram.section import Section, Table
 from viscircuits.diagram.sheets import Scene
 from viscircuits.errors import StudyError
+from viscircuits.header import TEXT, Check, maybe, wrong
 from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.trace import trace
@@ -61,32 +62,33 @@ class Findings:
             StudyError: the study's folder is something else, or of another model; the folder holds other findings.
         """
         _usable(study, str(asked["fingerprint"]))
-        path = study / FOLDER / name
-        for link in leading_out(study, name):
-            raise StudyError(
-                f"{str(link)!r} is a link that leads out of {str(study)!r}; delete it, or choose another folder with "
-                "--out"
-            )
+        path = store.inside(study, FOLDER, name)
         wanted: dict[str, store.Json] = {"kind": kind, "format": FORMAT, **asked}
-        if (path / HEADER).exists():
-            header: Any = store.read_json(path / HEADER)
-            asked_before = header.get("asked") if isinstance(header, dict) else None
-            there = asked_before if isinstance(asked_before, dict) else {}
-            different = [key for key in wanted if _same(there.get(key)) != _same(wanted[key])]
+        file = store.inside(study, FOLDER, name, HEADER)
+        if file.exists():
+            header = store.read_json(file)
+            if what := wrong(_HEADER, header):
+                raise store.damaged(file, what)
+            there: Any = header
+            different = [key for key in wanted if _same(there["asked"].get(key)) != _same(wanted[key])]
             if not different:
                 return cls(path, wanted)
-            if not isinstance(header, dict) or header.get("found") is not None or _worked_on(path):
+            if there.get("found") is not None or _worked_on(path):
                 raise StudyError(
                     f"{str(path)!r} holds other findings (they differ in {', '.join(different)}); choose another "
                     f"folder with --out, or delete this one"
                 )
             shutil.rmtree(path / TOP, ignore_errors=True)  # a question that came to nothing makes way
-        store.write_json(path / HEADER, {"asked": wanted, "found": None})
+        store.write_json(file, {"asked": wanted, "found": None})
         return cls(path, wanted)
+
+    def file(self, *parts: str) -> Path:
+        """Returns the path of a file of the findings; a `StudyError` where a link leads out of the study's folder."""
+        return store.inside(self.path.parent.parent, FOLDER, self.path.name, *parts)
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Writes a table."""
-        with store.atomic(self.path / f"{name}.parquet") as temporary:
+        with store.atomic(self.file(f"{name}.parquet")) as temporary:
             pl.DataFrame(list(rows)).write_parquet(temporary)
 
     def finish(
@@ -108,7 +110,7 @@ class Findings:
         }
         names = {said: file.relative_to(self.path).as_posix() for said, file in pictures.items()}
         Section(title, lead, note, names, tables, facts).save(self.path)
-        (self.path / OLD_SECTION).unlink(missing_ok=True)  # of an older version, which a report leaves out
+        self.file(OLD_SECTION).unlink(missing_ok=True)  # of an older version, which a report leaves out
         header: dict[str, store.Json] = {
             "asked": dict(self.asked),
             "found": dict(found),
@@ -117,7 +119,7 @@ class Findings:
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "command": command,
         }
-        store.write_json(self.path / HEADER, header)
+        store.write_json(self.file(HEADER), header)
         study = self.path.parent.parent
         out.print(Text(str(self.path), style="bold"), soft_wrap=True)
         if not (study / "study.json").exists():
@@ -127,6 +129,14 @@ class Findings:
         images: Any = self.asked.get("images")
         facts = {"model": f"{self.asked['model']}, fingerprint {self.asked['fingerprint']}"}
         return facts | ({"pictures": f"{images['count']:,} of {images['source']}"} if images else {})
+
+
+_WORD = maybe(TEXT)
+_HEADER = {
+    "asked": Check("an object", lambda value: isinstance(value, dict)),
+    "found": Check("an object, or null until all is there", lambda value: value is None or isinstance(value, dict)),
+    "viscircuits": _WORD, "torch": _WORD, "created": _WORD, "command": _WORD,
+}  # fmt: skip
 
 
 def _worked_on(path: Path) -> bool:

@@ -77,7 +77,7 @@ def run_job(job: Sweep, folder: Path, source: Source) -> Study:
 
     with progress_bars() as report:
         sweep(replace(job, progress=report), study.measurements_path, each=store)
-    preservation_curve(study.measurements(), title=f"{source.model}: {_targets(spec)}").save(study.path / CURVE)
+    preservation_curve(study.measurements(), title=f"{source.model}: {_targets(spec)}").save(study.file(CURVE))
     return study
 
 

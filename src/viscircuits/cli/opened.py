@@ -27,7 +27,7 @@ class Opened:
     @property
     def cache(self) -> Path:
         """Where rendered pictures are kept."""
-        return self.study.path / "pictures" / "cache"
+        return self.study.file("pictures", "cache")
 
 
 def open_study(path: Path, images: Path | None, device: str, threads: int | None) -> Opened:

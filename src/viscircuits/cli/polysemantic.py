@@ -11,7 +11,7 @@ from viscircuits.cli.asked import Folder, Shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from viscircuits.cli.findings import Loaded
+    from viscircuits.cli.findings import Findings, Loaded
     from viscircuits.data.images import ImageSet
     from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic
     from viscircuits.subcircuits.top import TopActivations
@@ -60,11 +60,11 @@ def polysemantic(
         study_of(out, model), name, "polysemantic channels", {**asked, "best": best, "map": flat.value}
     )
     with progress_bars() as report:
-        tops = kept_tops(loaded, findings.path / "top", layer, number, report)
-        every = [_searched(loaded, findings.path, top, min_cluster, report) for top in tops.values()]
+        tops = kept_tops(loaded, findings, layer, number, report)
+        every = [_searched(loaded, findings, top, min_cluster, report) for top in tops.values()]
         ranked = [(found, clusters) for found in every for clusters in found.channels if clusters.n_clusters]
         ranked.sort(key=lambda one: -one[1].separation)
-        points, plates = _mapped(loaded, ranked[:best], flat.value, seed, findings.path, report)
+        points, plates = _mapped(loaded, ranked[:best], flat.value, seed, findings, report)
     channels = [row for found in every for row in _channels(found)]
     findings.table("channels", channels)
     if points:
@@ -95,20 +95,24 @@ _NOTE = (
 
 
 def _searched(
-    loaded: "Loaded", folder: "Path", top: "TopActivations", min_cluster: int, report: "Progress"
+    loaded: "Loaded", findings: "Findings", top: "TopActivations", min_cluster: int, report: "Progress"
 ) -> "Polysemantic":
     """The clusters of a layer, from the folder where they are there."""
+    from viscircuits import store
     from viscircuits.study import slug
     from viscircuits.subcircuits.polysemantic import Polysemantic, polysemantic
 
-    file = folder / "polysemantic" / f"{slug(top.layer or 'logit')}.safetensors"
+    file = findings.file("polysemantic", f"{slug(top.layer or 'logit')}.safetensors")
     if not file.exists():
         polysemantic(loaded.model, top, loaded.images, min_cluster_size=min_cluster, progress=report).save(file)
-    return Polysemantic.load(file)
+    found = Polysemantic.load(file)
+    if found.top.source != top.source or found.top.layer != top.layer or found.top.n_channels != top.n_channels:
+        raise store.damaged(file, f"expected the channels of layer {top.layer!r} on these pictures")
+    return Polysemantic(top, found.channels, found.min_cluster_size)
 
 
 def _mapped(
-    loaded: "Loaded", ranked: "list[tuple[Polysemantic, Clusters]]", method: str, seed: int, folder: "Path",
+    loaded: "Loaded", ranked: "list[tuple[Polysemantic, Clusters]]", method: str, seed: int, findings: "Findings",
     report: "Progress",
 ) -> "tuple[list[dict[str, object]], dict[str, Path]]":  # fmt: skip
     """Points of the maps, as rows, and the maps with their pictures."""
@@ -124,7 +128,7 @@ def _mapped(
         points += _points(found, clusters.channel, flat.tolist(), loaded.images)
         name = f"{found.top.layer or 'logit'}:{clusters.channel}"
         plate = cluster_map(scene, found, clusters.channel, flat, method)
-        plates[name] = plate.save(folder / f"{slug(name)}.jpg")
+        plates[name] = plate.save(findings.file(f"{slug(name)}.jpg"))
         report("maps", number + 1, len(ranked))
     return points, plates
 

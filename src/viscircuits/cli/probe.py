@@ -130,7 +130,7 @@ class _Probe:
         self.findings.finish(
             {"family": family, "best": [p.channel for p in ranked[:15]]}, title,
             f"Channel {ranked[0].channel} prefers {family} most: index {ranked[0].index:.2f} over {ranked[0].rival}.",
-            note=_INDEX, pictures={f"best {family} stimuli": sheet.save(self.findings.path / "stimuli.png")},
+            note=_INDEX, pictures={f"best {family} stimuli": sheet.save(self.findings.file("stimuli.png"))},
             tables=[("Preferences", [name for name, _ in columns], rows)],
         )  # fmt: skip
 
@@ -154,10 +154,10 @@ class _Probe:
             for name, each in shown.items()
         }
         for name, each in found.items():
-            each.save(self.findings.path / f"{family}__{name}.safetensors")
+            each.save(self.findings.file(f"{family}__{name}.safetensors"))
         title = f"{self.model} {self.target}"
         drawn = surfaces([found], labels=[f"response to {family}s"], title=title)
-        png, _ = drawn.save(self.findings.path / family)
+        png, _ = drawn.save(self.findings.file(family))
         top, low = found["model"].peaks()[0], found["model"].peaks(lowest=True)[0]
         lead = f"Highest: {top.value:.3g} at {_point(top)}; lowest: {low.value:.3g} at {_point(low)}."
         self.findings.finish(
@@ -183,9 +183,9 @@ class _Probe:
                     raise
                 summaries[name] = str(error)
                 continue
-            done.save(self.findings.path / name)
+            done.save(self.findings.file(name))
             said = f"{self.model} {self.target}" + (", weights in random order" if name == "control" else "")
-            pictures[said], _ = experiment_plate(done, said).save(self.findings.path / f"circle-and-corner-{name}")
+            pictures[said], _ = experiment_plate(done, said).save(self.findings.file(f"circle-and-corner-{name}"))
             parts, shared = _parts(done), _overlaps(done)
             for what, columns, rows in ((_ABOUT_PARTS, _PARTS, parts), ("shared kernels", _PAIRS, shared)):
                 print_table(f"{said}: {what}", columns, rows)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-    from viscircuits.cli.findings import Loaded
+    from viscircuits.cli.findings import Findings, Loaded
     from viscircuits.data.images import ImageSet
     from viscircuits.subcircuits.split import Split
     from viscircuits.target import Target
@@ -90,17 +90,17 @@ def split(
         some, labels, places = (
             _classes(loaded.images, images)
             if by is Kinds.classes
-            else _clusters(loaded, feature, number, min_cluster, findings.path, report)
+            else _clusters(loaded, feature, number, min_cluster, findings, report)
         )
         found = divided(
             loaded.model, feature, some, labels, places=places, criterion=criterion, densities=densities,
             tolerance=tolerance, controls=controls, held_out=held_out, seed=seed,
-            kept=findings.path / "measured.json", progress=report,
+            kept=findings.file("measured.json"), progress=report,
         )  # fmt: skip
         names = dict(enumerate(some.class_names or ())) if by is Kinds.classes else {}
-        plate = _drawn(loaded, found, names, pictures, findings.path, report)
+        plate = _drawn(loaded, found, names, pictures, findings, report)
     for name, circuit in zip(found.names, found.circuits, strict=True):
-        circuit.save(findings.path / "circuits" / f"set-{name}.safetensors")
+        circuit.save(findings.file("circuits", f"set-{name}.safetensors"))
     findings.table("curves", found.rows())
     findings.table("overlaps", found.overlaps())
     findings.table("pictures", _pictures(found, names))
@@ -135,7 +135,7 @@ def _classes(images: "ImageSet", sources: "list[Path]") -> "tuple[ImageSet, tupl
 
 
 def _clusters(
-    loaded: "Loaded", feature: "Target", number: int, min_cluster: int, folder: "Path", report: "Progress"
+    loaded: "Loaded", feature: "Target", number: int, min_cluster: int, findings: "Findings", report: "Progress"
 ) -> "tuple[ImageSet, tuple[int, ...], Int[Tensor, ' n']]":
     from viscircuits.cli.top import kept_tops
     from viscircuits.subcircuits.polysemantic import cluster
@@ -143,7 +143,7 @@ def _clusters(
 
     if feature.channel is None:
         raise TargetError("clusters are those of a channel's top activations; give layer:channel")
-    top = kept_tops(loaded, folder / "top", [feature.layer], number, report)[feature.layer]
+    top = kept_tops(loaded, findings, [feature.layer], number, report)[feature.layer]
     (vectors,) = population(loaded.model, top, loaded.images, [feature.channel], progress=report)
     found = cluster(vectors, top.values[feature.channel] > 0, feature.channel, min_cluster)
     if found.n_clusters < 2:
@@ -164,13 +164,13 @@ def _pictures(found: "Split", names: dict[int, str]) -> list[dict[str, object]]:
 
 
 def _drawn(
-    loaded: "Loaded", found: "Split", names: dict[int, str], pictures: bool, folder: "Path", report: "Progress"
+    loaded: "Loaded", found: "Split", names: dict[int, str], pictures: bool, findings: "Findings", report: "Progress"
 ) -> "Path":
     from viscircuits.diagram.splits import renderings, split_plate
 
     scene = loaded.scene(found.images)
-    made = renderings(found, scene, cache=folder / "cache", progress=report) if pictures else []
-    return split_plate(found, scene, names, made).save(folder / "split.jpg")
+    made = renderings(found, scene, cache=findings.file("cache"), progress=report) if pictures else []
+    return split_plate(found, scene, names, made).save(findings.file("split.jpg"))
 
 
 def _errors(found: "Split", names: dict[int, str]) -> tuple[list[tuple[str, bool]], list[tuple[str, ...]]]:

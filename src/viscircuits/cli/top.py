@@ -9,7 +9,7 @@ from viscircuits.cli import options
 from viscircuits.cli.asked import Folder, Shown
 
 if TYPE_CHECKING:
-    from viscircuits.cli.findings import Loaded
+    from viscircuits.cli.findings import Findings, Loaded
     from viscircuits.subcircuits.top import TopActivations
     from viscircuits.types import Progress
 
@@ -48,7 +48,7 @@ def top(
     name = slug("top", *(one or "logit" for one in layer))
     findings = Findings.create(study_of(out, model), name, "top activations", asked)
     with progress_bars() as report:
-        found = kept_tops(loaded, findings.path / "top", layer, number, report)
+        found = kept_tops(loaded, findings, layer, number, report)
     findings.table("top", [row for name, best in found.items() for row in _rows(name, best, loaded)])
     sheets, total = {}, len(loaded.images)
     whole = all_ranked(number, total)
@@ -60,7 +60,7 @@ def top(
         of = f"the strongest {wide}; pictures: {whole}" if whole else f"{some}, of {total:,} pictures, at most one each"
         note = f"{of}; cut to what the channel sees there"
         sheet = contact_sheet(strips(loaded.scene(), best, drawn, wide), title, note)
-        sheets[title] = sheet.save(findings.path / f"{slug(name or 'logit')}.jpg")
+        sheets[title] = sheet.save(findings.file(f"{slug(name or 'logit')}.jpg"))
     shown = [
         (name or "logit", f"{best.n_channels}", whole or f"{best.n}", f"{float(best.values[:, 0].median()):.3g}")
         for name, best in found.items()
@@ -77,17 +77,32 @@ def top(
 
 
 def kept_tops(
-    loaded: "Loaded", folder: "Path", layers: list[str], number: int, report: "Progress"
+    loaded: "Loaded", findings: "Findings", layers: list[str], number: int, report: "Progress"
 ) -> "dict[str, TopActivations]":
     """Returns the top activations of layers, in one pass for those that are not in the folder yet."""
+    from viscircuits.cli.findings import TOP
     from viscircuits.study import slug
-    from viscircuits.subcircuits.top import TopActivations, top_activations
+    from viscircuits.subcircuits.top import top_activations
 
-    files = {layer: folder / f"{slug(layer or 'logit')}.safetensors" for layer in dict.fromkeys(layers)}
+    files = {layer: findings.file(TOP, f"{slug(layer or 'logit')}.safetensors") for layer in dict.fromkeys(layers)}
     if missing := [layer for layer, file in files.items() if not file.exists()]:
         for layer, best in top_activations(loaded.model, missing, loaded.images, number, progress=report).items():
             best.save(files[layer])
-    return {layer: TopActivations.load(file) for layer, file in files.items()}
+    return {layer: _kept(loaded, layer, file) for layer, file in files.items()}
+
+
+def _kept(loaded: "Loaded", layer: str, file: "Path") -> "TopActivations":
+    from viscircuits import store
+    from viscircuits.model.trace import trace
+    from viscircuits.subcircuits.top import TopActivations
+
+    top, images = TopActivations.load(file), loaded.images
+    place = trace(loaded.model, images[0].shape).output(layer)
+    if (top.layer, top.source, top.map_shape, top.n_channels) != (
+        layer, images.hash, place.map_shape, place.n_channels,
+    ) or int(top.images.max()) >= len(images):  # fmt: skip
+        raise store.damaged(file, f"expected the top activations of layer {layer!r} on these {len(images)} pictures")
+    return top
 
 
 def _rows(name: str, best: "TopActivations", loaded: "Loaded") -> list[dict[str, object]]:

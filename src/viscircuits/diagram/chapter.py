@@ -136,7 +136,7 @@ class Chapter:
 
     @property
     def _cache(self) -> Path:
-        return self.study.path / "pictures" / "cache"
+        return self.study.file("pictures", "cache")
 
     @cached_property
     def _unit(self) -> Unit | None:

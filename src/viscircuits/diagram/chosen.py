@@ -87,7 +87,7 @@ def scores_of(study: Study, row: Row) -> Scores | None:
         criteria = [one for one in asked if not is_trained(one) and not is_control(one)]
     # some criteria have scores of their own for every density
     names = [(row["target"], one, *rest) for one in criteria for rest in ((), (density,))]
-    files = [study.path / "scores" / f"{slug(*name)}.safetensors" for name in names]
+    files = [study.file("scores", f"{slug(*name)}.safetensors") for name in names]
     return next((Scores.load(file) for file in files if file.is_file()), None)
 
 

@@ -73,7 +73,7 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
     """Returns the curve of a sweep's table: a line a criterion; over several targets its median and quartiles.
 
     Args:
-        table: rows of a sweep (see `viscircuits.evaluate.sweep.SCHEMA`).
+        table: rows of a sweep (see `viscircuits.measurements.SCHEMA`).
         metric: the column to draw: "pearson", "pearson_within", "pearson_signed", "spearman", "relative_difference" or
             "sd_ratio".
         title: what stands above the picture.

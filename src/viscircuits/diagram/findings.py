@@ -12,7 +12,6 @@ import logging
 import os
 import shlex
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from viscircuits import __version__, store
@@ -140,15 +139,6 @@ def _kind(name: str, content: bytes) -> str:
             return _KINDS[str(image.format)]
     except Exception:  # on damaged bytes Pillow raises almost anything
         raise StudyError(f"{name} is no PNG, JPEG, WebP or SVG picture") from None
-
-
-def leading_out(study: str | Path, name: str) -> Iterator[Path]:
-    """Yields the links in a folder of findings, or on the way to it, that lead out of the study's folder."""
-    root, folder = Path(study).resolve(), Path(study, FOLDER, name)
-    below = (Path(where, one) for where, folders, files in os.walk(folder) for one in (*folders, *files))
-    for path in (folder.parent, folder, *below):
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-            yield path
 
 
 def write_findings(study: str | Path, folder: str | Path | None = None) -> Path:

@@ -34,7 +34,7 @@ class Report:
         page = Path(folder) / "report.html"
         with store.atomic(page) as temporary:
             temporary.write_text(self.html, encoding="utf-8")
-        return [page, *(f for name, d in self.diagrams.items() for f in d.save(Path(folder) / "diagrams" / name))]
+        return [page, *(f for name, d in self.diagrams.items() for f in d.save(store.inside(folder, "diagrams", name)))]
 
     def _repr_html_(self) -> str:
         return framed(self.html, "report", 900)

@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple, get_args
 import polars as pl
 from torch import nn
 
-from viscircuits import store
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, StudyError, TargetError
 from viscircuits.evaluate.preservation import Preservation, Reference
 from viscircuits.evaluate.responses import AT_ONCE, respond_all
+from viscircuits.measurements import SCHEMA, read, write
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import judged, respond_full
@@ -239,19 +239,6 @@ class Sweep:
 
 _OPTIONS = {"granularity": GRANULARITIES, "normalise": (None, "minmax"), "biases": get_args(Biases)}
 
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "target": pl.String, "criterion": pl.String, "order": pl.String, "density": pl.Float64, "sparsity": pl.Float64,
-    "kept": pl.Int64, "relevant": pl.Int64, "effective": pl.Int64, "effective_density": pl.Float64,
-    "disconnected": pl.Boolean, "zero_scores": pl.Int64, "pearson": pl.Float64, "pearson_within": pl.Float64,
-    "pearson_signed": pl.Float64, "spearman": pl.Float64, "relative_difference": pl.Float64, "sd_ratio": pl.Float64,
-    "reason": pl.String, "granularity": pl.String, "biases": pl.String, "n_scoring": pl.Int64, "n_held_out": pl.Int64,
-    "seed": pl.Int64, "seconds": pl.Float64,
-}  # fmt: skip
-"""The columns of a sweep's table."""
-
-_YOUNGER = ("sd_ratio",)
-"""Columns that older tables lack; there they are empty."""
-
 
 def table(rows: Iterable[Row]) -> pl.DataFrame:
     """Returns measurements as a tidy table, one row a circuit."""
@@ -259,17 +246,8 @@ def table(rows: Iterable[Row]) -> pl.DataFrame:
 
 
 def read_table(path: str | Path) -> pl.DataFrame:
-    """Returns a table that `sweep` wrote; a `StudyError` for any other file."""
-    try:
-        frame = pl.read_parquet(path, glob=False)  # a folder's name may hold brackets
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise StudyError(f"{str(path)!r} is damaged ({error}); delete it and run again") from None
-    missing = [pl.lit(None, SCHEMA[name]).alias(name) for name in _YOUNGER if name not in frame.columns]
-    if missing and {*frame.columns, *_YOUNGER} == set(SCHEMA):
-        frame = frame.with_columns(missing).select(*SCHEMA)
-    if frame.schema != SCHEMA:
-        raise StudyError(f"{str(path)!r} is not a table of measurements of this version; delete it and run again")
-    return frame
+    """Returns a table that `sweep` wrote; a `StudyError` for any other file (see `viscircuits.measurements.read`)."""
+    return read(path).frame
 
 
 def sweep(
@@ -285,7 +263,7 @@ def sweep(
         each: called with every new measurement, to store its circuit or scores.
     """
     path = Path(checkpoint) if checkpoint is not None else None
-    before = read_table(path) if path is not None and path.exists() else table([])
+    before = _before(job, path) if path is not None and path.exists() else table([])
     rows: dict[Key, Row] = {Key(*(row[name] for name in Key._fields)): row for row in before.iter_rows(named=True)}
     written = time.monotonic()
     try:
@@ -294,15 +272,21 @@ def sweep(
                 each(measurement)
             rows[measurement.key] = measurement.row
             if path is not None and time.monotonic() - written > 1:
-                _write(path, rows.values())
+                write(path, table(rows.values()))
                 written = time.monotonic()
     finally:
         if path is not None and len(rows) > len(before):
-            _write(path, rows.values())
+            write(path, table(rows.values()))
     wanted = job.keys()
     return table(rows[key] for key in wanted if key in rows)
 
 
-def _write(path: Path, rows: Iterable[Row]) -> None:
-    with store.atomic(path) as temporary:
-        table(rows).write_parquet(temporary)
+def _before(job: Sweep, path: Path) -> pl.DataFrame:
+    """The rows that a file holds already; one whose columns would be lost with the next row is refused."""
+    found = read(path)
+    if found.left_out and set(job.keys()) - set(map(Key._make, found.frame.select(Key._fields).rows())):
+        raise StudyError(
+            f"{str(path)!r} was written by a newer version, and what it holds besides would be lost; go on with that "
+            f"version, or take another folder"
+        )
+    return found.frame

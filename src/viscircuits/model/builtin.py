@@ -14,7 +14,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from viscircuits.errors import ImageError, ModelError
+from viscircuits.errors import ImageError, ModelError, StudyError
+from viscircuits.model.weights import misfit
 from viscircuits.store import read_tensors
 
 WEIGHTS = "shapesnet.safetensors"
@@ -54,8 +55,13 @@ def load_shapesnet() -> ShapesNet:
     with resources.as_file(resources.files("viscircuits.model").joinpath(WEIGHTS)) as path:
         if not path.is_file():
             raise ModelError(f"no file {str(path)!r}; install viscircuits again, or run examples/train_shapesnet.py")
-        tensors, _ = read_tensors(path)
+        try:
+            tensors, _ = read_tensors(path)
+        except StudyError as error:
+            raise ModelError(f"{error}; install viscircuits again") from None
     model = ShapesNet()
+    if wrong := misfit(tensors, model.state_dict()):
+        raise ModelError(f"{WEIGHTS} does not fit the built-in network: {wrong}; install viscircuits again")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval()
 

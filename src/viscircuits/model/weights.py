@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from viscircuits import store
 from viscircuits.errors import ModelError
 from viscircuits.model.quiet import quiet
 
@@ -39,12 +39,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 
 def _safetensors(path: Path) -> object:
-    try:
+    with store.parsing(path, "a whole safetensors file", "copy or download it again", ModelError):
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{str(path)!r} is not a whole safetensors file ({error}); copy or download it again"
-        ) from None
 
 
 def _torch(path: Path) -> object:

@@ -10,6 +10,7 @@ import torch
 
 from viscircuits import __version__, store
 from viscircuits.errors import StudyError
+from viscircuits.header import FLOATS, TEXT, Array, Kind, number, whole
 from viscircuits.optvis.rendering import Picture
 
 FORMAT = 1
@@ -32,13 +33,13 @@ class Cache:
         """Returns the picture of this recipe and its own texts (objective, seed), if it is there whole."""
         if self.folder is None:
             return None
+        file = self._file(*own)
         try:
-            tensors, header = store.read_tensors(self._file(*own))
-            if not isinstance(header, dict) or (header["kind"], header["format"]) != ("picture", FORMAT):
-                return None
-            return Picture(tensors["image"], header["objective"], header["value"], header["seed"], header["note"])  # pyright: ignore
-        except (StudyError, KeyError):
+            tensors, header = store.read_tensors(file, _KIND)
+        except StudyError:
             return None
+        value = float(header["value"])
+        return Picture(tensors["image"], header["objective"], value, header["seed"], header["note"])
 
     def write(self, picture: Picture, *own: str) -> None:
         """Keeps a picture."""
@@ -57,4 +58,13 @@ class Cache:
     def _file(self, *own: str) -> Path:
         assert self.folder is not None
         versions = (str(FORMAT), __version__, torch.__version__)
-        return self.folder / f"{store.digest(*versions, *self.recipe, *own)}.safetensors"
+        return store.inside(self.folder, f"{store.digest(*versions, *self.recipe, *own)}.safetensors")
+
+
+_KIND = Kind(
+    "picture",
+    "a rendered picture",
+    {"objective": TEXT, "value": number(), "seed": whole(-(2**63), 2**64 - 1), "note": TEXT},
+    lambda fields, names: {"image": Array(FLOATS, ("channels", "height", "width"))},
+    (FORMAT,),
+)

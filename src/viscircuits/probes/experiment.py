@@ -107,12 +107,12 @@ class CircleAndCorner:
         """Writes surfaces, circuits and ``experiment.json`` into a folder, and returns it."""
         root = Path(folder)
         for family, found in self.full.items():
-            found.save(root / "surfaces" / f"model__{family}.safetensors")
+            found.save(store.inside(root, "surfaces", f"model__{family}.safetensors"))
         for part in self.parts:
             name = re.sub(r"\W+", "-", part.name)
-            part.found.circuit.save(root / "circuits" / f"{name}.safetensors")
+            part.found.circuit.save(store.inside(root, "circuits", f"{name}.safetensors"))
             for family, found in part.surfaces.items():
-                found.save(root / "surfaces" / f"{name}__{family}.safetensors")
+                found.save(store.inside(root, "surfaces", f"{name}__{family}.safetensors"))
         store.write_json(root / "experiment.json", self.summary())
         return root
 

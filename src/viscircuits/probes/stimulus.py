@@ -10,11 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 
 from viscircuits.errors import ImageError, closest
+from viscircuits.header import TEXT, Check, listed, number, one_of, shown, whole, wrong
 from viscircuits.probes.canvas import Canvas, Map, direction
 
 Anchor = Literal["centre", "outline"]
@@ -281,9 +282,44 @@ FAMILIES: dict[str, type[Stimulus]] = {
 
 
 def stimulus_from_json(value: dict[str, Any]) -> Stimulus:
-    """Returns the stimulus that `Stimulus.to_json` wrote."""
-    parameters: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in value.items() if n != "family"}
-    return family_of(value["family"])(**parameters)
+    """Returns the stimulus that `Stimulus.to_json` wrote; an `ImageError` for any other value."""
+    if not JSON.holds(value):
+        raise ImageError(f"expected {JSON.expected}, got {shown(value)}")
+    family = family_of(value["family"])
+    parameters: dict[str, Any] = {field.name: value[field.name] for field in fields(family)}
+    for field in fields(family):
+        given = parameters[field.name]
+        if isinstance(given, list | tuple):
+            parameters[field.name] = tuple(map(float, given))
+        elif isinstance(field.default, float | tuple):
+            parameters[field.name] = float(given)
+    return family(**parameters)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value has a family and exactly its parameters, each of the type that it has by default."""
+    named = isinstance(value, dict) and isinstance(value.get("family"), str)
+    family = next((f for name, f in FAMILIES.items() if named and name.lower() == value["family"].lower()), None)
+    if family is None:
+        return False
+    checks = {field.name: _check(field.name, field.default) for field in fields(family)}
+    return not wrong({"family": TEXT, **checks}, value)
+
+
+def _check(name: str, default: object) -> Check:
+    if name == "colour":
+        return Check("a colour", lambda value: number().holds(value) or listed(number(), 1).holds(value))
+    match default:
+        case str():
+            return one_of(*get_args(Anchor))
+        case int():
+            return whole(-(2**63))
+        case _:
+            return number()
+
+
+JSON = Check("a stimulus, as surface.save writes it", _is_json)
+"""The check for what `Stimulus.to_json` gives."""
 
 
 def family_of(name: str) -> type[Stimulus]:

@@ -1,10 +1,9 @@
 """Activation surfaces: what a target answers to one family, over some of its parameters (paper 6.2, figure 8)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.circuit import Circuit
-from viscircuits.errors import ImageError, StudyError, closest
+from viscircuits.errors import ImageError, closest
+from viscircuits.header import FLOATS, TEXT, Array, Fields, Kind, listed, number, optional, row
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.stage import Stage, responses
-from viscircuits.probes.stimulus import Stimulus, stimulus_from_json
+from viscircuits.probes.stimulus import JSON, Stimulus, stimulus_from_json
 from viscircuits.target import Target
 from viscircuits.types import Progress
 
@@ -132,16 +132,35 @@ class Surface:
     @classmethod
     def load(cls, path: str | Path) -> "Surface":
         """Returns a surface that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path)
-        if not isinstance(header, dict) or (header.get("kind"), header.get("format")) != ("surface", FORMAT):
-            raise StudyError(f"{str(path)!r} is not a file of a surface of format {FORMAT}{store.described(header)}")
-        given: Any = header
-        axes = tuple(Axis(name, tuple(values), period) for name, values, period in given["axes"])
-        return cls(given["target"], stimulus_from_json(given["stimulus"]), axes, tensors["values"], given["blank"])
+        tensors, header = store.read_tensors(path, _KIND)
+        try:
+            axes = tuple(Axis(n, tuple(map(float, v)), p and float(p)) for n, v, p in header["axes"])
+            stimulus = stimulus_from_json(header["stimulus"])
+        except ImageError as error:
+            raise store.damaged(path, str(error)) from None
+        return cls(header["target"], stimulus, axes, tensors["values"], float(header["blank"]))
 
     def _peak(self, index: list[int]) -> Peak:
         point = {axis.name: axis.values[i] for axis, i in zip(self.axes, index, strict=True)}
         return Peak(point, float(self.values[tuple(index)]))
+
+
+def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
+    return {"values": Array(FLOATS, tuple(len(values) for _, values, _ in fields["axes"]))}
+
+
+_KIND = Kind(
+    "surface",
+    "a file of a surface",
+    {
+        "target": TEXT,
+        "stimulus": JSON,
+        "axes": listed(row(TEXT, listed(number(), 1), optional(number(0.0, above=True))), 1),
+        "blank": number(),
+    },
+    _arrays,
+    (FORMAT,),
+)
 
 
 def surface(

@@ -4,7 +4,7 @@ A ladder goes down rung by rung. At each the better of two masks is taken on pic
 learned one, and the start's own, where that lies inside what the rung before has kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viscircuits import store
-from viscircuits.errors import StudyError
+from viscircuits.header import BOOLS, FLOATS, Array, Fields, Kind, listed, number, whole
 from viscircuits.saliency.gates import best
 from viscircuits.saliency.training import State, Training, first_logits
 from viscircuits.types import Progress
@@ -49,7 +49,7 @@ class Ladder:
         logits = first_logits(self.start).to(self.training.device)
         state = State(logits, torch.ones_like(logits, dtype=torch.bool))
         if self.file is not None and self.file.exists():
-            masks, worths = _load(self.file, state)
+            masks, worths = _load(self.file, state, self.counts)
         sizes = [len(self.start), *self.counts]
         spans = [self.training.longest(a, b) for a, b in zip(sizes, self.counts, strict=False)]
         for i in range(len(masks), len(self.counts)):
@@ -135,14 +135,25 @@ def _save(path: Path, state: State, masks: Sequence[Tensor], worths: Sequence[fl
     store.write_tensors(path, tensors, {"kind": "training", "step": state.step, "worths": list(worths)})
 
 
-def _load(path: Path, state: State) -> tuple[list[Tensor], list[float]]:
+def _load(path: Path, state: State, counts: Sequence[int]) -> tuple[list[Tensor], list[float]]:
     """Brings a state to where it was when the file was written; returns the masks and their worths."""
-    tensors, header = store.read_tensors(path)
-    if not isinstance(header, dict) or header.get("kind") != "training":
-        raise StudyError(f"{str(path)!r} is not a training file{store.described(header)}; delete it and run again")
+    tensors, header = store.read_tensors(path, _kind(len(state.logits)))
+    found = tensors["masks"].sum(1).tolist()
+    if found != list(counts[: len(found)]):
+        raise store.damaged(path, f"expected masks of {list(counts)} structures, got {found}")
     device = state.logits.device
     state.logits, state.mean, state.square = (tensors[name].to(device) for name in ("logits", "mean", "square"))
-    state.step = int(header["step"])  # pyright: ignore[reportArgumentType]
+    state.step = header["step"]
     masks = list(tensors["masks"].to(device))
     state.alive = masks[-1]
-    return masks, list(header["worths"])  # pyright: ignore[reportArgumentType]
+    return masks, list(map(float, header["worths"]))
+
+
+def _kind(m: int) -> Kind:
+    """What a file holds of a training of so many gates."""
+
+    def arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
+        own = {name: Array(FLOATS, (m,)) for name in ("logits", "mean", "square")}
+        return {**own, "masks": Array(BOOLS, (len(fields["worths"]), m))}
+
+    return Kind("training", "a training file", {"step": whole(), "worths": listed(number(), 1)}, arrays, (None,))

@@ -6,17 +6,17 @@ density overlap anyway, every overlap stands beside the one expected of circuits
 layer at random.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits import store
-from viscircuits.errors import MaskError, StudyError
+from viscircuits.errors import MaskError
+from viscircuits.header import TEXT, Array, Fields, Kind, listed
 from viscircuits.mask import Mask
 
 FORMAT = 1
@@ -139,12 +139,24 @@ class Overlaps:
     @classmethod
     def load(cls, path: str | Path) -> "Overlaps":
         """Returns matrices that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path)
-        if not isinstance(header, dict) or (header.get("kind"), header.get("format")) != ("overlaps", FORMAT):
-            raise StudyError(f"{str(path)!r} is not a file of overlaps of format {FORMAT}{store.described(header)}")
-        fields: Any = header
-        iou, chance = ({n: tensors[f"{kind}/{n}"] for n in fields["layers"]} for kind in ("iou", "chance"))
-        return cls(tuple(fields["names"]), iou, chance)
+        tensors, header = store.read_tensors(path, _KIND)
+        iou, chance = ({n: tensors[f"{kind}/{n}"] for n in header["layers"]} for kind in ("iou", "chance"))
+        return cls(tuple(header["names"]), iou, chance)
+
+
+def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
+    k = len(fields["names"])
+    array = Array((torch.float64,), (k, k), 0.0, 1 + 1e-9, nan=True)
+    return {f"{what}/{layer}": array for layer in fields["layers"] for what in ("iou", "chance")}
+
+
+_KIND = Kind(
+    "overlaps",
+    "a file of overlaps",
+    {"names": listed(TEXT, 1, distinct=True), "layers": listed(TEXT, distinct=True)},
+    _arrays,
+    (FORMAT,),
+)
 
 
 def overlaps(masks: Mapping[str, Mask]) -> Overlaps:

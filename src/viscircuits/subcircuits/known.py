@@ -1,10 +1,12 @@
 """Numbers that were measured before, kept in a file, so that interrupted work goes on where it stopped."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from viscircuits import store
+from viscircuits.header import TEXT, mapped, maybe, number, whole, wrong
 
 FORMAT = 1
 """Version of the file; one of another version is not read."""
@@ -21,10 +23,8 @@ class Known:
     def __init__(self, recipe: str, path: Path | None = None) -> None:
         self._recipe, self._path, self._new = recipe, path, False
         self._numbers: dict[str, float] = {}
-        if path is not None and path.is_file():
-            found: Any = store.read_json(path)
-            if isinstance(found, dict) and (found.get("format"), found.get("recipe")) == (FORMAT, recipe):
-                self._numbers = found["numbers"]
+        if path is not None and path.exists():
+            self._numbers = _read(path, recipe)
 
     def __contains__(self, name: str) -> bool:
         return name in self._numbers
@@ -43,5 +43,24 @@ class Known:
     def save(self) -> None:
         """Writes what is new, atomically."""
         if self._path is not None and self._new:
-            store.write_json(self._path, {"format": FORMAT, "recipe": self._recipe, "numbers": dict(self._numbers)})
+            numbers: dict[str, store.Json] = dict(self._numbers)
+            sealed = store.digest(self._recipe, json.dumps(numbers))
+            store.write_json(
+                self._path, {"format": FORMAT, "recipe": self._recipe, "numbers": numbers, "digest": sealed}
+            )
         self._new = False
+
+
+_FIELDS = {"format": whole(), "recipe": TEXT, "numbers": mapped(number(nan=True)), "digest": maybe(TEXT)}
+
+
+def _read(path: Path, recipe: str) -> dict[str, float]:
+    """The numbers of a file; none where it is of another recipe or version."""
+    found: Any = store.read_json(path)
+    if not isinstance(found, dict) or (found.get("format"), found.get("recipe")) != (FORMAT, recipe):
+        return {}
+    if what := wrong(_FIELDS, found):
+        raise store.damaged(path, what)
+    if found.get("digest") not in (None, store.digest(recipe, json.dumps(found["numbers"]))):
+        raise store.damaged(path, "its content is not what its digest says")
+    return {name: float(value) for name, value in found["numbers"].items()}

@@ -9,10 +9,9 @@ clusters. The clustering is that of the reference implementation, whose ``min_sa
 scikit-learn's does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,8 +19,9 @@ from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import ImageError, MaskError, StudyError, ViscircuitsError
-from viscircuits.subcircuits.top import TopActivations, population
+from viscircuits.errors import ImageError, MaskError, ViscircuitsError
+from viscircuits.header import INTS, Array, Fields, Kind, listed, whole
+from viscircuits.subcircuits.top import FIELDS, TopActivations, arrays, population
 from viscircuits.types import Progress
 
 FORMAT = 1
@@ -113,19 +113,36 @@ class Polysemantic:
     @classmethod
     def load(cls, path: str | Path) -> "Polysemantic":
         """Returns what `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path)
-        if not isinstance(header, dict) or (header.get("kind"), header.get("format")) != (
-            "polysemantic channels",
-            FORMAT,
-        ):
-            raise StudyError(
-                f"{str(path)!r} is not a file of polysemantic channels of format {FORMAT}{store.described(header)}"
-            )
-        fields: Any = header
+        tensors, header = store.read_tensors(path, _KIND)
         labels, silhouettes = tensors.pop("labels"), tensors.pop("silhouettes").tolist()
-        top = TopActivations(fields["layer"], tuple(fields["map_shape"]), **tensors, source=fields["source"])
-        channels = map(Clusters, fields["order"], labels, silhouettes)
-        return cls(top, tuple(channels), fields["min_cluster_size"])
+        top = TopActivations(header["layer"], tuple(header["map_shape"]), **tensors, source=header["source"])
+        channels = map(Clusters, header["order"], labels, silhouettes)
+        return cls(top, tuple(channels), header["min_cluster_size"])
+
+
+def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
+    return {
+        **arrays(fields),
+        "labels": Array(INTS, ("channels", "ranks"), float(NOISE)),
+        "silhouettes": Array((torch.float64,), ("channels",), -1.0, 1.0),
+    }
+
+
+def _fits(fields: Fields, tensors: Mapping[str, Tensor]) -> str:
+    channels, ranks = tensors["labels"].shape
+    if sorted(fields["order"]) != list(range(channels)):
+        return f"its order is none of {channels} channels"
+    return "" if bool((tensors["labels"] < ranks).all()) else "a label is that of no cluster"
+
+
+_KIND = Kind(
+    "polysemantic channels",
+    "a file of polysemantic channels",
+    {**FIELDS, "min_cluster_size": whole(2), "order": listed(whole())},
+    _arrays,
+    (FORMAT,),
+    _fits,
+)
 
 
 def polysemantic(

@@ -5,10 +5,10 @@ the second, best first; equal activations are in the order of their images, and 
 a result depends on the images and their order alone. Places are flat indices into a channel's map, as everywhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import ImageError, StudyError, TargetError
+from viscircuits.errors import ImageError, TargetError
+from viscircuits.header import FLOATS, INTS, TEXT, Array, Fields, Kind, listed, whole
 from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
@@ -79,16 +80,27 @@ class TopActivations:
     @classmethod
     def load(cls, path: str | Path) -> "TopActivations":
         """Returns activations that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path)
-        if not isinstance(header, dict) or (header.get("kind"), header.get("format")) != ("top activations", FORMAT):
-            raise StudyError(
-                f"{str(path)!r} is not a file of top activations of format {FORMAT}{store.described(header)}"
-            )
-        fields: Any = header
-        return cls(fields["layer"], tuple(fields["map_shape"]), **tensors, source=fields["source"])
+        tensors, header = store.read_tensors(path, _KIND)
+        return cls(header["layer"], tuple(header["map_shape"]), **tensors, source=header["source"])
 
 
 _TENSORS = ("values", "images", "places")
+
+FIELDS = {"layer": TEXT, "map_shape": listed(whole(1, 2**31), most=3), "source": TEXT}
+"""Of the header of a file that holds top activations, with or without more."""
+
+
+def arrays(fields: Fields, names: Iterable[str] = ()) -> dict[str, Array]:
+    """Returns what the tensors of top activations have to be in a file."""
+    axes, places = ("channels", "ranks"), math.prod(fields["map_shape"])
+    return {
+        "values": Array(FLOATS, axes),
+        "images": Array(INTS, axes, 0.0),
+        "places": Array(INTS, axes, 0.0, places - 1.0),
+    }
+
+
+_KIND = Kind("top activations", "a file of top activations", FIELDS, arrays, (FORMAT,))
 
 
 @clean
@@ -147,7 +159,7 @@ def population(
         batch_size: pictures at a time; changes no result beyond rounding.
         progress: called as the work goes on.
     """
-    if images.hash != top.source:
+    if images.hash != top.source or int(top.images.max()) >= len(images):
         raise ImageError(
             f"these are not the pictures in which the top activations of layer {top.layer!r} were found: hash "
             f"{images.hash}, expected {top.source}; give the same pictures in the same order"

@@ -18,6 +18,7 @@ grey of 10 to 16 bits       scaled to 8 bits, from 0..white (`viscircuits.data.w
 Not here: names, lists of damaged files, ``prepare`` (`viscircuits.data.sources`).
 """
 
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from viscircuits.data.depth import depth_of
 from viscircuits.data.white import Survey, Whites
 from viscircuits.errors import ImageError
 
+_LARGEST = 4 * 2**30
 _SUBFILE, _OLD_SUBFILE, _SHORT = 254, 255, 3  # two TIFF tags and a type
 
 
@@ -55,7 +57,7 @@ def rgb(image: Image.Image, whites: Whites, survey: Survey) -> Image.Image:
 def opened(path: Path) -> Iterator[Image.Image]:
     """Yields the picture of a file, to be decoded inside; what goes wrong there is its `UnreadableError`."""
     try:
-        if path.stat().st_size == 0:
+        if _size(path) == 0:
             raise ValueError("the file is empty")
         # from a path, Pillow 13 maps the file into memory, with the sides of turned grey TIFFs exchanged too early
         with path.open("rb") as file, Image.open(file) as image:
@@ -70,6 +72,26 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UnreadableError(f"{path}: not a picture in a known format") from None
     except Exception as error:  # on damaged bytes Pillow's decoders raise almost anything
         raise UnreadableError(f"{path}: {error}") from error
+
+
+def content(path: Path) -> bytes:
+    """Returns the bytes of a picture file; what cannot be read is an `UnreadableError`."""
+    try:
+        size = _size(path)
+        if size > _LARGEST:
+            raise UnreadableError(f"{path}: {size / 2**30:.1f} GB; expected a picture of at most 4 GB")
+        with path.open("rb") as file:
+            return file.read(size)  # and no more: what the system makes up as it is read may have no end
+    except OSError as error:
+        raise UnreadableError(f"{path}: {error.strerror}") from error
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; a pipe or a device is not even opened, as that may wait for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError(f"{path}: a pipe, a device or a folder; expected a regular file")
+    return status.st_size
 
 
 def decode(path: Path, whites: Whites, survey: Survey) -> Image.Image:

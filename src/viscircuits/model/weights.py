@@ -28,6 +28,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no weight file {str(path)!r}")
+    if not path.stat().st_size:  # not even opened: what the system makes up as it is read may have no end
+        raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty)")
     value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     for nest in _NESTS:
         if isinstance(value, Mapping) and isinstance(value.get(nest), Mapping):

@@ -6,6 +6,7 @@ Not here: which models there are, and downloads (`viscircuits.model.zoo`).
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ State = Mapping[str, Tensor]
 _NESTS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 4
+_SLACK = 2**24
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -50,6 +52,8 @@ def _safetensors(path: Path) -> object:
 
 
 def _torch(path: Path) -> object:
+    if (size := _unpacked(path)) > 2 * path.stat().st_size + _SLACK:
+        raise ModelError(f"{str(path)!r} unpacks to {size / 2**30:.1f} GB; save it uncompressed, as torch.save does")
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of old or foreign files before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -64,6 +68,15 @@ def _torch(path: Path) -> object:
         raise ModelError(
             f"{str(path)!r} is not a whole weight file ({type(error).__name__}: {first or 'it is empty'})"
         ) from None
+
+
+def _unpacked(path: Path) -> int:
+    """The bytes that a zip archive says it holds, which a small file can say to be any; 0 for other files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError):  # `torch.load` says what is wrong
+        return 0
 
 
 def fitted(given: State, wanted: State) -> dict[str, Tensor]:

@@ -121,9 +121,9 @@ def extract(
     origin = Source(model, weights, str(images), source, numbers, white, found)
     study = run_job(job, out or Path("studies") / name, origin)
     print_study(study)
-    if zoo.is_foreign(model):
+    if zoo.is_foreign(model):  # which the study's own word for it does not start
         told = shlex.join(["viscircuits", "report", str(study.path), "--model", model])
-        console.print(f"its report, as no study may name the code that makes a model: {told}", soft_wrap=True)
+        console.print(f"for its report: {told}", soft_wrap=True)
 
 
 def _split(

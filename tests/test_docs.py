@@ -28,6 +28,15 @@ def test_readme_picture_is_what_its_lines_make() -> None:
     assert (ROOT / "docs/circuit.svg").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))])
+def test_commands_name_the_callables_that_their_studies_are_of(page: str) -> None:
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    for name, study in re.findall(r"viscircuits extract (\w+:\w+) .* -o (\S+)$", text, re.MULTILINE):
+        shown = re.findall(rf"viscircuits (?:diagram|report|compare) {study} .*", text)
+        assert shown
+        assert all(f" --model {name} " in line for line in shown)
+
+
 def test_the_two_commands_stand_in_the_readme_and_in_ci() -> None:
     assert "uv run viscircuits demo" in (ROOT / "README.md").read_text()
     test_command = "uv run pytest"

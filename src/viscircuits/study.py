@@ -66,13 +66,15 @@ class Pictures(BaseModel):
     hash: str = Field(description="content hash of files, labels and preprocessing")
     classes: dict[str, Output] | None = Field(None, description="class folder -> the output that judges it, where said")
     white: Number | None = Field(None, description="the value that is white above 8 bits, where said")
+    found: Count | None = Field(None, description="pictures that the source held, where fewer were used")
 
     @classmethod
     def of(
-        cls, images: ImageSet, source: str, *, classes: dict[str, int] | None = None, white: float | None = None
-    ) -> "Pictures":
+        cls, images: ImageSet, source: str, *, classes: dict[str, int] | None = None, white: float | None = None,
+        found: int | None = None,
+    ) -> "Pictures":  # fmt: skip
         """Returns the record of an image set."""
-        return cls(source=source, count=len(images), hash=images.hash, classes=classes, white=white)
+        return cls(source=source, count=len(images), hash=images.hash, classes=classes, white=white, found=found)
 
 
 class Spec(BaseModel):
@@ -95,7 +97,7 @@ class Spec(BaseModel):
 
     def differs(self, other: "Spec") -> list[str]:
         """Returns the fields in which other numbers are asked for; another path to the same content is the same."""
-        words = {"weights": True, "scoring": {"source"}, "held_out": {"source"}}
+        words = {"weights": True, "scoring": {"source", "found"}, "held_out": {"source", "found"}}
         mine, others = self.model_dump(exclude=words), other.model_dump(exclude=words)
         return [field for field in mine if mine[field] != others[field]]
 

@@ -221,7 +221,7 @@ def test_layers_that_are_compared_stand_as_they_run(images, tmp_path, monkeypatc
     study = Study.create(tmp_path / "study", spec)
     for target in targets:
         study.add_circuit(vc.find(model, target, images, criterion="magnitude", density=0.5), "magnitude", 0.5)
-    said = call("compare", tmp_path / "study", "-d", 0.5, "-o", tmp_path / "out")
+    said = call("compare", tmp_path / "study", "-d", 0.5, "--model", "branches:make", "-o", tmp_path / "out")
     layers = [line.split()[0] for line in said.split("in the order in which they run")[1].splitlines()[2:7]]
     assert layers == ["all", "z", "b", "a", "groups"]
     circuits = [row.split() for row in said.splitlines() if row.startswith(("p:", "q:")) and "measured" in row]

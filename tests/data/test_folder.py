@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from viscircuits.data import folder
 from viscircuits.data.folder import SYSTEM, _ordered, scan
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError
@@ -154,3 +155,33 @@ def test_numbers_beside_names_keep_the_order_of_text_and_that_is_said(tmp_path, 
 def test_an_order_without_surprise_is_not_spoken_of(tmp_path, names, caplog):
     scan(files(tmp_path, *(f"{name}/a.png" for name in names)))
     assert not caplog.text
+
+
+def test_a_search_that_is_limited_ends_early(tmp_path, monkeypatch):
+    root = files(tmp_path / "set", *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(3)))
+    assert len(scan(root, 6)[0]) == 6
+    walked = []
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: walked.append(path) or listed(path))
+    with pytest.raises(ImageError, match=r"expected at most 2 pictures in '.*set', met more"):
+        scan(root, 2)
+    assert len(walked) == 2  # the folder and one of its two
+    monkeypatch.setattr(folder, "_OTHERS", 3)
+    for number in range(24):
+        (root / "cat" / f"{number}.txt").touch()
+        (root / "dog" / f"{number}.txt").touch()
+    assert len(scan(root, 6)[0]) == len(scan(root)[0]) == 6  # ten others for every picture, and a few
+    (root / "bird").mkdir()
+    for number in range(16):
+        (root / "bird" / f"{number}.txt").touch()
+    with pytest.raises(ImageError, match=r"expected pictures in '.*set', met \d+ other files and folders"):
+        scan(root, 6)
+
+
+def test_folders_within_folders_without_end(tmp_path, monkeypatch):
+    def walk(top):
+        raise RecursionError  # from the thousandth folder on, before Python 3.12
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(ImageError, match=r"holds folders within folders without end; expected pictures"):
+        scan(tmp_path)

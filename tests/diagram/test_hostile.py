@@ -60,7 +60,7 @@ def study(tmp_path_factory) -> Study:
         density = f"{row['density']:.12g}"
         mine, theirs = (f"{slug(row['target'], one, density)}.safetensors" for one in ("magnitude", SHORT))
         (folder / "circuits" / mine).rename(folder / "circuits" / theirs)
-    texts = {name: pl.lit(SHORT) for name in ("criterion", "granularity", "biases", "reason")}
+    texts = {name: pl.lit(SHORT) for name in ("criterion",)}
     pl.read_parquet(made.measurements_path).with_columns(**texts).write_parquet(made.measurements_path)
     (folder / "study.json").write_text(json.dumps(header))
     hostile_findings(folder / "findings")

@@ -3,6 +3,7 @@
 import os
 import sys
 import types
+import zipfile
 from urllib.error import URLError
 
 import numpy as np
@@ -118,6 +119,22 @@ def test_misspelt_names():
     assert {"shapesnet", "alexnet", "resnet18"} <= set(zoo.names())
 
 
+def test_an_input_is_no_larger_than_a_run_can_be():
+    with pytest.raises(ModelError, match=r"expected an input size of at most 4096 pixels, got 1000000000"):
+        zoo.load("shapesnet", input_size=10**9)
+
+
+def test_names_of_code_and_of_downloads_are_foreign(monkeypatch):
+    timm = types.SimpleNamespace(list_models=lambda pretrained=False: ["tiny.in1k"] if pretrained else ["tiny"])
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    own = ("shapesnet", "resnet18", "resnet19", "", "timm:tiny", "timm:tiny.in1k")
+    foreign = ("os:abort", "a.b:c", ":", "timm:", "timm:hf-hub:a/b", "timm:tiny:", "timm:local-dir:.", "hf-hub:a/b")
+    assert not any(map(zoo.is_foreign, own))
+    assert all(map(zoo.is_foreign, foreign))
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert not zoo.is_foreign("timm:tiny")
+
+
 def test_no_network(monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise URLError("no route to host")
@@ -221,6 +238,23 @@ def test_a_file_that_does_not_fit_names_what_would(tmp_path):
     safetensors.torch.save_file(squeezenet1_1(num_classes=7).state_dict(), path)
     with pytest.raises(ModelError, match=r"return torchvision.models.squeezenet1_1\(num_classes=7\) from a function"):
         zoo.load("squeezenet1_1", path)
+
+
+def test_a_weight_file_does_not_grow_as_it_is_read(state, tmp_path):
+    """torch reads what is compressed too, so that a few megabytes can fill the memory."""
+    large = {"large": torch.zeros(2**24)}
+    for name, tensors in (("own", state), ("large", large)):
+        torch.save(tensors, tmp_path / f"{name}.pt")
+        with (
+            zipfile.ZipFile(tmp_path / f"{name}.pt") as stored,
+            zipfile.ZipFile(tmp_path / f"{name}-packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for entry in stored.namelist():
+                packed.writestr(entry, stored.read(entry))
+    loaded = zoo.load(RESNET20, tmp_path / "own-packed.pt").model.state_dict()
+    assert torch.equal(loaded["linear.weight"], state["linear.weight"])
+    with pytest.raises(ModelError, match=r"large-packed\.pt' unpacks to 0\.1 GB; save it uncompressed"):
+        zoo.load(RESNET20, tmp_path / "large-packed.pt")
 
 
 class Code:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from viscircuits.cli import options
 from viscircuits.cli.asked import Folder
 from viscircuits.errors import StudyError
 
@@ -42,6 +43,7 @@ def compare(
     at_least: Annotated[
         int | None, typer.Option("--at-least", min=1, help="The core: kernels kept by so many; default: by all.")
     ] = None,
+    model: options.Named = None,
     out: Folder = None,
 ) -> None:  # fmt: skip
     """Compare the circuits of several features: overlap by layer, groups, the shared core, what each has alone."""
@@ -54,7 +56,7 @@ def compare(
     density = DENSITY if keep is None and density is None else density
     studies = _opened(study)
     spec, chosen = studies[0].header.spec, _criterion(studies, criterion)
-    rows, masks, layers = _circuits(studies, chosen, density, keep)
+    rows, masks, layers = _circuits(studies, model, chosen, density, keep)
     asked = {
         "model": spec.model, "fingerprint": spec.fingerprint, "criterion": chosen, "density": density, "keep": keep,
         "targets": list(masks), "together": together, "at_least": at_least,
@@ -139,7 +141,7 @@ def _criterion(studies: "list[Study]", asked: str | None) -> str:
 
 
 def _circuits(
-    studies: "list[Study]", criterion: str, density: float | None, keep: float | None
+    studies: "list[Study]", named: str | None, criterion: str, density: float | None, keep: float | None
 ) -> "tuple[list[dict[str, Any]], dict[str, Mask], list[str]]":
     """The rows of the circuits that are compared, their masks by target, and the model's layers as they run."""
     from viscircuits.cli.opened import load_model
@@ -147,7 +149,7 @@ def _circuits(
     from viscircuits.model.trace import trace
 
     spec = studies[0].header.spec
-    model, _ = load_model(spec)
+    model, _ = load_model(spec, named)
     rows, masks = [], {}
     for one in studies:
         for target in one.header.spec.targets:

@@ -1,32 +1,78 @@
-"""What the commands print: tables, and progress bars on standard error."""
+r"""What the commands print: lines, tables, and progress bars on standard error.
 
+Names come from files of others, and a terminal obeys what it is sent: all that is printed goes through a `Terminal`,
+which shows control characters as ``\x1b`` and takes no text as markup.
+"""
+
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
+from rich.text import Span, Text
 
 from viscircuits.types import Progress as Report
 
-out = Console(soft_wrap=False)
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1: what moves the cursor, changes colours or types for the user
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of text
+    "\u2028\u2029\ud800-\udfff]"  # line ends, and halves of characters, which no output can encode
+)
+
+
+def plain(text: str) -> str:
+    """Returns a text with its control characters escaped, ends of lines and turns of direction among them."""
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: object) -> str:
+    """Returns a message as one line, with its control characters escaped."""
+    return plain(re.sub(r"\s*[\r\n]+\s*", " ", str(text).strip()))
+
+
+class Terminal(Console):
+    """A console on which texts are what they say: no markup, no control characters."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints texts (as they are), or what rich can show."""
+        super().print(*map(_shown, objects), **options)
+
+
+def _shown(thing: Any) -> Any:
+    match thing:
+        case str():
+            return Text(plain(thing))
+        case Text():
+            pieces = [plain(character) for character in thing.plain]
+            places = [0, *accumulate(map(len, pieces))]
+            spans = [Span(places[span.start], places[span.end], span.style) for span in thing.spans]
+            return Text("".join(pieces), style=thing.style, spans=spans)
+        case _:
+            return thing
+
+
+out = Terminal(soft_wrap=False)
 """Results, on standard output."""
 
-err = Console(stderr=True)
+err = Terminal(stderr=True)
 """Everything that is not a result."""
 
 
 @contextmanager
 def progress_bars() -> Iterator[Report]:
     """Yields a callback ``(what, done, total)`` that draws one bar for each kind of work."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    told = TextColumn("{task.description}", markup=False)
+    columns = (told, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(plain(what), total=total)
             bars.update(tasks[what], completed=done, total=total, visible=done < total or what == "circuits")
 
         yield report
@@ -34,10 +80,10 @@ def progress_bars() -> Iterator[Report]:
 
 def print_table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table; each column is (name, whether it holds numbers)."""
-    out.print(Text(title, style="bold"))
+    out.print(title, style="bold")
     table = Table(header_style="dim", box=None, pad_edge=False, show_header=any(name for name, _ in columns))
     for name, numeric in columns:
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(plain(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # names of files and layers may look like markup
+        table.add_row(*(Text(plain(cell)) for cell in row))  # names of files and layers may look like markup
     out.print(table)

@@ -18,6 +18,7 @@ class Shade(StrEnum):
 
 def diagram(
     study: options.Study,
+    model: options.Named = None,
     target: Annotated[str | None, typer.Option("--target", "-t", help="Which target; default: the first.")] = None,
     criterion: options.ShownCriterion = None,
     density: options.ShownDensity = None,
@@ -33,15 +34,13 @@ def diagram(
     threads: options.Threads = None,
 ) -> None:
     """Draw a circuit: SVG, PNG, and a page to explore it that needs no network."""
-    from rich.text import Text
-
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import progress_bars
     from viscircuits.cli.opened import open_study
     from viscircuits.diagram import chosen
     from viscircuits.diagram.extended import diagram as drawn
 
-    opened = open_study(study, images, device, threads)
+    opened = open_study(study, model, images, device, threads)
     row = chosen.chosen(chosen.measured(opened.study, target, criterion), density, keep)
     with progress_bars() as report:
         made = drawn(
@@ -51,6 +50,6 @@ def diagram(
         )  # fmt: skip
     files = made.save(out or opened.study.file("diagrams", chosen.name_of(row)), theme.value)
     for file in files:
-        console.print(Text(str(file)), soft_wrap=True)
+        console.print(str(file), soft_wrap=True)
     if opened.images is None:
-        console.print("[dim]without inset: the study's pictures are not at hand; give --images[/]")
+        console.print("without inset: the study's pictures are not at hand; give --images", style="dim")

@@ -1,5 +1,6 @@
 """``viscircuits extract``: the main job, from a model, targets and pictures to measured circuits in a study folder."""
 
+import shlex
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -88,6 +89,7 @@ def extract(
     """
     from dataclasses import replace
 
+    from viscircuits.cli.console import out as console
     from viscircuits.cli.job import Source, on_device, print_study, run_job
     from viscircuits.cli.pictures import read_classes, read_pictures
     from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep
@@ -106,7 +108,8 @@ def extract(
         return read_pictures(path, prepare, unreadable=reading, white=white, classes=numbers)
 
     everything = pictures(images)
-    everything = everything if limit is None or limit >= len(everything) else everything.take(limit, seed)
+    found = len(everything) if limit is not None and limit < len(everything) else None
+    everything = everything if limit is None or found is None else everything.take(limit, seed)
     scoring, measuring, source = _split(everything, held_out, seed, images, pictures)
     job = Sweep(  # checks names and ranges, before every picture is read
         network, parsed, scoring, measuring, tuple(criterion or ("actgrad", "random")),
@@ -115,9 +118,12 @@ def extract(
     )  # fmt: skip
     job = replace(job, scoring=_held(scoring, memory), held_out=_held(measuring, memory))
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
-    origin = Source(model, weights, str(images), source, numbers, white)
+    origin = Source(model, weights, str(images), source, numbers, white, found)
     study = run_job(job, out or Path("studies") / name, origin)
     print_study(study)
+    if zoo.is_foreign(model):  # which the study's own word for it does not start
+        told = shlex.join(["viscircuits", "report", str(study.path), "--model", model])
+        console.print(f"for its report: {told}", soft_wrap=True)
 
 
 def _split(

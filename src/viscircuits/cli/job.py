@@ -1,7 +1,5 @@
 """Running a sweep into a study folder, and telling what came of it; imported when a command runs, not for its help."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 from rich.text import Text
 from torch import nn
 
+from viscircuits.cli.command import typed
 from viscircuits.cli.console import out, print_table, progress_bars
 from viscircuits.diagram.chosen import series_of, titled
 from viscircuits.diagram.curve import preservation_curve
@@ -37,6 +36,8 @@ class Source:
     held_out: str
     classes: dict[str, int] | None = None
     white: float | None = None
+    found: int | None = None
+    """Pictures where those scored on come from, if fewer were used."""
 
 
 def on_device(model: nn.Module, device: str, threads: int | None) -> nn.Module:
@@ -53,19 +54,19 @@ def on_device(model: nn.Module, device: str, threads: int | None) -> nn.Module:
 
 def run_job(job: Sweep, folder: Path, source: Source) -> Study:
     """Returns the study of a job, with every circuit, the scores, the table and the curve on disk."""
+    found = source.found if source.held_out == source.scoring else None  # they are set aside from these
     spec = Spec(
         model=source.model, weights=source.weights, fingerprint=fingerprint(job.model),
         input_shape=tuple(job.scoring[0].shape), targets=tuple(map(str, job.targets)),
-        scoring=Pictures.of(job.scoring, source.scoring, classes=source.classes, white=source.white),
-        held_out=Pictures.of(job.held_out, source.held_out, classes=source.classes, white=source.white),
+        scoring=Pictures.of(
+            job.scoring, source.scoring, classes=source.classes, white=source.white, found=source.found
+        ),
+        held_out=Pictures.of(job.held_out, source.held_out, classes=source.classes, white=source.white, found=found),
         criteria=tuple(job.criteria), densities=tuple(job.densities), granularity=job.granularity,
         normalise=job.normalise, biases=job.biases, seed=job.seed,
     )  # fmt: skip
     weight = next(job.model.parameters())
-    study = Study.create(
-        folder, spec, command=" ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])]),
-        engine=engine(weight.device, weight.dtype),
-    )  # fmt: skip
+    study = Study.create(folder, spec, command=typed(), engine=engine(weight.device, weight.dtype))
     saved: Scores | None = None
 
     def store(measurement: Measurement) -> None:
@@ -145,4 +146,4 @@ def print_notes(cells: Sequence[str], targets: int = 1) -> None:
     }
     for word, meaning in meanings.items():
         if any(word in cell for cell in cells):
-            out.print(Text(word + meaning, style="dim"), soft_wrap=True)
+            out.print(word + meaning, style="dim", soft_wrap=True)

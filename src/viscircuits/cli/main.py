@@ -1,5 +1,6 @@
 """The entry point: commands, and what a user sees when something is wrong."""
 
+import logging
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -58,17 +59,32 @@ def main(version: Annotated[bool, _VERSION] = False) -> None:
     """Find, measure and look at the small circuits inside vision models."""
 
 
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    from viscircuits.cli.console import one_line
+
+    return f"warning: {one_line(message)}\n"
+
+
+class _LogLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        from viscircuits.cli.console import one_line
+
+        return one_line(super().format(record))
+
+
 def run() -> None:
     """Runs the command line; an error a user can put right is one clear line and exit status 1."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = _warning
+    if logging.lastResort is not None:  # what prints a log that nobody set up
+        logging.lastResort.setFormatter(_LogLine())
     try:
         app()
     except (ViscircuitsError, OSError) as error:  # OSError: a full disk, a folder that may not be written
-        from rich.console import Console
         from rich.text import Text
 
-        line = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), line))
+        from viscircuits.cli.console import err, one_line
+
+        err.print(Text.assemble(("error: ", "bold red"), one_line(error)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         _interrupted()

@@ -1,18 +1,36 @@
-"""A study with what it was made on: its model and, where they can be found again, the pictures it measured on."""
+"""A study with what it was made on: its model and, where they can be found again, the pictures it measured on.
 
+A study may be somebody else's. What its file names is data: it is looked up in lists (built in, torchvision, timm) or
+read, never imported or called, and only what has the recorded hash is used. The rest the user names on the command
+line.
+"""
+
+import logging
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from torch import nn
 
+from viscircuits.cli.command import typed
+from viscircuits.cli.console import plain
 from viscircuits.cli.job import on_device
 from viscircuits.cli.pictures import read_pictures
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.data.shapes import generate
-from viscircuits.errors import ImageError, ModelError
+from viscircuits.errors import ImageError, ModelError, StudyError
 from viscircuits.model import zoo
+from viscircuits.model.fingerprint import fingerprint
 from viscircuits.study import Spec, Study
+
+log = logging.getLogger(__name__)
+
+_MEMORY = 2 * 2**30
+"""Bytes that pictures which are drawn again may take."""
+
+_UNRECORDED = 100_000
+"""Pictures that a folder may hold where a study of a few of them does not say how many there were, as older ones."""
 
 
 @dataclass(frozen=True)
@@ -30,45 +48,90 @@ class Opened:
         return self.study.file("pictures", "cache")
 
 
-def open_study(path: Path, images: Path | None, device: str, threads: int | None) -> Opened:
-    """Returns a study with its model, and pictures from a folder or file, else those that it measured on."""
+def open_study(path: Path, model: str | None, images: Path | None, device: str, threads: int | None) -> Opened:
+    """Returns a study with its model, and pictures from a folder or file, else those that it measured on.
+
+    ``model`` is what the user calls the model, for `load_model`.
+    """
     study = Study.open(path)
     spec = study.header.spec
-    model, prepare = load_model(spec)
+    network, prepare = load_model(spec, model)
     pictures = held_out(spec, prepare) if images is None else read_pictures(images, prepare, white=spec.held_out.white)
-    return Opened(study, on_device(model, device, threads), prepare, pictures)
+    return Opened(study, on_device(network, device, threads), prepare, pictures)
 
 
-def load_model(spec: Spec) -> zoo.Loaded:
-    """The model and what prepares its pictures, at the study's image size where that is not the usual one."""
-    usual = zoo.load(spec.model, spec.weights)
-    if zoo.prepared_shape(usual.prepare) == spec.input_shape:
-        return usual
+def load_model(spec: Spec, model: str | None = None) -> zoo.Loaded:
+    """Returns a study's model, and what prepares its pictures at the study's size where that is not the usual one.
+
+    Args:
+        spec: of the study, which may be anybody's.
+        model: what the user calls the model; needed where the study's own name is that of code (`zoo.is_foreign`).
+
+    Raises:
+        ModelError: the model must be named, cannot be loaded, or is not the one that the study was made on.
+        StudyError: the pictures' shape is none.
+    """
+    shape, name = spec.input_shape, spec.model if model is None else model
+    if len(shape) != 3 or min(shape) < 1 or max(shape) > zoo.LARGEST or prod(shape) > 3 * zoo.LARGEST**2:
+        raise StudyError(
+            f"expected an input shape [c, h, w] in study.json of at most 3 x {zoo.LARGEST} x {zoo.LARGEST}, got "
+            f"{list(shape)}; the file is damaged"
+        )
+    if model is None and zoo.is_foreign(name):
+        raise ModelError(
+            f"the study names {name!r} as its model, which is code, and no code is run on the word of a file; if you "
+            f"know and trust it: {plain(typed('--model', name))}"
+        )
+    network, prepare = zoo.load(name, spec.weights)
+    if (found := fingerprint(network)) != spec.fingerprint:
+        given = name + (f" with weights {spec.weights}" if spec.weights else "")
+        raise ModelError(
+            f"expected the model that the study was made on, of fingerprint {spec.fingerprint}; got {given!r}, of "
+            f"fingerprint {found}; give that model with --model, and its weights where the study has them"
+        )
+    if zoo.prepared_shape(prepare) == shape:
+        return zoo.Loaded(network, prepare)
     try:
-        return zoo.load(spec.model, spec.weights, input_size=spec.input_shape[-1])
+        return zoo.Loaded(network, zoo.load(name, spec.weights, input_size=shape[-1]).prepare)
     except ModelError:  # a callable that brings its own prepare, which leaves pictures as large as they are
-        return usual
+        return zoo.Loaded(network, prepare)
 
 
 def held_out(spec: Spec, prepare: Prepare) -> ImageSet | None:
     """Returns the pictures a study measured on, made anew from their source; None where that gives others."""
-    everything = _source(spec, prepare)
-    if everything is None:
-        return None
     n, total = spec.held_out.count, spec.scoring.count + spec.held_out.count
-    candidates = [everything] if len(everything) == n else []
-    if spec.scoring.source == spec.held_out.source and total <= len(everything):
-        used = everything.take(total, spec.seed) if total < len(everything) else everything
-        candidates.append(used.split(1 - n / total, seed=spec.seed)[1])
-    return next((images for images in candidates if images.hash == spec.held_out.hash), None)
-
-
-def _source(spec: Spec, prepare: Prepare) -> ImageSet | None:
-    source = spec.held_out.source
-    if drawn := re.fullmatch(r"viscircuits\.data\.shapes\.generate\((\d+), seed=(\d+)\)", source):
-        shapes = generate(int(drawn[1]), seed=int(drawn[2]))
-        return ImageSet.from_tensors(prepare(shapes.images), shapes.labels.tolist())  # pyright: ignore
-    try:
-        return read_pictures(Path(source), prepare, white=spec.held_out.white, classes=spec.held_out.classes)
-    except ImageError:
+    if not 0 < n < total:
         return None
+    try:
+        everything = _source(spec, prepare)
+        candidates = [everything] if len(everything) == n else []
+        if spec.scoring.source == spec.held_out.source and total <= len(everything):
+            used = everything.take(total, spec.seed) if total < len(everything) else everything
+            candidates.append(used.split(1 - n / total, seed=spec.seed)[1])
+        return next((images for images in candidates if images.hash == spec.held_out.hash), None)
+    except (ImageError, OSError) as error:
+        log.warning("the study's pictures are not used: %s", error)
+        return None
+
+
+def _source(spec: Spec, prepare: Prepare) -> ImageSet:
+    """All pictures of the source, which must not be many more than the study says."""
+    source, n = spec.held_out.source, spec.held_out.count
+    if drawn := re.fullmatch(r"viscircuits\.data\.shapes\.generate\((\d{1,18}), seed=(\d{1,18})\)", source):
+        most = min(spec.scoring.count + n, _MEMORY // (4 * prod(spec.input_shape)))
+        if int(drawn[1]) > most:
+            raise ImageError(f"expected at most {most:,} drawn pictures, got {source!r}")
+        return _drawn(int(drawn[1]), int(drawn[2]), prepare)
+    most = n
+    if source == spec.scoring.source:
+        most = spec.held_out.found or max(spec.scoring.count + n, _UNRECORDED)
+    return read_pictures(Path(source), prepare, white=spec.held_out.white, classes=spec.held_out.classes, most=most)
+
+
+def _drawn(n: int, seed: int, prepare: Prepare) -> ImageSet:
+    shapes = generate(n, seed=seed)
+    try:
+        prepared = prepare(shapes.images)  # pyright: ignore[reportArgumentType] (the built-in network's takes tensors)
+    except Exception as error:  # that of another network
+        raise ImageError(f"drawn pictures are for the built-in network ({type(error).__name__}: {error})") from error
+    return ImageSet.from_tensors(prepared, shapes.labels.tolist())

@@ -52,6 +52,12 @@ Memory = Annotated[
     typer.Option("--memory", parser=size, metavar="SIZE", help="The most memory to work in, beside the model, such as "
                  "4GB; more pictures are then taken at a time, or fewer.  [dim]default: 2GB[/]"),
 ]  # fmt: skip
+Named = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="The study's model, where that is code of one's own: "
+                 "package.module:callable. No file of a study may start code.  [dim]default: what the study names, if "
+                 "it is built in, torchvision's or timm's[/]"),
+]  # fmt: skip
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own choice.")]
 
 

@@ -10,6 +10,7 @@ from viscircuits.cli import options
 
 def report(
     study: options.Study,
+    model: options.Named = None,
     criterion: options.ShownCriterion = None,
     density: options.ShownDensity = None,
     keep: options.Keep = 0.9,
@@ -23,8 +24,6 @@ def report(
     threads: options.Threads = None,
 ) -> None:
     """Tell the story of a study on one page that needs no network: curves, circuits, diagrams, pictures."""
-    from rich.text import Text
-
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import progress_bars
     from viscircuits.cli.opened import open_study
@@ -32,15 +31,16 @@ def report(
     from viscircuits.diagram.report import report as written
 
     if not (study / "study.json").is_file() and (study / FOLDER).is_dir():
-        console.print(Text(str(write_findings(study, out))), soft_wrap=True)
+        console.print(str(write_findings(study, out)), soft_wrap=True)
         return
-    opened = open_study(study, images, device, threads)
+    opened = open_study(study, model, images, device, threads)
     with progress_bars() as progress:
         made = written(
             opened.study, opened.model, prepare=opened.prepare, images=opened.images, source=str(images or ""),
-            criterion=criterion, density=density, keep=keep, pictures=pictures.value, most=most, progress=progress,
+            named=model, criterion=criterion, density=density, keep=keep, pictures=pictures.value, most=most,
+            progress=progress,
         )  # fmt: skip
     for file in made.save(out or study):
-        console.print(Text(str(file)), soft_wrap=True)
+        console.print(str(file), soft_wrap=True)
     if opened.images is None:
-        console.print("[dim]some parts are left out: the study's pictures are not at hand; give --images[/]")
+        console.print("some parts are left out: the study's pictures are not at hand; give --images", style="dim")

@@ -42,9 +42,7 @@ def targets(
     columns = [("layer", False), ("module", False), ("channels", True), ("map", True), ("kernels", True)]
     print_table(f"{model}, images {size}", columns, rows)
     if graph.not_scored:
-        out.print(
-            Text(f"not scored (attention projections, fixed filters): {', '.join(graph.not_scored)}", style="dim")
-        )
+        out.print(f"not scored (attention projections, fixed filters): {', '.join(graph.not_scored)}", style="dim")
     out.print(Text.assemble(("a target is layer:channel, for example ", "dim"), _example(graph)))
 
 

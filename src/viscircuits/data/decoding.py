@@ -21,6 +21,7 @@ Pillow is asked for the formats of `FORMATS` alone, whatever a file is called: i
 Not here: names, lists of damaged files, ``prepare`` (`viscircuits.data.sources`).
 """
 
+import stat
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from viscircuits.data.depth import depth_of
 from viscircuits.data.white import Survey, Whites
 from viscircuits.errors import ImageError
 
+_LARGEST = 4 * 2**30
 _SUBFILE, _OLD_SUBFILE, _SHORT = 254, 255, 3  # two TIFF tags and a type
 
 
@@ -67,7 +69,7 @@ def rgb(image: Image.Image, whites: Whites, survey: Survey) -> Image.Image:
 def opened(path: Path) -> Iterator[Image.Image]:
     """Yields the picture of a file, to be decoded inside; what goes wrong there is its `UnreadableError`."""
     try:
-        if path.stat().st_size == 0:
+        if _size(path) == 0:
             raise ValueError("the file is empty")
         # from a path, Pillow 13 maps the file into memory, with the sides of turned grey TIFFs exchanged too early
         with path.open("rb") as file, identified(file) as image:
@@ -87,6 +89,26 @@ def opened(path: Path) -> Iterator[Image.Image]:
 def identified(file: IO[bytes] | BytesIO, formats: Sequence[str] = FORMATS) -> Image.Image:
     """Returns the picture of an open file, not decoded yet; Pillow's UnidentifiedImageError if of no such format."""
     return Image.open(file, formats=tuple(formats))
+
+
+def content(path: Path) -> bytes:
+    """Returns the bytes of a picture file; what cannot be read is an `UnreadableError`."""
+    try:
+        size = _size(path)
+        if size > _LARGEST:
+            raise UnreadableError(f"{path}: {size / 2**30:.1f} GB; expected a picture of at most 4 GB")
+        with path.open("rb") as file:
+            return file.read(size)  # and no more: what the system makes up as it is read may have no end
+    except OSError as error:
+        raise UnreadableError(f"{path}: {error.strerror}") from error
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; a pipe or a device is not even opened, as that may wait for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError(f"{path}: a pipe, a device or a folder; expected a regular file")
+    return status.st_size
 
 
 def decode(path: Path, whites: Whites, survey: Survey) -> Image.Image:

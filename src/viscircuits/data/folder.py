@@ -13,6 +13,8 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from viscircuits.errors import ImageError
@@ -30,13 +32,24 @@ Walked = dict[str, list[str]]
 """By folder, as a path: the names of the files in it."""
 
 
-def scan(root: Path) -> tuple[list[Path], list[str]]:
-    """Returns the pictures of a folder in order, and its class folders (none if the pictures lie in it directly)."""
+_OTHERS, _OTHERS_EACH = 100_000, 10
+"""How much else may be met in a folder that somebody else names: at all, and for every picture."""
+
+
+def scan(root: Path, most: int | None = None) -> tuple[list[Path], list[str]]:
+    """Returns the pictures of a folder in order, and its class folders (none if the pictures lie in it directly).
+
+    Given ``most``, the search ends with an ImageError as soon as it has met more pictures, or very many other entries
+    and hardly a picture, as in ``/`` and ``/proc``.
+    """
     if root.is_file():
         raise ImageError(f"expected a folder, got the file {str(root)!r}; use ImageSet.from_files")
     if not root.is_dir():
         raise ImageError(f"no folder {str(root)!r}")
-    walked, left_out = _walk(str(root))
+    try:
+        walked, left_out = _walk(str(root), _Allowed(str(root), most))
+    except RecursionError:
+        raise ImageError(f"{str(root)!r} holds folders within folders without end; expected pictures") from None
     flat = [root / name for name in sorted(walked[str(root)]) if _is_picture(name) and (root / name).is_file()]
     by_class = _by_class(root, walked)
     classes = _ordered(by_class)
@@ -53,7 +66,28 @@ def scan(root: Path) -> tuple[list[Path], list[str]]:
     return (flat, []) if flat else (nested, classes)
 
 
-def _walk(root: str) -> tuple[Walked, list[str]]:
+@dataclass
+class _Allowed:
+    """What a search may still meet."""
+
+    root: str
+    most: int | None
+    pictures: int = 0
+    others: int = 0
+
+    def meet(self, folders: Sequence[str], files: Sequence[str]) -> None:
+        if self.most is None:
+            return
+        found = sum(map(_is_picture, files))
+        self.pictures += found
+        self.others += len(folders) + len(files) - found
+        if self.pictures > self.most:
+            raise ImageError(f"expected at most {self.most:,} pictures in {self.root!r}, met more")
+        if self.others > _OTHERS + _OTHERS_EACH * self.pictures:
+            raise ImageError(f"expected pictures in {self.root!r}, met {self.others:,} other files and folders")
+
+
+def _walk(root: str, allowed: _Allowed) -> tuple[Walked, list[str]]:
     """All folders of the tree, each once, and the links that lead to a folder seen before."""
     real = os.path.realpath(root)
     seen = {str(parent) for parent in Path(real).parents}  # a link to one of these leads back here
@@ -66,15 +100,16 @@ def _walk(root: str) -> tuple[Walked, list[str]]:
             if os.path.realpath(link) in seen:
                 left_out.append(link)
             else:
-                met += _walk_real(link, seen, walked)
+                met += _walk_real(link, seen, walked, allowed)
         links = met
     return walked, left_out
 
 
-def _walk_real(top: str, seen: set[str], walked: Walked) -> list[str]:
+def _walk_real(top: str, seen: set[str], walked: Walked, allowed: _Allowed) -> list[str]:
     """Adds a folder and all that really lies in it; returns the links to folders met there."""
     links: list[str] = []
     for where, folders, files in os.walk(top):
+        allowed.meet(folders, files)
         seen.add(os.path.realpath(where))
         walked[where] = [name for name in files if not _is_system(name)]
         inside = [(name, os.path.join(where, name)) for name in folders if not _is_system(name)]

@@ -83,6 +83,7 @@ class ImageSet:
         *,
         unreadable: Literal["error", "skip"] = "error",
         white: Number | None = None,
+        most: int | None = None,
     ) -> "ImageSet":
         """Returns the pictures of a folder, in the order of their names.
 
@@ -98,9 +99,11 @@ class ImageSet:
                 every picture once now, leaves the damaged ones out and logs their names.
             white: the value that is white in pictures of more than 8 bits, such as 4095, where their header does not
                 state it or states it wrongly (`viscircuits.data.white`); others are not changed by it.
+            most: for a folder that somebody else names: the search ends with an ImageError where more pictures are met
+                than this, or next to none among very many files.
         """
         root = Path(path)
-        files, classes = scan(root)
+        files, classes = scan(root, most)
         source = sources.Files(tuple(files), prepare, Whites(white))
         if unreadable == "skip" and (broken := source.damage(range(len(files)))):
             if len(broken) == len(files):

@@ -65,12 +65,15 @@ class Shapes:
 
 
 def generate(n: int, *, seed: int, start: int = 0) -> Shapes:
-    """Returns pictures ``start`` to ``start + n - 1`` of a seed (both numbers at least 0)."""
+    """Returns pictures ``start`` to ``start + n - 1`` of a seed (both numbers at least 0); they must fit in memory."""
     if n < 1 or seed < 0 or start < 0:
         raise ImageError(f"expected n >= 1, seed >= 0 and start >= 0; got n={n}, seed={seed}, start={start}")
-    images = np.empty((n, SIZE, SIZE, 3), np.uint8)
-    masks = np.empty((len(CATEGORIES), n, SIZE, SIZE), np.uint8)
-    labels = np.empty(n, np.int64)
+    try:
+        images = np.empty((n, SIZE, SIZE, 3), np.uint8)
+        masks = np.empty((len(CATEGORIES), n, SIZE, SIZE), np.uint8)
+        labels = np.empty(n, np.int64)
+    except (MemoryError, ValueError, OverflowError):
+        raise ImageError(f"no memory for {n} pictures at once; take fewer, and the others with start") from None
     for i in range(n):
         labels[i] = _draw(np.random.default_rng((seed, start + i)), images[i], masks[:, i])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from viscircuits.data import datasets
-from viscircuits.data.decoding import UnreadableError, decode, opened, rgb
+from viscircuits.data.decoding import UnreadableError, content, decode, opened, rgb
 from viscircuits.data.depth import Depth, depth_of
 from viscircuits.data.steady import read_twice
 from viscircuits.data.white import Whites
@@ -127,7 +127,7 @@ class Files:
 
     def digest(self, row: int) -> str:
         """Returns the hash of the file's bytes."""
-        return digest(self.paths[row].read_bytes())
+        return digest(content(self.paths[row]))
 
     def damage(self, rows: Sequence[int]) -> dict[Path, str]:
         """Returns the files that cannot be decoded, with the complaint that names each; decodes them all."""

@@ -18,6 +18,7 @@ from viscircuits.diagram.markup import Html, element, joined
 from viscircuits.diagram.page import write_page
 from viscircuits.diagram.pictures import Source
 from viscircuits.diagram.told import in_words
+from viscircuits.model import zoo
 from viscircuits.study import Header, Pictures, Study
 from viscircuits.types import Progress
 
@@ -47,6 +48,7 @@ def report(
     prepare: Prepare | None = None,
     images: ImageSet | None = None,
     source: str = "",
+    named: str | None = None,
     criterion: str | None = None,
     density: float | None = None,
     keep: float = KEEP,
@@ -63,6 +65,7 @@ def report(
         images: pictures that were not scored on, as a rule those that the study measured on; without them, what needs
             them is left out.
         source: where the pictures come from, if they are others than the study's.
+        named: what ``viscircuits report --model`` calls the model, where the study's own name does not load it.
         criterion: search the circuits of this one alone; ``NAME:worst`` for a control. Where None of all but controls.
         density: show the circuit with the largest |r| of this density.
         keep: where no density is given: of the circuits with |r| >= keep the one of the smallest density is shown, then
@@ -78,7 +81,9 @@ def report(
     ]
     title = f"{chapters[0].target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
     told = [*(chapter.html() for chapter in chapters), *sections(study.path)]
+    named = named or (spec.model if zoo.is_foreign(spec.model) else None)
     options = (
+        ("--model", named, None),
         ("-c", criterion, None), ("-d", density, None), ("--keep", keep, KEEP), ("--pictures", pictures, "optvis"),
         ("--most", most, MOST),
     )  # fmt: skip

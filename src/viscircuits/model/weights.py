@@ -5,6 +5,7 @@ Not here: which models there are, and downloads (`viscircuits.model.zoo`).
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ State = Mapping[str, Tensor]
 _NESTS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 4
+_SLACK = 2**24
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -28,6 +30,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no weight file {str(path)!r}")
+    if not path.stat().st_size:  # not even opened: what the system makes up as it is read may have no end
+        raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty)")
     value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     for nest in _NESTS:
         if isinstance(value, Mapping) and isinstance(value.get(nest), Mapping):
@@ -44,6 +48,8 @@ def _safetensors(path: Path) -> object:
 
 
 def _torch(path: Path) -> object:
+    if (size := _unpacked(path)) > 2 * path.stat().st_size + _SLACK:
+        raise ModelError(f"{str(path)!r} unpacks to {size / 2**30:.1f} GB; save it uncompressed, as torch.save does")
     try:
         with quiet():  # torch warns of old or foreign files before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -58,6 +64,15 @@ def _torch(path: Path) -> object:
         raise ModelError(
             f"{str(path)!r} is not a whole weight file ({type(error).__name__}: {first or 'it is empty'})"
         ) from None
+
+
+def _unpacked(path: Path) -> int:
+    """The bytes that a zip archive says it holds, which a small file can say to be any; 0 for other files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError):  # `torch.load` says what is wrong
+        return 0
 
 
 def fitted(given: State, wanted: State) -> dict[str, Tensor]:

@@ -28,6 +28,9 @@ Prepare = Callable[[Any], Tensor]
 _names: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
 """Models that were loaded by a name of torchvision's."""
 
+LARGEST = 4096
+"""The largest side of an input, in pixels; a single run on a larger one fills most memories."""
+
 _AUX = ("googlenet", "inception_v3")
 _OFFLINE = "without a network, get the file elsewhere and give its path (--weights FILE)"
 
@@ -57,6 +60,8 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
     """
     if input_size is not None and input_size < 1:
         raise ModelError(f"expected an input size of at least 1 pixel, got {input_size}")
+    if input_size is not None and input_size > LARGEST:
+        raise ModelError(f"expected an input size of at most {LARGEST} pixels, got {input_size}")
     named, state = _weights(weights)
     if ":" in name and not name.startswith("timm:"):
         model, prepare = _callable(name, named, input_size)
@@ -91,11 +96,29 @@ def names() -> tuple[str, ...]:
     return ("shapesnet", *models.list_models(module=models))
 
 
+def is_foreign(name: str) -> bool:
+    """Returns whether a model of this name is code, or a download, from outside of viscircuits, torchvision and timm.
+
+    So are a callable, and a name that is not in timm's own lists, such as ``timm:hf-hub:OWNER/NAME``. Nothing is
+    imported on the name's word, and what a file names is loaded only where this is False.
+    """
+    if not name.startswith("timm:"):
+        return ":" in name
+    try:
+        timm = importlib.import_module("timm")
+    except ModuleNotFoundError:
+        return False  # nothing can come of the name, and `load` says what is missing
+    return name.removeprefix("timm:") not in {*timm.list_models(), *timm.list_models(pretrained=True)}
+
+
 def prepared_shape(prepare: Prepare) -> tuple[int, ...]:
     """Returns the shape ``(c, h, w)`` of a prepared picture, found by preparing a blank one."""
     from PIL import Image
 
-    return tuple(prepare(Image.new("RGB", (320, 256))).shape)
+    try:
+        return tuple(prepare(Image.new("RGB", (320, 256))).shape)
+    except Exception as error:  # whatever the user's own code raises
+        raise ModelError(f"prepare fails on a blank picture: {type(error).__name__}: {error}") from error
 
 
 def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None]:
@@ -225,7 +248,12 @@ def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
     state = files.fitted(state, wanted)
     if problem := files.misfit(state, wanted):
         raise ModelError(f"{path!r} does not fit {name}: {problem}{_kin(state)}")
-    model.load_state_dict(state, strict=False)  # all there but, in old files, the batch counters
+    try:
+        model.load_state_dict(state, strict=False)  # all there but, in old files, the batch counters
+    except RuntimeError as error:  # sparse ones, for instance
+        raise ModelError(
+            f"{path!r} does not fit {name}: its tensors are of a kind that cannot be copied; save plain ones"
+        ) from error
 
 
 def _kin(state: files.State) -> str:

@@ -372,12 +372,11 @@ NETWORKS = [
     ("googlenet", "inception4a.branch2.1.conv", 64, 0.03, False),
     ("resnext50_32x4d", "layer1.2.conv2", 32, 0.2, False),
 ]
-SLOW = {"densenet121", "googlenet", "mobilenet_v3_small", "shufflenet_v2_x1_0", "resnext50_32x4d"}
 
 
 @pytest.mark.parametrize(
     ("name", "layer", "size", "keep", "shuffles"),
-    [pytest.param(*n, id=n[0], marks=[pytest.mark.slow] if n[0] in SLOW else []) for n in NETWORKS],
+    [pytest.param(*n, id=n[0]) for n in NETWORKS],
 )
 def test_extraction_of_real_networks(name: str, layer: str, size: int, keep: float, shuffles: bool):
     options = {"init_weights": False} if name == "googlenet" else {}

@@ -31,7 +31,6 @@ class Case:
     count: int | None = None
     size: int = 64
     options: dict[str, object] = field(default_factory=dict)
-    slow: bool = False
 
     def model(self) -> nn.Module:
         if self.name == "cifar_resnet20":
@@ -44,34 +43,34 @@ class Case:
 
     @property
     def param(self):
-        return pytest.param(self, id=f"{self.name}-{self.layer}", marks=[pytest.mark.slow] if self.slow else [])
+        return pytest.param(self, id=f"{self.name}-{self.layer}")
 
 
 HEADS = {"init_weights": False, "transform_input": True}  # with the auxiliary heads, which evaluation mode leaves out
 CASES = [
-    Case("alexnet", "features.6", 12_672, slow=True),
+    Case("alexnet", "features.6", 12_672),
     Case("alexnet", "features.10", 184_768),
-    Case("alexnet", "classifier.4", 38_002_880, slow=True),
-    Case("vgg11", "features.18", slow=True),
-    Case("vgg11_bn", "features.25", 762_560, slow=True),
+    Case("alexnet", "classifier.4", 38_002_880),
+    Case("vgg11", "features.18"),
+    Case("vgg11_bn", "features.25", 762_560),
     Case("squeezenet1_1", "features.7.expand3x3", 27_872),
-    Case("googlenet", "inception4c.branch2.1", 661_056, options=HEADS, slow=True),
-    Case("inception_v3", "Mixed_6c.branch7x7_3", 1_148_672, size=75, options=HEADS, slow=True),
+    Case("googlenet", "inception4c.branch2.1", 661_056, options=HEADS),
+    Case("inception_v3", "Mixed_6c.branch7x7_3", 1_148_672, size=75, options=HEADS),
     Case("resnet18", "layer3.1.conv1", 213_440),
     Case("resnet50", "layer3.2.conv2"),
-    Case("wide_resnet50_2", "layer2.3.conv3", slow=True),
+    Case("wide_resnet50_2", "layer2.3.conv3"),
     Case("resnext50_32x4d", "layer3.2.conv2", 3_704_528),
-    Case("densenet121", "features.denseblock3.denselayer5.conv2", 1_036_608, slow=True),
+    Case("densenet121", "features.denseblock3.denselayer5.conv2", 1_036_608),
     Case("mobilenet_v2", "features.16.conv.2"),
     Case("mobilenet_v3_small", "features.9.block.0.0", 162_904),
-    Case("efficientnet_b0", "features.5.1.block.0.0", 388_720, slow=True),
+    Case("efficientnet_b0", "features.5.1.block.0.0", 388_720),
     Case("shufflenet_v2_x1_0", "stage2.2.branch2.5", 13_714),
     Case("shufflenet_v2_x1_0", "stage4.1.branch2.0", 364_800),
-    Case("regnet_y_400mf", "trunk_output.block3.block3-2.f.a.0", 295_536, slow=True),
+    Case("regnet_y_400mf", "trunk_output.block3.block3-2.f.a.0", 295_536),
     Case("convnext_tiny", "features.5.2.block.0", 2_971_009),
-    Case("vit_b_16", "encoder.layers.encoder_layer_3.mlp.0", 23_596_032, options={"image_size": 64}, slow=True),
+    Case("vit_b_16", "encoder.layers.encoder_layer_3.mlp.0", 23_596_032, options={"image_size": 64}),
     Case("vit_b_16", "encoder.layers.encoder_layer_0.mlp.3", options={"image_size": 64}),
-    Case("swin_t", "features.3.1.mlp.0", 885_216, slow=True),
+    Case("swin_t", "features.3.1.mlp.0", 885_216),
     Case("cifar_resnet20", "layer3.1.conv1", size=32),
 ]
 

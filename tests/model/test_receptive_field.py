@@ -366,11 +366,8 @@ def test_known_sizes(walk: Walk):
 WHOLE = {"mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf", "vit_b_16", "swin_t"}
 
 
-QUICK = ("squeezenet1_1", "mobilenet_v3_small", "cifar_resnet20")
 ARCHITECTURES = [
-    pytest.param(case, id=f"{case.name}-{case.layer}", marks=[] if case.name in QUICK else [pytest.mark.slow])
-    for case in CASES
-    if not case.name.startswith(("alexnet", "vgg"))
+    pytest.param(case, id=f"{case.name}-{case.layer}") for case in CASES if not case.name.startswith(("alexnet", "vgg"))
 ]
 
 
@@ -521,9 +518,9 @@ def test_learnt_positions_forbid_crops_and_constants_a_channel_do_not():
     ("name", "layer"),
     [
         ("resnet18", "layer2.0.downsample"),
-        pytest.param("resnet18", "layer2.1", marks=pytest.mark.slow),
-        pytest.param("shufflenet_v2_x1_0", "stage2.1", marks=pytest.mark.slow),
-        pytest.param("convnext_tiny", "features.2", marks=pytest.mark.slow),
+        ("resnet18", "layer2.1"),
+        ("shufflenet_v2_x1_0", "stage2.1"),
+        ("convnext_tiny", "features.2"),
     ],
 )
 def test_aligned_crops_of_known_networks(name: str, layer: str):

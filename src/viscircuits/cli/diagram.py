@@ -40,7 +40,7 @@ def diagram(
     from viscircuits.diagram import chosen
     from viscircuits.diagram.extended import diagram as drawn
 
-    opened = open_study(study, model, images, device, threads)
+    opened = open_study(study, model, images, device)
     row = chosen.chosen(chosen.measured(opened.study, target, criterion), density, keep)
     with progress_bars() as report:
         made = drawn(

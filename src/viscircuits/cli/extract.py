@@ -99,7 +99,7 @@ def extract(
 
     parsed = [parse_target(text) for text in target]
     network, prepare = zoo.load(model, weights, input_size=input_size)
-    network = on_device(network, device, threads)
+    network = on_device(network, device)
 
     numbers = None if classes is None else read_classes(classes)
 

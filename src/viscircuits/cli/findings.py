@@ -183,7 +183,7 @@ class Loaded:
 
 def load(
     model: str, weights: str | None, images: Sequence[Path], *, input_size: int | None, limit: int | None, seed: int,
-    device: str, threads: int | None, white: float | None = None,
+    device: str, white: float | None = None,
 ) -> Loaded:  # fmt: skip
     """Returns a model and pictures, as the command line names them."""
     network, prepare = zoo.load(model, weights, input_size=input_size)
@@ -198,7 +198,7 @@ def load(
         ),
         "seed": seed,
     }
-    return Loaded(on_device(network, device, threads), prepare, some, asked)
+    return Loaded(on_device(network, device), prepare, some, asked)
 
 
 def _read(paths: Sequence[Path], prepare: Prepare, white: float | None) -> ImageSet:

@@ -40,10 +40,8 @@ class Source:
     """Pictures where those scored on come from, if fewer were used."""
 
 
-def on_device(model: nn.Module, device: str, threads: int | None) -> nn.Module:
-    """Returns the model on the wanted device; sets torch's CPU threads if asked to."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+def on_device(model: nn.Module, device: str) -> nn.Module:
+    """Returns the model on the wanted device."""
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         return model.to(wanted)

@@ -48,7 +48,7 @@ class Opened:
         return self.study.file("pictures", "cache")
 
 
-def open_study(path: Path, model: str | None, images: Path | None, device: str, threads: int | None) -> Opened:
+def open_study(path: Path, model: str | None, images: Path | None, device: str) -> Opened:
     """Returns a study with its model, and pictures from a folder or file, else those that it measured on.
 
     ``model`` is what the user calls the model, for `load_model`.
@@ -57,7 +57,7 @@ def open_study(path: Path, model: str | None, images: Path | None, device: str, 
     spec = study.header.spec
     network, prepare = load_model(spec, model)
     pictures = held_out(spec, prepare) if images is None else read_pictures(images, prepare, white=spec.held_out.white)
-    return Opened(study, on_device(network, device, threads), prepare, pictures)
+    return Opened(study, on_device(network, device), prepare, pictures)
 
 
 def load_model(spec: Spec, model: str | None = None) -> zoo.Loaded:

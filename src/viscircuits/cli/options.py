@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,22 @@ Named = Annotated[
                  "package.module:callable. No file of a study may start code.  [dim]default: what the study names, if "
                  "it is built in, torchvision's or timm's[/]"),
 ]  # fmt: skip
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own choice.")]
+
+
+def _threads(context: typer.Context, wanted: int | None) -> int | None:
+    """Sets torch's threads, which are the whole process's, for as long as the command lasts."""
+    if wanted is not None:
+        import torch
+
+        context.call_on_close(partial(torch.set_num_threads, torch.get_num_threads()))
+        torch.set_num_threads(wanted)
+    return wanted
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, callback=_threads, help="CPU threads; default: torch's own choice."),
+]
 
 
 class Source(StrEnum):

@@ -72,7 +72,7 @@ def probe(
 
     network, prepare = zoo.load(model, weights, input_size=input_size)
     print_of = fingerprint(network)
-    network = on_device(network, device, threads)
+    network = on_device(network, device)
     colours, shape = colours_of(prepare)
     target = parse_target(what) if ":" in what else Target(what, 0)
     if not isinstance(target, Target):

@@ -33,7 +33,7 @@ def report(
     if not (study / "study.json").is_file() and (study / FOLDER).is_dir():
         console.print(str(write_findings(study, out)), soft_wrap=True)
         return
-    opened = open_study(study, model, images, device, threads)
+    opened = open_study(study, model, images, device)
     with progress_bars() as progress:
         made = written(
             opened.study, opened.model, prepare=opened.prepare, images=opened.images, source=str(images or ""),

@@ -76,7 +76,7 @@ def split(
     if not isinstance(feature, Target) or feature.position is not None or not feature.layer:
         raise TargetError(f"cannot split {target!r}: expected one channel of a layer, layer:channel")
     loaded = load(
-        model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads,
+        model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device,
         white=white,
     )  # fmt: skip
     densities = tuple(density or DENSITIES)

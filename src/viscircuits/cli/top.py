@@ -41,7 +41,7 @@ def top(
     from viscircuits.study import slug
 
     loaded = load(
-        model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device, threads=threads,
+        model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device,
         white=white,
     )  # fmt: skip
     asked = {**loaded.asked, "layers": list(layer), "n": number}

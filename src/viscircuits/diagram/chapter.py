@@ -127,7 +127,7 @@ class Chapter:
 
     @cached_property
     def _agreement(self) -> Agreement | None:
-        return None if self.images is None else agreement(self._circuit, self.images)
+        return None if self.images is None else agreement(self._circuit, self.images, progress=self.progress)
 
     @cached_property
     def _own_pictures(self) -> bool:

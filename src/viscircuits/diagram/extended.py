@@ -116,7 +116,7 @@ def diagram(
         )
         empty = sum(map(blank, pictures.values())) if rendered else 0
     if compared is None and images is not None:
-        compared = agreement(circuit, images)
+        compared = agreement(circuit, images, progress=progress)
     drawing = Drawing(drawn, _filters(circuit, drawn))
     words = _Words(
         title or legend.title(circuit), about or legend.about_circuit(circuit, scores, compared),

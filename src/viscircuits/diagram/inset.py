@@ -11,6 +11,7 @@ from viscircuits.data.images import ImageSet
 from viscircuits.diagram.marks import Anchor, Box, Disc, Group, Line, Text
 from viscircuits.diagram.told import beside, inverted, measure, number
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
+from viscircuits.types import Progress
 
 _POINTS = 800
 """How many of the values are drawn; r is that of all."""
@@ -37,7 +38,10 @@ class Agreement:
         return ", ".join(said) + "," * (len(said) > 1) + on
 
 
-def agreement(circuit: Circuit, images: ImageSet, *, full: Reference | None = None, batch_size: int = 16) -> Agreement:
+def agreement(
+    circuit: Circuit, images: ImageSet, *, full: Reference | None = None, batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Agreement:  # fmt: skip
     """Returns both responses to images; take pictures that were not scored on.
 
     Args:
@@ -45,9 +49,10 @@ def agreement(circuit: Circuit, images: ImageSet, *, full: Reference | None = No
         images: pictures of the circuit's size.
         full: the full model's responses to them, when known.
         batch_size: pictures at a time.
+        progress: called after every batch.
     """
-    full = full or reference(circuit, images, batch_size=batch_size)
-    values = circuit.respond(images, frozen=full.response.frozen, batch_size=batch_size)
+    full = full or reference(circuit, images, batch_size=batch_size, progress=progress)
+    values = circuit.respond(images, frozen=full.response.frozen, batch_size=batch_size, progress=progress)
     measured = full.compare(values, disconnected=circuit.disconnected)
     return Agreement(full.response.values.double().numpy(), values.double().numpy(), measured)
 

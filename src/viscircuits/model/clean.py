@@ -26,12 +26,23 @@ def clean(function: Callable[P, T]) -> Callable[P, T]:
         try:
             try:
                 return function(*args, **kwargs)
+            except Exception as error:  # a block of torch's that Ctrl-C has broken may fail as it ends
+                if _interrupted(error):
+                    raise KeyboardInterrupt from error
+                raise
             finally:
                 before.put_back()
         finally:
             before.put_back()  # Ctrl-C may have fallen into the first
 
     return call
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error arose while Ctrl-C was on its way out."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 class _State:

@@ -218,6 +218,24 @@ def test_what_a_forward_stores_is_not_the_users():
     assert (model.seen, model.last, model.count) == ([], None, 0)
 
 
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, second: lambda x: second(m.first(x)).mean((2, 3)),
+        lambda m, second: lambda x: second.forward(m.first(x)).mean((2, 3)),
+        lambda m, second: lambda x: m.second(m.first(x)).mean((2, 3)) + torch.stack([second.bias, second.bias]).sum(),
+    ],
+    ids=["a module", "its forward", "its tensor, in a list"],
+)
+def test_what_a_closure_reaches_is_seen(forward):
+    model = small()
+    model.forward = forward(model, model.second)
+    trace(model, SHAPE)
+    assert replica.without_replica(model)
+    trace(other := small(), SHAPE)
+    assert not replica.without_replica(other)
+
+
 def test_a_model_that_a_closure_holds_is_itself_used_and_right():
     model, images = closed(), vc.ImageSet.from_tensors(torch.randn(6, *SHAPE))
     target = vc.Target("second", 1)

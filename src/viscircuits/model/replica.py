@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 _originals: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
 """The models that have no replica, each with the lock under which it is used."""
@@ -142,7 +143,7 @@ class Strays(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not self.found:
-            given = [*args, *(kwargs or {}).values()]
+            given = tree_leaves((args, kwargs))
             self.found = any(id(value) in self._tensors for value in given) or self._running(sys._getframe(1))
         return func(*args, **(kwargs or {}))
 

@@ -461,7 +461,7 @@ CASES = {
     ),
     "damaged table": (
         StudyError,
-        r"table\.parquet' is damaged .*; delete it and run again",
+        r"table\.parquet' is not a whole Parquet file .*; delete it and run again",
         lambda b: (b.path / "table.parquet").write_bytes(b"PAR1 and no more") and b.sweep(),
     ),
     "circuit of another model": (

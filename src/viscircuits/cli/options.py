@@ -2,7 +2,6 @@
 
 import re
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -61,12 +60,11 @@ Named = Annotated[
 ]  # fmt: skip
 
 
-def _threads(context: typer.Context, wanted: int | None) -> int | None:
-    """Sets torch's threads, which are the whole process's, for as long as the command lasts."""
+def _threads(wanted: int | None) -> int | None:
+    """Sets torch's threads: they are the whole process's, and a command is one."""
     if wanted is not None:
         import torch
 
-        context.call_on_close(partial(torch.set_num_threads, torch.get_num_threads()))
         torch.set_num_threads(wanted)
     return wanted
 

@@ -29,7 +29,8 @@ def test_pictures_are_read_once(shapesnet, shapes, monkeypatch):
     circuits = [vc.Circuit(shapesnet, target, scores.select(density=d)) for d in (0.9, 0.3)]
     passes = []
     batches = vc.ImageSet.batches
-    monkeypatch.setattr(vc.ImageSet, "batches", lambda self, size, *a: passes.append(size) or batches(self, size, *a))
+    counted = lambda self, size, *a, **k: passes.append(size) or batches(self, size, *a, **k)  # noqa: E731
+    monkeypatch.setattr(vc.ImageSet, "batches", counted)
     respond_all(circuits, shapes[1].subset(range(5)), batch_size=2)
     assert passes == [2]
 

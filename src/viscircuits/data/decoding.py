@@ -23,7 +23,7 @@ Not here: names, lists of damaged files, ``prepare`` (`viscircuits.data.sources`
 
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
@@ -86,9 +86,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UnreadableError(f"{path}: {error}") from error
 
 
-def identified(file: IO[bytes] | BytesIO, formats: Sequence[str] = FORMATS) -> Image.Image:
+def identified(file: IO[bytes] | BytesIO, formats: tuple = FORMATS) -> Image.Image:
     """Returns the picture of an open file, not decoded yet; Pillow's UnidentifiedImageError if of no such format."""
-    return Image.open(file, formats=tuple(formats))
+    return Image.open(file, formats=formats)
 
 
 def content(path: Path) -> bytes:

@@ -135,7 +135,7 @@ def _inlined(name: str, content: bytes) -> str:
 
 def _kind(name: str, content: bytes) -> str:
     try:
-        with identified(io.BytesIO(content), [kind for kind in _KINDS if kind != "MPO"]) as image:
+        with identified(io.BytesIO(content), tuple(kind for kind in _KINDS if kind != "MPO")) as image:
             return _KINDS[str(image.format)]
     except Exception:  # on damaged bytes Pillow raises almost anything
         raise StudyError(f"{name} is no PNG, JPEG, WebP or SVG picture") from None

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from torch import nn
 
 import viscircuits as vc
 from cli.studies import retold, small_study
@@ -38,15 +40,20 @@ def call(command_line, monkeypatch):
     return run
 
 
-def test_compare(images, shapesnet, tmp_path, call):
-    targets = [vc.Target("features.6", channel) for channel in (1, 5, 9)]
+def asked(folder: Path, name: str, model: nn.Module, targets: list[vc.Target], images: vc.ImageSet, density: float):
+    """A study without measurements, of magnitude at one density."""
     pictures = Pictures.of(images, "drawn")
     spec = Spec(
-        model="shapesnet", weights=None, fingerprint=fingerprint(shapesnet), input_shape=(3, 64, 64),
+        model=name, weights=None, fingerprint=fingerprint(model), input_shape=(3, 64, 64),
         targets=tuple(map(str, targets)), scoring=pictures, held_out=pictures, criteria=("magnitude",),
-        densities=(0.2,),
+        densities=(density,),
     )  # fmt: skip
-    study = Study.create(tmp_path / "study", spec)
+    return Study.create(folder, spec)
+
+
+def test_compare(images, shapesnet, tmp_path, call):
+    targets = [vc.Target("features.6", channel) for channel in (1, 5, 9)]
+    study = asked(tmp_path / "study", "shapesnet", shapesnet, targets, images, 0.2)
     masks = {}
     for target, scores in zip(targets, vc.score_all(shapesnet, targets, images, "magnitude"), strict=True):
         circuit = vc.Circuit(shapesnet, target, scores.select(density=0.2))
@@ -69,7 +76,7 @@ def test_compare(images, shapesnet, tmp_path, call):
     assert "What 3 magnitude circuits at density 0.2 have in common" in html
     assert not (tmp_path / "study" / "report.html").exists()  # the study's own report takes it in
     with pytest.raises(ViscircuitsError, match="a study of another model"):
-        call("compare", tmp_path / "study", "-d", 0.2, "-o", _another(tmp_path, spec))
+        call("compare", tmp_path / "study", "-d", 0.2, "-o", _another(tmp_path, study.header.spec))
 
 
 def _another(folder, spec):
@@ -191,6 +198,7 @@ def test_compare_takes_every_target_once(two, tmp_path, call):
 
 BRANCHES = """
 import torch
+from torch import nn
 from viscircuits.model.builtin import ShapesTransform
 class Branches(torch.nn.Module):
     def __init__(self):
@@ -212,13 +220,7 @@ def test_layers_that_are_compared_stand_as_they_run(images, tmp_path, monkeypatc
     (tmp_path / "branches.py").write_text(BRANCHES)
     model, _ = zoo.load("branches:make")
     targets = [vc.Target("p", 0), vc.Target("q", 0), vc.Target("q", 1)]
-    pictures = Pictures.of(images, "drawn")
-    spec = Spec(
-        model="branches:make", weights=None, fingerprint=fingerprint(model), input_shape=(3, 64, 64),
-        targets=tuple(map(str, targets)), scoring=pictures, held_out=pictures, criteria=("magnitude",),
-        densities=(0.5,),
-    )  # fmt: skip
-    study = Study.create(tmp_path / "study", spec)
+    study = asked(tmp_path / "study", "branches:make", model, targets, images, 0.5)
     for target in targets:
         study.add_circuit(vc.find(model, target, images, criterion="magnitude", density=0.5), "magnitude", 0.5)
     said = call("compare", tmp_path / "study", "-d", 0.5, "--model", "branches:make", "-o", tmp_path / "out")

@@ -4,9 +4,12 @@ Every block that changes it puts it back. But Ctrl-C may fall into the few lines
 watches over it, and torch's own blocks are made of such lines.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from inspect import isgeneratorfunction, unwrap
+from traceback import clear_frames
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.utils._python_dispatch as dispatch
@@ -18,18 +21,27 @@ T = TypeVar("T")
 
 
 def clean(function: Callable[P, T]) -> Callable[P, T]:
-    """Returns a function that leaves its thread as it was, after success, an error and Ctrl-C."""
+    """Returns a function that leaves its thread as it was, after success, an error and Ctrl-C.
+
+    One that yields does so after each of its values.
+    """
+    if isgeneratorfunction(unwrap(function)):  # what checks types wraps functions
+        return _step_by_step(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        before = _State()
+        before, earlier = _State(), sys.exception()
         try:
             try:
                 return function(*args, **kwargs)
-            except Exception as error:  # a block of torch's that Ctrl-C has broken may fail as it ends
-                if _interrupted(error):
-                    raise KeyboardInterrupt from error
+            except KeyboardInterrupt as interrupt:
+                clear_frames(interrupt.__traceback__)  # half-opened blocks would put back their state as they are freed
                 raise
+            except Exception as error:  # a block of torch's that Ctrl-C has broken may fail as it ends
+                if not _interrupted(error, earlier):
+                    raise
+                clear_frames(error.__traceback__)
+                raise KeyboardInterrupt from error
             finally:
                 before.put_back()
         finally:
@@ -38,11 +50,26 @@ def clean(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether an error arose while Ctrl-C was on its way out."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _step_by_step(function: Callable[P, Any]) -> Callable[P, Any]:
+    step = clean(next)
+
+    @wraps(function)
+    def each(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        values = function(*args, **kwargs)
+        while (value := step(values, _END)) is not _END:
+            yield value
+
+    return each
+
+
+_END = object()
+
+
+def _interrupted(error: BaseException | None, earlier: BaseException | None) -> bool:
+    """Whether an error arose while Ctrl-C was on its way out of this call; its caller may have had one earlier."""
+    while error is not None and error is not earlier and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-    return error is not None
+    return isinstance(error, KeyboardInterrupt) and error is not earlier
 
 
 class _State:

@@ -113,6 +113,21 @@ def test_random_states_stay_as_they_were(photos, transform):
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
+def test_what_another_thread_draws_meanwhile_stays_drawn(photos):
+    drawn: list[float] = []
+
+    def prepare(image: Image.Image) -> torch.Tensor:
+        if len(drawn) < 2:  # as another thread would, while it is read; not from python's: type checks draw from it
+            drawn.append(np.random.random())
+        return T.functional.to_tensor(image)
+
+    np.random.seed(0)
+    _ = ImageSet.from_folder(photos, prepare)[0]
+    drawn.append(np.random.random())
+    np.random.seed(0)
+    assert drawn == [np.random.random() for _ in range(3)]
+
+
 def test_what_draws_but_changes_nothing_is_fine(photos):
     still = T.Compose([T.RandomCrop(12), T.RandomApply([T.Grayscale(3)], p=0.0), T.ToTensor()])
     plain = ImageSet.from_folder(photos, T.ToTensor())

@@ -1,12 +1,12 @@
 """Whether a picture is the same at every reading, as it must be: pictures are read again on every pass.
 
-Convention: the random states of python, numpy and torch (CPU) are left as they were found.
+Convention: the random states of python, numpy and torch (CPU) are left as they were found. They belong to all threads,
+so they are put back only where the reading itself draws from them.
 """
 
 import pickle
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,34 +22,37 @@ def read_twice(read: Callable[[], Tensor], name: str, by: str) -> Tensor:
 
     Two equal readings prove nothing where something random was drawn: then it is read up to 30 times more.
     """
-    with _undisturbed() as moved:
-        first = read()
-        for _ in range(1 + _TRIES):
-            again = read()
-            if again.dtype != first.dtype or not torch.equal(again, first):
-                raise ImageError(
-                    f"{by} gives other pixels each time it makes {name}, as a random (training) transform does: "
-                    "expected the same ones on every pass; give the deterministic one (Resize, CenterCrop, ToTensor, "
-                    "Normalize)"
-                )
-            if not moved():
-                break
+    start = _RandomStates()
+    first = read()
+    for _ in range(1 + _TRIES):
+        before = _RandomStates()
+        again = read()
+        if again.dtype != first.dtype or not torch.equal(again, first):
+            start.put_back()
+            raise ImageError(
+                f"{by} gives other pixels each time it makes {name}, as a random (training) transform does: "
+                "expected the same ones on every pass; give the deterministic one (Resize, CenterCrop, ToTensor, "
+                "Normalize)"
+            )
+        if _RandomStates() == before:  # it draws nothing, whoever drew while it was read first
+            return first
+    start.put_back()
     return first
 
 
-@contextmanager
-def _undisturbed() -> Iterator[Callable[[], bool]]:
-    """Puts the random states back at the end; yields a function that says whether one has moved."""
-    python, numpy, torchs = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
-    before = pickle.dumps(numpy)
+class _RandomStates:
+    """Those of all generators that belong to the whole process."""
 
-    def moved() -> bool:
-        same = random.getstate() == python and pickle.dumps(np.random.get_state(legacy=False)) == before
-        return not (same and torch.equal(torch.get_rng_state(), torchs))
+    def __init__(self) -> None:
+        self.python, self.torch = random.getstate(), torch.get_rng_state()
+        self.numpy = np.random.get_state(legacy=False)
 
-    try:
-        yield moved
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(torchs)
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, _RandomStates)
+        same = self.python == other.python and pickle.dumps(self.numpy) == pickle.dumps(other.numpy)
+        return same and torch.equal(self.torch, other.torch)
+
+    def put_back(self) -> None:
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.torch)

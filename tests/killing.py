@@ -15,7 +15,7 @@ from pathlib import Path
 
 def serve() -> None:
     warm_up()
-    print("ready", flush=True)
+    tell("ready")
     for line in sys.stdin:
         asked = json.loads(line)
         began = time.monotonic()
@@ -24,12 +24,15 @@ def serve() -> None:
             time.sleep(asked["after"])
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
-        print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - began]), flush=True)
+        tell(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - began]))
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def warm_up() -> None:
-    import numba
-    import torch._dynamo
 
     import viscircuits as vc
     import viscircuits.cli.findings

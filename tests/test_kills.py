@@ -29,12 +29,13 @@ COMMANDS = {
     "extract": (*EXTRACT, "-c", "actgrad", "-c", "random", "-i", "PHOTOS", "-o", "STUDY"),
     "learned": (*EXTRACT[:3], "-c", "learned,steps=3,densities=0.5/0.2/0.1", "-d", "0.1", "--device", "cpu",
                 "-i", "PHOTOS", "-o", "STUDY"),
-    "top": ("top", "shapesnet", "features.3", "features.6", "-n", "3", "-i", "PHOTOS", "-o", "STUDY", "--device", "cpu"),
+    "top": ("top", "shapesnet", "features.3", "features.6", "-n", "3", "-i", "PHOTOS", "-o", "STUDY",
+            "--device", "cpu"),
     "split": ("split", "shapesnet", "features.6:5", "--by", "classes", "-n", "6", "-c", "magnitude", "-d", "0.5",
               "--controls", "2", "--no-pictures", "-i", "PHOTOS", "-o", "STUDY", "--device", "cpu"),
     "compare": ("compare", "STUDY", "-c", "actgrad", "-d", "0.5", "-o", "STUDY"),
-    "diagram": ("diagram", "STUDY", "--target", "features.3:7", "-c", "actgrad", "-d", "0.1", "--pictures", "crops", "--device",
-                "cpu"),
+    "diagram": ("diagram", "STUDY", "--target", "features.3:7", "-c", "actgrad", "-d", "0.1", "--pictures", "crops",
+                "--device", "cpu"),
     "report": ("report", "STUDY", "-d", "0.1", "--pictures", "crops", "--device", "cpu"),
 }  # fmt: skip
 NEW = ("extract", "learned", "top", "split")
@@ -156,7 +157,7 @@ def test_a_killed_command_goes_on_as_if_nothing_had_been_at_any_moment(runs, tmp
     killed(runs, name, share, tmp_path / "s")
 
 
-# ---- the same in this process, at the moments at which files change ---------------------------------------------------
+# ---- the same in this process, at the moments at which files change -------------------------------------------------
 
 CALLS = ("open", "fsync", "chmod", "replace", "link")
 """What writing a file asks of the system, in `viscircuits.store`."""

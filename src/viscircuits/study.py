@@ -10,8 +10,9 @@
     .rungs/                 how far a criterion that trains has come, until its scores are there
 
 Everything is written atomically and nothing is a pickle. The same command on the same folder goes on where it stopped;
-another command on it is refused, and so is the same one on other code of the model. A study may come from a stranger: what it holds is checked when it is read, and
-neither reading nor writing follows a link that leads out of its folder, which itself may be one.
+another command on it is refused, and so is the same one on other code of the model. A study may come from a stranger:
+what it holds is checked when it is read, and neither reading nor writing follows a link that leads out of its folder,
+which itself may be one.
 """
 
 import json
@@ -125,7 +126,9 @@ class Header(BaseModel):
     command: str
     engine: str = Field("", description="what computed the maps of convolutions: numba, triton or torch")
     graph: str = Field("", description="content hash of the model's traced graph, where known")
-    continued: tuple[str, ...] = Field((), description="other versions of viscircuits and torch that went on with it")
+    continued: tuple[str, ...] = Field(
+        default=(), description="other versions of viscircuits and torch that went on with it"
+    )
     spec: Spec
 
     @property
@@ -142,9 +145,7 @@ class Study:
     header: Header
 
     @classmethod
-    def create(
-        cls, path: str | Path, spec: Spec, *, command: str = "", engine: str = "", graph: str = ""
-    ) -> "Study":
+    def create(cls, path: str | Path, spec: Spec, *, command: str = "", engine: str = "", graph: str = "") -> "Study":
         """Returns the study in a folder: a new one, or the one already there if it was asked for the same.
 
         This process then claims the folder, until `release`: meanwhile no other question takes its place. What killed
@@ -168,7 +169,11 @@ class Study:
                 study._claim()
                 study._check(graph)
                 return study
-            if any(name != _HEADER for name, _ in study.files()) or study.rungs.exists() or temporary.is_claimed(folder):
+            if (
+                any(name != _HEADER for name, _ in study.files())
+                or study.rungs.exists()
+                or temporary.is_claimed(folder)
+            ):
                 raise _another(folder, different)  # nothing already computed is lost
         elif folder.exists() and (not folder.is_dir() or any(not f.name.startswith(".") for f in folder.iterdir())):
             raise StudyError(f"{str(folder)!r} exists and is not a study; choose another folder with --out")
@@ -215,13 +220,13 @@ class Study:
         temporary.release(self.path)
 
     def gone_on(self) -> None:
-        """Records these versions of viscircuits and torch, and warns, if the study was begun with others."""
+        """Records these versions of viscircuits and torch, and warns, if the study began with others."""
         own, header = _versions(__version__, torch.__version__), self.header
         if own == header.versions:
             return
         warnings.warn(
-            f"{str(self.path)!r} was begun with {header.versions}, and this is {own}: its numbers may not all be of one "
-            f"kind; study.json and the report say so",
+            f"{str(self.path)!r} was begun with {header.versions}, and this is {own}: its numbers may not all be of "
+            f"one kind; study.json and the report say so",
             stacklevel=2,
         )
         if own not in header.continued:
@@ -243,8 +248,8 @@ class Study:
             self.release()
             raise StudyError(
                 f"the model in {str(self.path)!r} computes something else than when the study was begun (its weights "
-                f"are the same, its traced graph is {graph} and was {began.graph}); put its code back, or choose another "
-                f"folder with --out"
+                f"are the same, its traced graph is {graph} and was {began.graph}); put its code back, or choose "
+                f"another folder with --out"
             )
         warnings.warn(
             f"the model in {str(self.path)!r} was traced otherwise with {began.versions}: the same weights, another "

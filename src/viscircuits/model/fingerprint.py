@@ -7,6 +7,7 @@ import hashlib
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 
 from viscircuits.model.graph import NetGraph
 from viscircuits.store import digest
@@ -50,7 +51,7 @@ def _told(node: fx.Node, places: dict[fx.Node, int], weight: str) -> str:
         called = str(target)
     else:
         called = getattr(target, "__name__", type(target).__name__)
-    shown = fx.node.map_aggregate(
+    shown = map_aggregate(
         (node.args, {k: v for k, v in node.kwargs.items() if k not in ("device", "pin_memory")}),
         lambda one: f"%{places[one]}" if isinstance(one, fx.Node) else _plain(one),
     )

@@ -179,7 +179,8 @@ def in_passes(
     Each group alone falls into one pass with the same plan.
     """
     while readouts:
-        alike = list(takewhile(lambda readout: readout.layers == readouts[0].layers, readouts))
+        layers = readouts[0].layers
+        alike = list(takewhile(lambda readout, layers=layers: readout.layers == layers, readouts))
         size = plan(alike, memory=memory, batch_size=batch_size)
         yield readouts[: size.targets], size
         readouts = readouts[size.targets :]

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 
@@ -33,7 +34,8 @@ def tell(line: str) -> None:
 
 
 def warm_up() -> None:
-
+    for name in ("numba", "torch._dynamo"):
+        import_module(name)
     import viscircuits as vc
     import viscircuits.cli.findings
     import viscircuits.cli.job

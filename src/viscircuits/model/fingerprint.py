@@ -4,6 +4,7 @@ Not here: the hash of anything else (`viscircuits.store.digest`).
 """
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -51,12 +52,10 @@ def _told(node: fx.Node, places: dict[fx.Node, int], weight: str) -> str:
         called = str(target)
     else:
         called = getattr(target, "__name__", type(target).__name__)
-    shown = map_aggregate(
-        (node.args, {k: v for k, v in node.kwargs.items() if k not in ("device", "pin_memory")}),
-        lambda one: f"%{places[one]}" if isinstance(one, fx.Node) else _plain(one),
-    )
+    taken: Any = (node.args, {k: v for k, v in node.kwargs.items() if k not in ("device", "pin_memory")})
+    shown = map_aggregate(taken, lambda one: f"%{places[one]}" if isinstance(one, fx.Node) else _plain(one))
     return f"{node.op} {called} {shown}"
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> str:
     return "a device" if isinstance(value, torch.device) else str(value)

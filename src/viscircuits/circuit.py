@@ -278,7 +278,7 @@ class Circuit:
         Raises:
             StudyError: not a circuit file, of another version, or made on another model or other weights.
         """
-        tensors, header = store.read_tensors(path, _KIND)
+        tensors, header = store.read_tensors(path, KIND)
         if header["model"] != fingerprint(model):
             raise StudyError(
                 f"{str(path)!r} was made on another model or other weights (fingerprint {header['model']!r}, this "
@@ -378,7 +378,7 @@ def _fits(fields: Fields, tensors: Mapping[str, Tensor]) -> str:
     return ""
 
 
-_KIND = Kind(
+KIND = Kind(
     "circuit",
     "a circuit file",
     {

@@ -28,13 +28,13 @@ from viscircuits.model.aligned import AlignedCrops
 from viscircuits.model.clean import clean
 from viscircuits.model.crops import tried_crops
 from viscircuits.model.fingerprint import fingerprint
-from viscircuits.model.graph import NetGraph
+from viscircuits.model.graph import NetGraph, outline
 from viscircuits.model.instrument import needed_filters, run
 from viscircuits.model.reach import Reach, reach
 from viscircuits.model.shrink import Shrunk, shrink
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
-from viscircuits.response import freeze, judged, masked_weights, rows_of, to_model
+from viscircuits.response import Rows, freeze, judged, masked_weights, rows_of, to_model
 from viscircuits.target import JSON, AnyTarget, Loss, Target, target_from_json, target_to_json
 from viscircuits.types import GRANULARITIES, Progress
 
@@ -187,7 +187,10 @@ class Circuit:
         """
         images = judged(images, self.model, [self.readout])
         batches = images.batches(batch_size, self.graph.memory_format, progress=progress, what="responses")
-        return torch.cat([self.respond_to(batch, frozen) for batch in batches])
+        rows = Rows(len(images))
+        for batch in batches:
+            rows.add(self.respond_to(batch, frozen))
+        return rows.tensor
 
     @clean
     @torch.no_grad()
@@ -238,7 +241,7 @@ class Circuit:
             raise UnsupportedOperation(
                 f"target {self.target} cannot stand alone: it needs labels or the full model's arg-max"
             )
-        return self._shrunk(_Head(Readout(self.target, self.graph.outline(self.readout.layers))))
+        return self._shrunk(_Head(self.readout))
 
     @clean
     def _shrunk(self, head: nn.Module | None = None, after: fx.Node | None = None) -> Shrunk:
@@ -278,7 +281,7 @@ class Circuit:
         Raises:
             StudyError: not a circuit file, of another version, or made on another model or other weights.
         """
-        tensors, header = store.read_tensors(path, _KIND)
+        tensors, header = store.read_tensors(path, KIND)
         if header["model"] != fingerprint(model):
             raise StudyError(
                 f"{str(path)!r} was made on another model or other weights (fingerprint {header['model']!r}, this "
@@ -322,10 +325,24 @@ class _Head(nn.Module):
 
     def __init__(self, readout: Readout) -> None:
         super().__init__()
-        self._readout = readout
+        outputs = {name: readout.graph.output(name) for name in readout.layers}
+        places = {name: (output.shape, output.channel_axis) for name, output in outputs.items()}
+        self._outline = readout.target, readout.graph.input_shape, places
+        self._readout = _outlined(*self._outline)
 
     def forward(self, outputs: dict[str, Tensor]) -> Tensor:
         return self._readout.response(outputs, (None,) * len(self._readout.terms))
+
+    def __getstate__(self) -> dict[str, Any]:  # graphs do not pickle
+        return {name: value for name, value in self.__dict__.items() if name != "_readout"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._readout = _outlined(*self._outline)
+
+
+def _outlined(target: AnyTarget, shape: tuple[int, ...], outputs: dict[str, tuple[tuple[int, ...], int]]) -> Readout:
+    return Readout(target, outline(shape, outputs))
 
 
 def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
@@ -378,7 +395,7 @@ def _fits(fields: Fields, tensors: Mapping[str, Tensor]) -> str:
     return ""
 
 
-_KIND = Kind(
+KIND = Kind(
     "circuit",
     "a circuit file",
     {

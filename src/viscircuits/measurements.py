@@ -1,7 +1,8 @@
 """The table of measurements: its columns, what can stand in them, and the Parquet file that holds it.
 
-Before its footer, where no reader of Parquet looks, the file holds one line: the version that wrote it and a digest of
-all the rest. Tables without this line are older, or were written by other programs; they are read too.
+Before its footer, where no reader of Parquet looks, the file holds one line: the version that wrote it, a digest of
+all the rest, and the hash of the study that it belongs to. Tables without this line, or with one that names no study,
+are older or were written otherwise; they are read too.
 """
 
 import hashlib
@@ -49,7 +50,7 @@ _WORDS = {"order": ("best", "worst"), "granularity": GRANULARITIES, "biases": ge
 _EMPTY = (*YOUNGER, "reason")
 _NAN = ("pearson_within",)
 _ROUNDING = 1e-6
-_LINE = re.compile(rb"\nviscircuits ([\w.+!-]{1,40}) ([0-9a-f]{64})\n")
+_LINE = re.compile(rb"\nviscircuits ([\w.+!-]{1,40}) ([0-9a-f]{64})(?: ([0-9a-f]{16}))?\n")
 
 
 class Read(NamedTuple):
@@ -59,18 +60,19 @@ class Read(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def write(path: str | Path, frame: pl.DataFrame) -> None:
-    """Writes a table, atomically."""
+def write(path: str | Path, frame: pl.DataFrame, study: str = "") -> None:
+    """Writes a table, atomically, with the hash of its study, if it has one."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     content = buffer.getvalue()
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    line = f"\nviscircuits {__version__} {_digest(content, __version__)}\n".encode()
-    with store.atomic(path) as temporary:
-        temporary.write_bytes(content[:footer] + line + content[footer:])
+    ending = f" {study}" if study else ""
+    line = f"\nviscircuits {__version__} {_digest(content, __version__ + ending)}{ending}\n".encode()
+    with store.atomic(path) as own:
+        own.write_bytes(content[:footer] + line + content[footer:])
 
 
-def read(path: str | Path, version: str = __version__) -> Read:
+def read(path: str | Path, version: str = __version__, study: str = "") -> Read:
     """Returns the table in a file; columns that are younger than it are empty.
 
     Columns that this version does not know are left out, with a warning, where a newer version wrote the file.
@@ -78,11 +80,17 @@ def read(path: str | Path, version: str = __version__) -> Read:
     Args:
         path: the file.
         version: the one that wrote it, as far as is known; what the file itself says counts more.
+        study: the hash of the study that it has to belong to, where the file says to which it does.
 
     Raises:
-        StudyError: no such file; not whole; other columns; values that no measurement has.
+        StudyError: no such file; not whole; other columns; values that no measurement has; rows of another study.
     """
-    content, version = _opened(path, version)
+    content, version, other_study = _opened(path, version)
+    if study and other_study not in ("", study):
+        raise StudyError(
+            f"{str(path)!r} holds the rows of another study (of hash {other_study}, expected {study}); put the "
+            f"study's own table there, or delete this one and run again"
+        )
     with store.parsing(path, "a whole Parquet file"):
         schema = pl.read_parquet_schema(io.BytesIO(content))
     left_out = tuple(name for name in schema if name not in SCHEMA)
@@ -107,22 +115,23 @@ def read(path: str | Path, version: str = __version__) -> Read:
     return Read(frame.select(*SCHEMA), left_out)
 
 
-def _opened(path: str | Path, version: str) -> tuple[bytes, str]:
-    """The Parquet file without the line of ours, and the version that wrote it."""
+def _opened(path: str | Path, version: str) -> tuple[bytes, str, str]:
+    """The Parquet file without the line of ours, the version that wrote it, and the hash of its study."""
     content = store.read_bytes(path)
     lines = list(_LINE.finditer(content))
     if not lines:
-        return content, version
+        return content, version, ""
     line = lines[-1]
     content = content[: line.start()] + content[line.end() :]
     version = line[1].decode("ascii")
-    if line[2].decode("ascii") != _digest(content, version):
+    study = (line[3] or b"").decode("ascii")
+    if line[2].decode("ascii") != _digest(content, f"{version} {study}".rstrip()):
         raise store.damaged(path, "its content is not what its digest says")
-    return content, version
+    return content, version, study
 
 
-def _digest(content: bytes, version: str) -> str:
-    return hashlib.sha256(version.encode() + b"\n" + content).hexdigest()
+def _digest(content: bytes, said: str) -> str:
+    return hashlib.sha256(said.encode() + b"\n" + content).hexdigest()
 
 
 def _newer(version: str) -> bool:

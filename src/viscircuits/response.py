@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from viscircuits.data.classes import by_output
@@ -26,6 +26,25 @@ class Response:
 
     values: Float[Tensor, "n p"]
     frozen: Frozen
+
+
+class Rows:
+    """A tensor on the CPU with one row a picture, filled batch by batch.
+
+    A list of the batches' parts would keep all that they are views of (a layer's whole output), and joining them would
+    hold everything twice.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count, self.filled = count, 0
+        self.tensor = torch.empty(0)
+
+    def add(self, part: Shaped[Tensor, "n ..."]) -> None:
+        """Writes the next rows."""
+        if not self.filled:
+            self.tensor = torch.empty(self.count, *part.shape[1:], dtype=part.dtype)
+        self.tensor[self.filled : self.filled + len(part)] = part
+        self.filled += len(part)
 
 
 @clean
@@ -53,15 +72,15 @@ def respond(
     """
     images = judged(images, model, [readout])
     filters = needed_filters(readout.graph, readout.relevant_kernels)
-    values: list[Tensor] = []
+    values = Rows(len(images))
     fixed: list[Frozen] = []
     for batch in images.batches(batch_size, readout.graph.memory_format, progress=progress, what="responses"):
         pictures, labels = to_model(batch, model, readout.graph)
         here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
         outputs = run(model, readout.graph, pictures, readout.layers, weights=weights, filters=filters)
-        values.append(readout.response(outputs, here, labels).cpu())
+        values.add(readout.response(outputs, here, labels))
         fixed.append(here)
-    return Response(torch.cat(values), tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
+    return Response(values.tensor, tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
 
 
 @clean
@@ -77,7 +96,7 @@ def respond_full(
     """Returns the full model's responses for several targets, all from one run of the model."""
     layers = dict.fromkeys(layer for readout in readouts for layer in readout.layers)
     filters = needed_filters(readouts[0].graph, relevant_to_any(readouts))
-    values: list[list[Tensor]] = [[] for _ in readouts]
+    values = [Rows(len(images)) for _ in readouts]
     fixed: list[list[Frozen]] = [[] for _ in readouts]
     graph, images = readouts[0].graph, judged(images, model, readouts)
     for batch in images.batches(batch_size, graph.memory_format, progress=progress, what="responses"):
@@ -85,9 +104,9 @@ def respond_full(
         outputs = run(model, graph, pictures, layers, filters=filters)
         for readout, own, parts in zip(readouts, values, fixed, strict=True):
             parts.append(readout.freeze(outputs))
-            own.append(readout.response(outputs, parts[-1], labels).cpu())
+            own.add(readout.response(outputs, parts[-1], labels))
     return [
-        Response(torch.cat(own), tuple(_joined(each) for each in zip(*parts, strict=True)))
+        Response(own.tensor, tuple(_joined(each) for each in zip(*parts, strict=True)))
         for own, parts in zip(values, fixed, strict=True)
     ]
 

@@ -7,7 +7,6 @@ Whatever is wrong with a file that is read is a `StudyError` of one line, never 
 import hashlib
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from viscircuits import temporary
 from viscircuits.errors import StudyError, ViscircuitsError
 from viscircuits.header import Kind, shown
 
@@ -40,28 +40,48 @@ _AGAIN = "delete it and run again"
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``path`` that replaces it when the block ends well; an error leaves nothing."""
+def atomic(path: str | Path, *, new: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside ``path`` that replaces it when the block ends well; an error leaves nothing.
+
+    A process that is killed leaves the temporary file, for `viscircuits.temporary.clear`.
+
+    Raises:
+        FileExistsError: the file has to be ``new`` and is there; of several processes that make it one succeeds.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}."[:64] + secrets.token_hex(8) + path.suffix)
+    own = temporary.beside(path)
     try:
-        mode = _create(path, temporary)
-        yield temporary
-        with temporary.open("rb+") as file:
+        mode = _create(path, own)
+        yield own
+        with own.open("rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)  # some writers put a file of their own in its place, closed to others
-        os.replace(temporary, path)
+        os.chmod(own, mode)  # some writers put a file of their own in its place, closed to others
+        if new:
+            _place(own, path)
+        else:
+            os.replace(own, path)
     finally:
         with suppress(OSError):
-            temporary.unlink()
+            own.unlink()
 
 
-def _create(path: Path, temporary: Path) -> int:
+def _place(own: Path, path: Path) -> None:
+    """Gives a file a name that nothing has."""
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(own, path)
+
+
+def _create(path: Path, own: Path) -> int:
     """Makes an empty file with the permissions of any new file, and returns these."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, flags, 0o666)  # the kernel applies the umask, which is the whole process's
+        handle = os.open(own, flags, 0o666)  # the kernel applies the umask, which is the whole process's
     except OSError as error:
         raise StudyError(f"cannot write {str(path)!r} ({error.strerror}); choose another place") from None
     try:
@@ -91,10 +111,10 @@ def stays(folder: str | Path, path: str | Path) -> bool:
         return False
 
 
-def write_json(path: str | Path, value: Json) -> None:
-    """Writes indented JSON with a final newline, atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_json(path: str | Path, value: Json, *, new: bool = False) -> None:
+    """Writes indented JSON with a final newline, atomically; ``new`` as in `atomic`."""
+    with atomic(path, new=new) as own:
+        own.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Json:
@@ -124,8 +144,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
     """Writes named tensors and a JSON header, with a digest of both, as one safetensors file, atomically."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     sealed = _text({**header, DIGEST: _digest(flat, header)})
-    with atomic(path) as temporary:
-        safetensors.torch.save_file(flat, temporary, metadata={HEADER: sealed})
+    with atomic(path) as own:
+        safetensors.torch.save_file(flat, own, metadata={HEADER: sealed})
 
 
 def read_tensors(path: str | Path, kind: Kind | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:

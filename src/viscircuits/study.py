@@ -7,15 +7,18 @@
     scores/                 one safetensors file a target and criterion
     circuits/               one safetensors file a measurement: boolean masks under dotted layer names, a JSON header
     *.png, *.svg            pictures
+    .rungs/                 how far a criterion that trains has come, until its scores are there
 
 Everything is written atomically and nothing is a pickle. The same command on the same folder goes on where it stopped;
-another command on it is refused. A study may come from a stranger: what it holds is checked when it is read, and
-neither reading nor writing follows a link that leads out of its folder, which itself may be one.
+another command on it is refused, and so is the same one on other code of the model. A study may come from a stranger:
+what it holds is checked when it is read, and neither reading nor writing follows a link that leads out of its folder,
+which itself may be one.
 """
 
 import json
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,12 +30,13 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from viscircuits import __version__, measurements, store
-from viscircuits.circuit import Biases, Circuit
+from viscircuits import __version__, measurements, store, temporary
+from viscircuits.circuit import KIND, Biases, Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import StudyError, closest
+from viscircuits.errors import StudyError, ViscircuitsError, closest
 from viscircuits.header import IMAGE, shown
 from viscircuits.scores import Scores
+from viscircuits.target import target_from_json
 from viscircuits.types import Granularity
 
 FORMAT = 1
@@ -77,6 +81,10 @@ class Pictures(BaseModel):
         return cls(source=source, count=len(images), hash=images.hash, classes=classes, white=white, found=found)
 
 
+_WORDS = {"weights": True, "scoring": {"source", "found"}, "held_out": {"source", "found"}}
+"""Where the same content comes from."""
+
+
 class Spec(BaseModel):
     """What a study was asked to do; two studies with equal specs hold the same numbers."""
 
@@ -97,9 +105,14 @@ class Spec(BaseModel):
 
     def differs(self, other: "Spec") -> list[str]:
         """Returns the fields in which other numbers are asked for; another path to the same content is the same."""
-        words = {"weights": True, "scoring": {"source", "found"}, "held_out": {"source", "found"}}
-        mine, others = self.model_dump(exclude=words), other.model_dump(exclude=words)
+        mine, others = self.model_dump(exclude=_WORDS), other.model_dump(exclude=_WORDS)
         return [field for field in mine if mine[field] != others[field]]
+
+    @property
+    def hash(self) -> str:
+        """What the study's table carries: equal where equal numbers are asked for, whatever things are called."""
+        asked = self.model_dump(mode="json", exclude={**_WORDS, "model": True}, exclude_defaults=True)
+        return store.digest(json.dumps(asked, sort_keys=True))
 
 
 class Header(BaseModel):
@@ -112,7 +125,16 @@ class Header(BaseModel):
     created: str
     command: str
     engine: str = Field("", description="what computed the maps of convolutions: numba, triton or torch")
+    graph: str = Field("", description="content hash of the model's traced graph, where known")
+    continued: tuple[str, ...] = Field(
+        default=(), description="other versions of viscircuits and torch that went on with it"
+    )
     spec: Spec
+
+    @property
+    def versions(self) -> str:
+        """What it was begun with."""
+        return _versions(self.viscircuits, self.torch)
 
 
 @dataclass(frozen=True)
@@ -123,33 +145,54 @@ class Study:
     header: Header
 
     @classmethod
-    def create(cls, path: str | Path, spec: Spec, *, command: str = "", engine: str = "") -> "Study":
+    def create(cls, path: str | Path, spec: Spec, *, command: str = "", engine: str = "", graph: str = "") -> "Study":
         """Returns the study in a folder: a new one, or the one already there if it was asked for the same.
 
+        This process then claims the folder, until `release`: meanwhile no other question takes its place. What killed
+        processes left there is removed.
+
+        Args:
+            path: the folder.
+            spec: what is asked.
+            command: the command that asks.
+            engine: what computes the maps of convolutions.
+            graph: the hash of the model's traced graph.
+
         Raises:
-            StudyError: the folder holds another study, or something else.
+            StudyError: the folder holds another study, or something else; the model's code is another.
         """
         folder = Path(path)
         file = store.inside(folder, _HEADER)
         if file.exists():
             study = cls.open(folder)
-            different = study.header.spec.differs(spec)
-            if not different:
+            if not (different := study.header.spec.differs(spec)):
+                study._claim()
+                study._check(graph)
                 return study
-            if any(name != _HEADER for name, _ in study.files()):  # nothing already computed is lost
-                raise StudyError(
-                    f"{str(folder)!r} holds another study (it differs in {', '.join(different)}; viscircuits inspect "
-                    f"shows it); choose another folder with --out, or delete this one"
-                )
+            if (
+                any(name != _HEADER for name, _ in study.files())
+                or study.rungs.exists()
+                or temporary.is_claimed(folder)
+            ):
+                raise _another(folder, different)  # nothing already computed is lost
         elif folder.exists() and (not folder.is_dir() or any(not f.name.startswith(".") for f in folder.iterdir())):
             raise StudyError(f"{str(folder)!r} exists and is not a study; choose another folder with --out")
         header = Header(
             format=FORMAT, viscircuits=__version__, torch=torch.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
-            engine=engine, spec=spec,
+            engine=engine, graph=graph, spec=spec,
         )  # fmt: skip
-        store.write_json(file, header.model_dump(mode="json"))
-        return cls(folder, header)
+        study = cls(folder, header)
+        study._claim()
+        try:
+            study._write(new=not file.exists())
+        except FileExistsError:  # another process was faster
+            first = cls.open(folder)
+            if different := first.header.spec.differs(spec):
+                study.release()
+                raise _another(folder, different) from None
+            return first
+        return study
 
     @classmethod
     def open(cls, path: str | Path) -> "Study":
@@ -172,6 +215,63 @@ class Study:
             )
             raise StudyError(f"{str(file)!r} is damaged: {place}: {first['msg']}") from None
 
+    def release(self) -> None:
+        """Ends this process's claim to the folder."""
+        temporary.release(self.path)
+
+    def gone_on(self) -> None:
+        """Records these versions of viscircuits and torch, and warns, if the study began with others."""
+        own, header = _versions(__version__, torch.__version__), self.header
+        if own == header.versions:
+            return
+        warnings.warn(
+            f"{str(self.path)!r} was begun with {header.versions}, and this is {own}: its numbers may not all be of "
+            f"one kind; study.json and the report say so",
+            stacklevel=2,
+        )
+        if own not in header.continued:
+            Study(self.path, header.model_copy(update={"continued": (*header.continued, own)}))._write()
+
+    def _claim(self) -> None:
+        try:
+            temporary.claim(self.path)
+        except OSError as error:
+            raise StudyError(f"cannot write {str(self.path)!r} ({error.strerror}); choose another place") from None
+        temporary.clear(self.path)
+
+    def _check(self, graph: str) -> None:
+        """Refuses other code of the model, unless another version of torch may have traced it otherwise."""
+        began = self.header
+        if not (graph and began.graph) or graph == began.graph:
+            return
+        if began.versions == _versions(__version__, torch.__version__):
+            self.release()
+            raise StudyError(
+                f"the model in {str(self.path)!r} computes something else than when the study was begun (its weights "
+                f"are the same, its traced graph is {graph} and was {began.graph}); put its code back, or choose "
+                f"another folder with --out"
+            )
+        warnings.warn(
+            f"the model in {str(self.path)!r} was traced otherwise with {began.versions}: the same weights, another "
+            f"graph; check that its code is the same",
+            stacklevel=3,
+        )
+
+    def _write(self, *, new: bool = False) -> None:
+        value = self.header.model_dump(mode="json")
+        value = {k: v for k, v in value.items() if v or k not in ("graph", "continued")}  # older versions know neither
+        store.write_json(self.file(_HEADER), value, new=new)
+
+    @property
+    def hash(self) -> str:
+        """What tells the study's table from that of another."""
+        return self.header.spec.hash
+
+    @property
+    def rungs(self) -> Path:
+        """Where a criterion that trains keeps how far it has come."""
+        return self.file(".rungs")
+
     def file(self, *parts: str) -> Path:
         """Returns the path of a file of the study; a `StudyError` where a link leads out of its folder."""
         return store.inside(self.path, *parts)
@@ -190,7 +290,7 @@ class Study:
         if not os.path.lexists(self.measurements_path):
             again = f"run its command again: {self.header.command}"
             raise StudyError(f"study {str(self.path)!r} has no measurements yet; {again}")
-        frame = measurements.read(self.measurements_path, self.header.viscircuits).frame
+        frame = measurements.read(self.measurements_path, self.header.viscircuits, self.hash).frame
         spec = self.header.spec
         asked = {"target": spec.targets, "criterion": [name.partition(":")[0] for name in spec.criteria]}
         places = [pl.col(name).replace_strict({n: given.index(n) for n in given}, default=len(given))
@@ -199,16 +299,45 @@ class Study:
 
     def add_circuit(self, circuit: Circuit, criterion: str, density: float) -> Path:
         """Writes a circuit and returns where."""
-        path = self.file("circuits", f"{slug(str(circuit.target), criterion, _number(density))}.safetensors")
+        path = self._circuit(str(circuit.target), criterion, density)
         circuit.save(path)
         return path
 
+    def holds(self, target: str, criterion: str, order: str, density: float) -> bool:
+        """Returns whether a measured circuit is there, whole."""
+        name = criterion if order == "best" else f"{criterion}-{order}"
+        try:
+            _, header = store.read_tensors(self._circuit(target, name, density), KIND)
+            found = str(target_from_json(header["target"]))
+        except ViscircuitsError:
+            return False
+        spec = self.header.spec
+        wanted = spec.fingerprint, spec.granularity, spec.biases, list(spec.input_shape), target
+        return wanted == (*(header[name] for name in ("model", "granularity", "biases", "input_shape")), found)
+
     def add_scores(self, scores: Scores) -> Path:
         """Writes scores and returns where."""
-        density = "" if scores.density is None else _number(scores.density)
-        path = self.file("scores", f"{slug(scores.target, scores.criterion, density)}.safetensors")
+        path = self._scores(scores.target, scores.criterion, scores.density)
         scores.save(path)
         return path
+
+    def scores(self, target: str, criterion: str, density: float | None) -> Scores | None:
+        """Returns scores of the study; None where they are missing, damaged or others."""
+        try:
+            found = Scores.load(self._scores(target, criterion, density))
+        except ViscircuitsError:
+            return None
+        spec = self.header.spec
+        wanted = target, criterion, density, spec.granularity, spec.input_shape
+        return found if wanted == (found.target, found.criterion, found.density, found.granularity,
+                                   found.input_shape) else None  # fmt: skip
+
+    def _scores(self, target: str, criterion: str, density: float | None) -> Path:
+        number = "" if density is None else _number(density)
+        return self.file("scores", f"{slug(target, criterion, number)}.safetensors")
+
+    def _circuit(self, target: str, criterion: str, density: float) -> Path:
+        return self.file("circuits", f"{slug(target, criterion, _number(density))}.safetensors")
 
     def circuits(self) -> Sequence[Path]:
         """Returns the circuit files, sorted by name; what a link leads to elsewhere is none of them."""
@@ -216,7 +345,7 @@ class Study:
 
     def circuit(self, model: nn.Module, target: str, criterion: str, density: float) -> Circuit:
         """Returns one of the study's circuits on its model."""
-        path = self.file("circuits", f"{slug(target, criterion, _number(density))}.safetensors")
+        path = self._circuit(target, criterion, density)
         if not path.is_file():
             stems = [p.stem for p in self.circuits()]
             raise StudyError(f"no circuit {path.stem!r} among the study's {len(stems)}{closest(path.stem, stems)}")
@@ -225,6 +354,7 @@ class Study:
     def files(self) -> list[tuple[str, int]]:
         """Returns the study's files, relative and sorted, with their sizes in bytes; none that a link has elsewhere."""
         files = [f for f in self.path.rglob("[!.]*") if f.is_file() and store.stays(self.path, f)]
+        files = [f for f in files if not any(name.startswith(".") for name in f.relative_to(self.path).parts)]
         return sorted((f.relative_to(self.path).as_posix(), f.stat().st_size) for f in files)
 
 
@@ -247,6 +377,17 @@ def _slug(part: str) -> str:
     plain = part.replace("*", "x").replace("@", "-at-").replace(":", "-").replace(" ", "")
     safe = re.sub(r"[^\w.,+-]", "_", plain, flags=re.ASCII)
     return safe if safe == plain and len(safe) <= _LONGEST else f"{safe[:_LONGEST]}-{store.digest(part)[:8]}"
+
+
+def _versions(own: str, torchs: str) -> str:
+    return f"viscircuits {own}, torch {torchs}"
+
+
+def _another(folder: Path, different: Sequence[str]) -> StudyError:
+    return StudyError(
+        f"{str(folder)!r} holds another study (it differs in {', '.join(different)}; viscircuits inspect shows it); "
+        f"choose another folder with --out, or delete this one"
+    )
 
 
 def _number(density: float) -> str:

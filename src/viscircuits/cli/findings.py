@@ -26,7 +26,7 @@ import torch
 from rich.text import Text
 from torch import nn
 
-from viscircuits import __version__, store
+from viscircuits import __version__, store, temporary
 from viscircuits.cli.console import out
 from viscircuits.cli.job import on_device
 from viscircuits.data.images import ImageSet, Prepare
@@ -58,6 +58,8 @@ class Findings:
     def create(cls, study: Path, name: str, kind: str, asked: Mapping[str, store.Json]) -> "Findings":
         """Returns the folder for what is asked: a new one, or one where the same was asked before.
 
+        This process then claims the folder, until it has finished. What killed processes left in the study is removed.
+
         Raises:
             StudyError: the study's folder is something else, or of another model; the folder holds other findings.
         """
@@ -65,21 +67,22 @@ class Findings:
         path = store.inside(study, FOLDER, name)
         wanted: dict[str, store.Json] = {"kind": kind, "format": FORMAT, **asked}
         file = store.inside(study, FOLDER, name, HEADER)
-        if file.exists():
-            header = store.read_json(file)
-            if what := wrong(_HEADER, header):
-                raise store.damaged(file, what)
-            there: Any = header
-            different = [key for key in wanted if _same(there["asked"].get(key)) != _same(wanted[key])]
-            if not different:
+        temporary.clear(study)
+        there = _asked_before(file) if file.exists() else None
+        if there is not None:
+            if not (different := _differences(there, wanted)):
+                temporary.claim(path)
                 return cls(path, wanted)
-            if there.get("found") is not None or _worked_on(path):
-                raise StudyError(
-                    f"{str(path)!r} holds other findings (they differ in {', '.join(different)}); choose another "
-                    f"folder with --out, or delete this one"
-                )
+            if there.get("found") is not None or _worked_on(path) or temporary.is_claimed(path):
+                raise _others(path, different)
             shutil.rmtree(path / TOP, ignore_errors=True)  # a question that came to nothing makes way
-        store.write_json(file, {"asked": wanted, "found": None})
+        temporary.claim(path)
+        try:
+            store.write_json(file, {"asked": wanted, "found": None}, new=there is None)
+        except FileExistsError:  # another process was faster
+            if different := _differences(_asked_before(file), wanted):
+                temporary.release(path)
+                raise _others(path, different) from None
         return cls(path, wanted)
 
     def file(self, *parts: str) -> Path:
@@ -88,8 +91,8 @@ class Findings:
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Writes a table."""
-        with store.atomic(self.file(f"{name}.parquet")) as temporary:
-            pl.DataFrame(list(rows)).write_parquet(temporary)
+        with store.atomic(self.file(f"{name}.parquet")) as own:
+            pl.DataFrame(list(rows)).write_parquet(own)
 
     def finish(
         self, found: Mapping[str, store.Json], title: str, lead: str, *, note: str = "",
@@ -120,6 +123,7 @@ class Findings:
             "command": command,
         }
         store.write_json(self.file(HEADER), header)
+        temporary.release(self.path)
         study = self.path.parent.parent
         out.print(Text(str(self.path), style="bold"), soft_wrap=True)
         if not (study / "study.json").exists():
@@ -137,6 +141,24 @@ _HEADER = {
     "found": Check("an object, or null until all is there", lambda value: value is None or isinstance(value, dict)),
     "viscircuits": _WORD, "torch": _WORD, "created": _WORD, "command": _WORD,
 }  # fmt: skip
+
+
+def _asked_before(file: Path) -> Any:
+    header = store.read_json(file)
+    if what := wrong(_HEADER, header):
+        raise store.damaged(file, what)
+    return header
+
+
+def _differences(there: Any, wanted: Mapping[str, store.Json]) -> list[str]:
+    return [key for key in wanted if _same(there["asked"].get(key)) != _same(wanted[key])]
+
+
+def _others(path: Path, different: Sequence[str]) -> StudyError:
+    return StudyError(
+        f"{str(path)!r} holds other findings (they differ in {', '.join(different)}); choose another folder with "
+        f"--out, or delete this one"
+    )
 
 
 def _worked_on(path: Path) -> bool:

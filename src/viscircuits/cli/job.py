@@ -17,9 +17,9 @@ from viscircuits.diagram.curve import preservation_curve
 from viscircuits.diagram.told import WEAK, in_a_cell, inverted
 from viscircuits.errors import ModelError
 from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
-from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
+from viscircuits.model.trace import trace
 from viscircuits.saliency.maps import engine
-from viscircuits.scores import Scores
 from viscircuits.study import Pictures, Spec, Study
 
 CURVE = "preservation"
@@ -64,20 +64,28 @@ def run_job(job: Sweep, folder: Path, source: Source) -> Study:
         normalise=job.normalise, biases=job.biases, seed=job.seed,
     )  # fmt: skip
     weight = next(job.model.parameters())
-    study = Study.create(folder, spec, command=typed(), engine=engine(weight.device, weight.dtype))
-    saved: Scores | None = None
+    study = Study.create(
+        folder, spec, command=typed(), engine=engine(weight.device, weight.dtype),
+        graph=graph_fingerprint(job.model, trace(job.model, spec.input_shape)),
+    )  # fmt: skip
+
+    told = False
 
     def store(measurement: Measurement) -> None:
-        nonlocal saved
-        if measurement.scores is not saved:
-            study.add_scores(saved := measurement.scores)
+        nonlocal told
+        if not told:
+            study.gone_on()
+            told = True
         key = measurement.key
         study.add_circuit(measurement.circuit, f"{key.criterion}{'' if key.order == 'best' else '-worst'}", key.density)
 
-    with progress_bars() as report:
-        sweep(replace(job, progress=report), study.measurements_path, each=store)
-    preservation_curve(study.measurements(), title=f"{source.model}: {_targets(spec)}").save(study.file(CURVE))
-    return study
+    try:
+        with progress_bars() as report:
+            sweep(replace(job, progress=report), study.measurements_path, store, study)
+        preservation_curve(study.measurements(), title=f"{source.model}: {_targets(spec)}").save(study.file(CURVE))
+    finally:
+        study.release()
+    return Study.open(folder)
 
 
 def print_study(study: Study) -> None:

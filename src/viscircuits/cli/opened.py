@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
+from viscircuits import temporary
 from viscircuits.cli.command import typed
 from viscircuits.cli.console import plain
 from viscircuits.cli.job import on_device
@@ -51,9 +52,10 @@ class Opened:
 def open_study(path: Path, model: str | None, images: Path | None, device: str) -> Opened:
     """Returns a study with its model, and pictures from a folder or file, else those that it measured on.
 
-    ``model`` is what the user calls the model, for `load_model`.
+    ``model`` is what the user calls the model, for `load_model`. What killed processes left in the study is removed.
     """
     study = Study.open(path)
+    temporary.clear(path)
     spec = study.header.spec
     network, prepare = load_model(spec, model)
     pictures = held_out(spec, prepare) if images is None else read_pictures(images, prepare, white=spec.held_out.white)

@@ -6,11 +6,13 @@ same when it is read again. Not here: names, labels, subsets, batches (`viscircu
 becomes RGB (`viscircuits.data.decoding`).
 """
 
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from ctypes import CDLL
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +36,13 @@ Prepare = Callable[[Image.Image], Tensor]
 """Upright RGB picture -> float tensor ``[c, h, w]``, the same size for every picture and the same at every call."""
 
 _SHOWN = 5
+_BETWEEN = 128
+"""Pictures read by worker threads between two times that free memory is given back."""
+
+_give_back: Callable[[], object] = partial(getattr(CDLL(None), "malloc_trim", int), 0) if os.name == "posix" else int
+"""Gives the system what the C library keeps of freed memory. Pictures are made in one thread and freed in another, and
+the holes that they leave in the threads' heaps would add up to a gigabyte."""
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -325,8 +334,10 @@ def in_order(function: Callable[[_T], _R], items: Sequence[_T], workers: int, ah
     pool = ThreadPoolExecutor(workers)
     try:
         waiting: deque[Future[_R]] = deque()
-        for item in items:
+        for number, item in enumerate(items, 1):
             waiting.append(pool.submit(function, item))
+            if number % _BETWEEN == 0:
+                _give_back()
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

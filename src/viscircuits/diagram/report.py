@@ -130,7 +130,8 @@ def _again(study: Study, asked: list[str]) -> Html:
     """How to do it again; ``asked`` are the report's own options."""
     header, spec = study.header, study.header.spec
     facts = {
-        "made with": f"viscircuits {header.viscircuits}, torch {header.torch}, {header.created}",
+        "made with": f"{header.versions}, {header.created}"
+        + "".join(f"; went on with {other}" for other in header.continued),
         "shown with": f"viscircuits {__version__}, torch {torch.__version__}",
         "model": f"fingerprint {spec.fingerprint}",
         "pictures": f"scored on {spec.scoring.hash}, measured on {spec.held_out.hash}",

@@ -16,7 +16,7 @@ from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.model.clean import clean
 from viscircuits.model.instrument import KernelCall, run
-from viscircuits.response import freeze, judged, to_model
+from viscircuits.response import Rows, freeze, judged, to_model
 from viscircuits.types import Progress
 
 
@@ -48,7 +48,7 @@ def respond_resampled(
     others = images.subset(donors(len(images), seed))
     model, graph, readout = circuit.model, circuit.graph, circuit.readout
     factors = circuit.mask.factors(graph)
-    values = []
+    values = Rows(len(images))
     batches = images.batches(batch_size, graph.memory_format, progress=progress, what="responses")
     for batch, other in zip(batches, others.batches(batch_size, graph.memory_format), strict=True):
         parts: list[Tensor] = []
@@ -65,8 +65,8 @@ def respond_resampled(
         here = freeze(model, readout, pictures)
         run(model, graph, to_model(Batch(other.images, None, 0), model, graph)[0], readout.layers, see=store)
         outputs = run(model, graph, pictures, readout.layers, weights=circuit.weights, see=add)
-        values.append(readout.response(outputs, here, labels).cpu())
-    return torch.cat(values)
+        values.add(readout.response(outputs, here, labels))
+    return values.tensor
 
 
 def donors(n: int, seed: int) -> list[int]:

@@ -19,7 +19,7 @@ from viscircuits.model.shrink import Shrunk
 from viscircuits.model.stem import Stem, stem_nodes
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen
-from viscircuits.response import freeze, judged, rows_of, to_model
+from viscircuits.response import Rows, freeze, judged, rows_of, to_model
 from viscircuits.target import Target
 from viscircuits.types import Progress
 
@@ -52,20 +52,20 @@ def respond_all(
     images = judged(images, model, [readout])
     constant = [c.disconnected and isinstance(c.target, Target) and not readout.needs_freezing() for c in circuits]
     shared = _share(circuits)
-    parts: list[list[Tensor]] = [[] for _ in circuits]
+    found = [Rows(1 if same else len(images)) for same in constant]
     for batch in images.batches(batch_size, graph.memory_format, progress=progress, what="responses"):
         pictures, labels = to_model(batch, model, graph)
         here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
         maps = shared.stem(pictures) if shared is not None else pictures
-        for place, own in enumerate(parts):
-            if constant[place] and own:
+        for place, own in enumerate(found):
+            if constant[place] and own.filled:
                 continue
             if shared is not None and place in shared.tails:
-                own.append(readout.response(shared.outputs(place, maps), here, labels).cpu())
+                part = readout.response(shared.outputs(place, maps), here, labels)
             else:
-                own.append(circuits[place].respond_to(Batch(pictures, labels, 0), here))
-    joined = (torch.cat(own) for own in parts)
-    return [r[:1].expand(len(images), -1) if same else r for r, same in zip(joined, constant, strict=True)]
+                part = circuits[place].respond_to(Batch(pictures, labels, 0), here)
+            own.add(part[:1] if constant[place] else part)
+    return [r.tensor.expand(len(images), -1) if same else r.tensor for r, same in zip(found, constant, strict=True)]
 
 
 @dataclass(frozen=True)

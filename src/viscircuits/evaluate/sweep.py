@@ -4,12 +4,13 @@ A sweep is a stream of measurements. Whoever drives it can store each as it come
 interrupted sweep goes on where it stopped.
 """
 
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import polars as pl
 from torch import nn
@@ -25,7 +26,7 @@ from viscircuits.readout import Readout
 from viscircuits.response import judged, respond_full
 from viscircuits.saliency.fused import TOGETHER
 from viscircuits.saliency.plan import plan
-from viscircuits.saliency.registry import lookup, needs_density, score_all
+from viscircuits.saliency.registry import in_passes, lookup, needs_density, score_all
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
 from viscircuits.types import GRANULARITIES, Granularity, Progress
@@ -44,6 +45,33 @@ class Key(NamedTuple):
     criterion: str
     order: str
     density: float
+
+
+@runtime_checkable  # so that types can be checked in tests
+class Folder(Protocol):
+    """What keeps a sweep's scores and circuits beside its table; `viscircuits.study.Study` is one."""
+
+    @property
+    def hash(self) -> str:
+        """What tells its table from that of another sweep."""
+        ...
+
+    @property
+    def rungs(self) -> Path:
+        """Where a criterion that takes long keeps how far it has come."""
+        ...
+
+    def scores(self, target: str, criterion: str, density: float | None) -> Scores | None:
+        """Returns scores that are there, whole, and nothing otherwise."""
+        ...
+
+    def add_scores(self, scores: Scores) -> object:
+        """Keeps scores."""
+        ...
+
+    def holds(self, target: str, criterion: str, order: str, density: float) -> bool:
+        """Returns whether a circuit is there, whole."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -128,33 +156,42 @@ class Sweep:
         )
         return list(dict.fromkeys(every))
 
-    def measurements(self, done: Collection[Key] = ()) -> Iterator[Measurement]:
+    def measurements(self, done: Collection[Key] = (), folder: Folder | None = None) -> Iterator[Measurement]:
         """Yields every measurement that is not done yet; both orders of one criterion come together.
+
+        What is computed together (targets that share a pass, circuits that share their first layers) decides rounding.
+        So it is computed in the groups of a sweep of which nothing is done, and a group that lacks one is as a whole.
+
+        Args:
+            done: what is not wanted.
+            folder: keeps scores, and takes them from there where they are.
 
         Raises:
             TargetError: a target is dead on the pictures to measure on.
         """
         self._warn_of_overlap()
         keys = self.keys()
-        todo = {target: [k for k in keys if k.target == str(target) and k not in done] for target in self.targets}
-        todo = {target: missing for target, missing in todo.items() if missing}
-        total, count = len(keys), len(keys) - sum(map(len, todo.values()))
+        missing = set(keys) - set(done)
+        total, count = len(keys), len(keys) - len(missing)
 
         def still(what: str, done: int, of: int) -> None:  # between batches: it may end the call
             if self.progress is not None:
                 self.progress("circuits", count, total)
 
-        for start in range(TOGETHER, len(todo), TOGETHER):  # a dead one is better told now than after hours
-            self._references(list(todo)[start : start + TOGETHER], still)
-        while todo:
-            group = {target: todo.pop(target) for target in list(todo)[:TOGETHER]}
-            references = self._references(list(group), still)
-            for criterion in dict.fromkeys(key.criterion for missing in group.values() for key in missing):
-                own = {target: [k for k in missing if k.criterion == criterion] for target, missing in group.items()}
-                own = {target: keys for target, keys in own.items() if keys}
-                for scores, keys in self._scored(criterion, own):
-                    target = next(target for target in group if str(target) == scores.target)
-                    for measurement in self._measured(target, keys, scores, references[target], still):
+        lacking = {key.target for key in missing}
+        every: dict[tuple[str, str], list[Key]] = {}
+        for key in keys:
+            every.setdefault((key.target, key.criterion), []).append(key)
+        groups = [self.targets[start : start + TOGETHER] for start in range(0, len(self.targets), TOGETHER)]
+        groups = [group for group in groups if not lacking.isdisjoint(map(str, group))]
+        for group in groups[1:]:  # a dead one is better told now than after hours
+            self._references(group, still)
+        for group in groups:
+            references, passes = self._references(group, still), self._passes(group)
+            for criterion in dict.fromkeys(key.criterion for key in keys):
+                own = {target: every[str(target), criterion] for target in group}
+                for target, scores, some in self._scored(criterion, own, passes, missing, folder):
+                    for measurement in self._measured(target, some, missing, scores, references[target], still):
                         yield measurement
                         count += 1
                         if self.progress is not None:
@@ -164,19 +201,47 @@ class Sweep:
         limited = (self.limits or {}).get(criterion.partition(":")[0])
         return [d for d in self.densities if limited is None or d in limited]
 
-    def _scored(self, criterion: str, todo: Mapping[AnyTarget, list[Key]]) -> Iterator[tuple[Scores, list[Key]]]:
-        """Scores, each with the measurements to make from it; the targets are scored together."""
+    def _passes(self, targets: Sequence[AnyTarget]) -> list[list[AnyTarget]]:
+        """Those of some targets that are scored together."""
+        readouts = [Readout(target, trace(self.model, self.scoring[0].shape)) for target in targets]
+        passes = in_passes(readouts, memory=self.memory, batch_size=self.batch_size)
+        return [[readout.target for readout in some] for some, _ in passes]
+
+    def _scored(
+        self, criterion: str, keys: Mapping[AnyTarget, list[Key]], passes: Sequence[Sequence[AnyTarget]],
+        missing: Set[Key], folder: Folder | None,
+    ) -> Iterator[tuple[AnyTarget, Scores, list[Key]]]:  # fmt: skip
+        """Targets with their scores and all that is measured from these, where any of it is missing."""
+        densities = sorted({key.density for own in keys.values() for key in own}, reverse=True)
+        for density in densities if needs_density(criterion) else [None]:
+            some = {target: [k for k in own if density in (None, k.density)] for target, own in keys.items()}
+            for together in passes:
+                if all(missing.isdisjoint(some[target]) for target in together):
+                    continue
+                found = self._scores(criterion, density, together, folder)
+                yield from ((target, scores, some[target]) for target, scores in zip(together, found, strict=True))
+
+    def _scores(
+        self, criterion: str, density: float | None, targets: Sequence[AnyTarget], folder: Folder | None
+    ) -> list[Scores]:
+        """The scores of targets that share a pass: those that a folder keeps, or new ones, which it then keeps."""
+        if folder is not None:
+            kept = [folder.scores(str(target), criterion, density) for target in targets]
+            found = [scores for scores in kept if scores is not None]
+            if len(found) == len(targets):
+                return found
         limit = (self.scoring_limits or {}).get(criterion)
         images = self.scoring if limit is None or limit >= len(self.scoring) else self.scoring.take(limit, self.seed)
-        wanted = sorted({key.density for keys in todo.values() for key in keys}, reverse=True)
-        for density in wanted if needs_density(criterion) else [None]:
-            some = {t: [k for k in keys if density in (None, k.density)] for t, keys in todo.items()}
-            some = {target: keys for target, keys in some.items() if keys}
-            found = score_all(
-                self.model, list(some), images, criterion, granularity=self.granularity, normalise=self.normalise,
-                density=density, seed=self.seed, batch_size=self.batch_size, memory=self.memory, progress=self.progress,
-            )  # fmt: skip
-            yield from zip(found, some.values(), strict=True)
+        new = list(score_all(
+            self.model, targets, images, criterion, granularity=self.granularity, normalise=self.normalise,
+            density=density, seed=self.seed, batch_size=self.batch_size, memory=self.memory,
+            resume=None if folder is None else folder.rungs, progress=self.progress,
+        ))  # fmt: skip
+        if folder is not None:
+            for scores in new:
+                folder.add_scores(scores)
+            shutil.rmtree(folder.rungs, ignore_errors=True)
+        return new
 
     def _references(self, targets: Sequence[AnyTarget], progress: Progress) -> dict[AnyTarget, Reference]:
         graph = trace(self.model, self.held_out[0].shape)
@@ -186,11 +251,14 @@ class Sweep:
         return {target: Reference(r, str(target)) for target, r in zip(targets, responses, strict=True)}
 
     def _measured(
-        self, target: AnyTarget, keys: Sequence[Key], scores: Scores, full: Reference, progress: Progress
-    ) -> Iterator[Measurement]:
-        """The circuits of some scores, measured some densities at a time in one pass over the pictures."""
+        self, target: AnyTarget, keys: Sequence[Key], missing: Set[Key], scores: Scores, full: Reference,
+        progress: Progress,
+    ) -> Iterator[Measurement]:  # fmt: skip
+        """The missing circuits of some scores, measured some densities at a time in one pass over the pictures."""
         for start in range(0, len(keys), AT_ONCE):
             some = keys[start : start + AT_ONCE]
+            if missing.isdisjoint(some):
+                continue
             began = time.perf_counter()
             masks = [scores.select(density=k.density, order="worst" if k.order == "worst" else "best") for k in some]
             circuits = [Circuit(self.model, target, mask, self.biases) for mask in masks]
@@ -199,6 +267,8 @@ class Sweep:
             values = respond_all(circuits, self.held_out, frozen=frozen, batch_size=size, progress=progress)
             seconds = (time.perf_counter() - began) / len(some)
             for key, circuit, own in zip(some, circuits, values, strict=True):
+                if key not in missing:
+                    continue
                 kept = full.compare(own, disconnected=circuit.disconnected)
                 yield Measurement(key, self._row(key, circuit, kept, scores.n_images, seconds), circuit, scores)
 
@@ -251,39 +321,57 @@ def read_table(path: str | Path) -> pl.DataFrame:
 
 
 def sweep(
-    job: Sweep, checkpoint: str | Path | None = None, each: Callable[[Measurement], None] | None = None
+    job: Sweep,
+    checkpoint: str | Path | None = None,
+    each: Callable[[Measurement], None] | None = None,
+    folder: Folder | None = None,
 ) -> pl.DataFrame:
     """Returns the table of a sweep, one row a circuit.
+
+    However often it was stopped, the rows are those of a sweep that was not, but for the seconds that it took.
 
     Args:
         job: what to measure.
         checkpoint: a Parquet file that holds the rows done so far and is rewritten as they come (at most once a
             second, and at the end or at an interruption); rows it already has are not measured again. It knows targets,
             criteria and densities, not the model or the pictures: one file a job (`Study` keeps them apart).
-        each: called with every new measurement, to store its circuit or scores.
+        each: called with every new measurement, to store its circuit.
+        folder: keeps scores; what it has lost of scores and circuits is made again, and the rows stay.
     """
     path = Path(checkpoint) if checkpoint is not None else None
-    before = _before(job, path) if path is not None and path.exists() else table([])
+    study = "" if folder is None else folder.hash
+    before = _before(job, path, study) if path is not None and path.exists() else table([])
     rows: dict[Key, Row] = {Key(*(row[name] for name in Key._fields)): row for row in before.iter_rows(named=True)}
     written = time.monotonic()
     try:
-        for measurement in job.measurements(rows.keys()):
+        for measurement in job.measurements(_done(rows, folder), folder):
             if each is not None:
                 each(measurement)
-            rows[measurement.key] = measurement.row
+            rows.setdefault(measurement.key, measurement.row)
             if path is not None and time.monotonic() - written > 1:
-                write(path, table(rows.values()))
+                write(path, table(rows.values()), study)
                 written = time.monotonic()
     finally:
         if path is not None and len(rows) > len(before):
-            write(path, table(rows.values()))
+            write(path, table(rows.values()), study)
+    if folder is not None:
+        shutil.rmtree(folder.rungs, ignore_errors=True)
     wanted = job.keys()
     return table(rows[key] for key in wanted if key in rows)
 
 
-def _before(job: Sweep, path: Path) -> pl.DataFrame:
+def _done(rows: Collection[Key], folder: Folder | None) -> Collection[Key]:
+    """The measurements of which nothing is missing, neither the row nor what a folder keeps."""
+    if folder is None:
+        return rows
+    scores = {key: (key.target, key.criterion, key.density if needs_density(key.criterion) else None) for key in rows}
+    whole = {one for one in set(scores.values()) if folder.scores(*one) is not None}
+    return [key for key in rows if scores[key] in whole and folder.holds(*key)]
+
+
+def _before(job: Sweep, path: Path, study: str) -> pl.DataFrame:
     """The rows that a file holds already; one whose columns would be lost with the next row is refused."""
-    found = read(path)
+    found = read(path, study=study)
     if found.left_out and set(job.keys()) - set(map(Key._make, found.frame.select(Key._fields).rows())):
         raise StudyError(
             f"{str(path)!r} was written by a newer version, and what it holds besides would be lost; go on with that "

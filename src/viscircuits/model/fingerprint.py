@@ -1,12 +1,17 @@
-"""A content hash of a model's weights, for provenance: equal weights, equal fingerprint, on any device.
+"""Content hashes of a model's weights and of what it computes with them, for provenance; equal on any device.
 
 Not here: the hash of anything else (`viscircuits.store.digest`).
 """
 
 import hashlib
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+
+from viscircuits.model.graph import NetGraph
+from viscircuits.store import digest
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -20,3 +25,37 @@ def fingerprint(model: nn.Module) -> str:
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()[:16]
+
+
+def graph_fingerprint(model: nn.Module, graph: NetGraph) -> str:
+    """Returns the first 16 hex digits of a SHA-256 over a traced graph: operations, what they take, constants.
+
+    Weights enter by name alone, and names of nodes not at all. Another version of torch may trace the same code to
+    another graph.
+    """
+    places = {node: place for place, node in enumerate(graph.nodes)}
+    stored = model.state_dict().keys()
+    parts: list[str | Tensor] = []
+    for node in graph.nodes:
+        parts.append(_told(node, places, graph.parameters.get(node.name, "")))
+        if node.name in graph.constants and graph.parameters.get(node.name) not in stored:
+            parts.append(graph.constants[node.name])
+    return digest(*parts)
+
+
+def _told(node: fx.Node, places: dict[fx.Node, int], weight: str) -> str:
+    """An operation in words that are the same in every process."""
+    target = node.target
+    if node.op == "placeholder":
+        called = weight
+    elif isinstance(target, torch._ops.OpOverload | str):
+        called = str(target)
+    else:
+        called = getattr(target, "__name__", type(target).__name__)
+    taken: Any = (node.args, {k: v for k, v in node.kwargs.items() if k not in ("device", "pin_memory")})
+    shown = map_aggregate(taken, lambda one: f"%{places[one]}" if isinstance(one, fx.Node) else _plain(one))
+    return f"{node.op} {called} {shown}"
+
+
+def _plain(value: object) -> str:
+    return "a device" if isinstance(value, torch.device) else str(value)

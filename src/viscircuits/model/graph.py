@@ -8,8 +8,8 @@ A kernel is indexed ``(out, in)`` within a layer. Grouped layers have ``out x in
 have that shape; `KernelLayer.sources` says which global input channel stands behind each entry.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -143,12 +143,6 @@ class NetGraph:
             sizes[name] = sizes.get(name, frozenset()) | {taken}
         return sizes
 
-    def outline(self, layers: Iterable[str]) -> "NetGraph":
-        """Returns only where some modules' outputs stand: no topology, no tensors, nothing that holds the model."""
-        nowhere = fx.Graph().placeholder("nowhere")
-        outputs = {name: replace(self.output(name), node=nowhere) for name in layers}
-        return NetGraph(self.input_shape, {}, outputs, frozenset(), (), {}, {}, {}, {})
-
     def output(self, layer: str) -> Output:
         """Returns where a module's output stands; a `TargetError` says what is wrong with the name."""
         if layer in self.outputs:
@@ -173,3 +167,15 @@ class NetGraph:
         raise TargetError(
             f"layer {layer!r} is not in the model{closest(layer, self.outputs)} (list them: viscircuits targets MODEL)"
         )
+
+
+def outline(input_shape: tuple[int, ...], outputs: Mapping[str, tuple[tuple[int, ...], int]]) -> NetGraph:
+    """Returns only where some modules' outputs stand: no topology, no tensors, nothing that holds the model.
+
+    Args:
+        input_shape: that of the graph in question.
+        outputs: module -> shape and channel axis of its `Output`.
+    """
+    nowhere = fx.Graph().placeholder("nowhere")
+    placed = {name: Output(nowhere, shape, axis) for name, (shape, axis) in outputs.items()}
+    return NetGraph(input_shape, {}, placed, frozenset(), (), {}, {}, {}, {})

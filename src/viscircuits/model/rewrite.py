@@ -34,7 +34,7 @@ def pick(x: Tensor, axis: int, places: Int[Tensor, " k"]) -> Tensor:
 
 def for_each_image(value: Float[Tensor, "1 ..."], images: Tensor) -> Tensor:
     """Returns a constant, repeated (without a copy) for every image."""
-    return value.expand(len(images), *value.shape[1:])
+    return value.expand(images.shape[0], *value.shape[1:])  # len() would fix the number when it is exported
 
 
 def write_in_place(graph: fx.Graph) -> None:

@@ -10,6 +10,7 @@ is added to its output as a map, or to its bias where that map is even.
 
 import operator
 from collections.abc import Iterable, Mapping
+from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from viscircuits.model.blank import Tensors, run_blank
 from viscircuits.model.cost import Work
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.ops import concrete, op_name, origin
+from viscircuits.model.program import Program
 from viscircuits.model.reach import Seeds, reach
 from viscircuits.model.rewrite import (
     axis_after,
@@ -43,6 +45,10 @@ from viscircuits.model.rewrite import (
 class Shrunk(nn.Module):
     """A circuit as a module of its own: images ``[n, c, h, w]`` to the target's response ``[n, p]``.
 
+    It can be copied, pickled and exported. Its parameters are the parts of the network's own that it needs, under
+    ``body`` and the network's names; what is constant on all images, and which channels to take, are buffers below
+    ``body.constants``. They ask for no gradients until ``requires_grad_()`` is called.
+
     Attributes:
         full_width: where channels could not be dropped -> the operation that needs all of them.
         reads: the channels that it takes: those of the image, or some of those behind the network's first layers.
@@ -51,7 +57,7 @@ class Shrunk(nn.Module):
     """
 
     def __init__(
-        self, body: fx.GraphModule, layers: Iterable[str], head: nn.Module | None, full_width: Mapping[str, str],
+        self, body: Program, layers: Iterable[str], head: nn.Module | None, full_width: Mapping[str, str],
         reads: Int[Tensor, " k"], work: Work, dense: Work,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -70,6 +76,8 @@ class Shrunk(nn.Module):
 
     def outputs(self, images: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
         """Returns the outputs of the modules that the target reads; only what it reads of them is meaningful."""
+        if torch.compiler.is_exporting():  # for any number of images, so that nothing may depend on it
+            return dict(zip(self.layers, self.body(images), strict=True))
         parts = [self.body(some) for some in even_parts(images, self.at_once)]
         return dict(zip(self.layers, map(torch.cat, zip(*parts, strict=True)), strict=True))
 
@@ -81,7 +89,7 @@ class Shrunk(nn.Module):
     @property
     def n_parameters(self) -> int:
         """How many numbers the module stores."""
-        return sum(buffer.numel() for buffer in self.buffers())
+        return sum(tensor.numel() for tensor in (*self.parameters(), *self.buffers()))
 
 
 class _Narrow(NamedTuple):
@@ -130,7 +138,8 @@ class _Shrinker:
             self.blank = run_blank(graph, self.tensors, set(self.ends.values()))
         self.joined = self._joined()
         self.new = fx.Graph()
-        self.root = nn.Module()
+        self.held: dict[str, Tensor] = {}
+        self.names = _Names(self.tensors.own)
         self.env: dict[fx.Node, _Narrow] = {}
         self.full_width: dict[str, str] = {}
 
@@ -148,7 +157,7 @@ class _Shrinker:
         self.new.output(tuple(self._full(node) for node in self.ends.values()))
         self.new.eliminate_dead_code()
         write_in_place(self.new)
-        body = fx.GraphModule(self.root, self.new)
+        body = Program(self.new, self.held)
         first = self.blank[start].index_select(1, reads.to(self.blank[start].device))
         with torch.no_grad(), Work() as work:
             body(first)
@@ -231,12 +240,18 @@ class _Shrinker:
         if constant is not None:  # the bias is in it
             bias = constant.movedim(axis, 0).flatten(1)[:, 0] if even(constant, axis) else None
         narrow = KernelLayer(layer.name, layer.op, "", None, len(rows), len(columns), groups, layer.kernel_size)
-        args = [self._select(source, columns, axis), self._hold(narrow.stored(weight))]
-        args += [None if bias is None else self._hold(bias), *settings]
+        args = [self._select(source, columns, axis), self._hold(narrow.stored(weight), layer.weight)]
+        args += [None if bias is None else self._hold(bias, self._bias_name(layer, rest)), *settings]
         made = self.new.call_function(node.target, tuple(args), dict(node.kwargs))  # pyright: ignore
         if constant is not None and bias is None:
-            made = self.new.call_function(torch.ops.aten.add_.Tensor, (made, self._hold(constant)))
+            added = self._constant(constant, f"{node.name}_added")
+            made = self.new.call_function(torch.ops.aten.add_.Tensor, (made, added))
         return _Narrow(made, rows, axis)
+
+    def _bias_name(self, layer: KernelLayer, rest: list[Any]) -> str:
+        """The name of a layer's bias; where it has none, that which one would have."""
+        own = self.graph.parameters.get(rest[0].name) if rest and isinstance(rest[0], fx.Node) else None
+        return own or layer.weight.rpartition("weight")[0] + "bias"
 
     def _at_hand(self, source: fx.Node, columns: Tensor, axis: int) -> Tensor:
         """The channels for a layer to read: all at hand where it needs most (other kernels are zero), else its own."""
@@ -276,12 +291,16 @@ class _Shrinker:
 
     def _channel_norm(self, node: fx.Node) -> _Narrow:
         source = self.env[node.args[0]]  # pyright: ignore[reportArgumentType]
-        args = list(self._arguments(node))
-        for place in range(1, 5):
-            if isinstance(node.args[place], fx.Node):
-                value = self.blank[node.args[place]]  # pyright: ignore[reportArgumentType]
-                args[place] = self._hold(value if source.channels is None else value[source.channels])
-        return source._replace(node=self._call(node, tuple(args)))
+
+        def operand(argument: Any) -> Any:
+            if not isinstance(argument, fx.Node):
+                return argument
+            if argument in (node.args[0], *node.args[5:]):
+                return self._argument(argument, full=False)
+            value = self.blank[argument]
+            return self._part(value if source.channels is None else value[source.channels], argument)
+
+        return source._replace(node=self._call(node, map_aggregate(tuple(node.args), operand)))  # pyright: ignore
 
     def _join(self, node: fx.Node, inputs: list[fx.Node], axis: int) -> _Narrow:
         """Sums, products and gates: every operand brings the channels that are needed."""
@@ -299,7 +318,7 @@ class _Shrinker:
                 return value
             place = 0 if op_name(node) in ("prelu", "_prelu_kernel") else axis - rank(node) + value.ndim
             sliced = 0 <= place < value.ndim and value.shape[place] == width > 1
-            return self._hold(value.index_select(place, want.to(value.device)) if sliced else value)
+            return self._part(value.index_select(place, want.to(value.device)) if sliced else value, argument)
 
         args = map_aggregate(tuple(node.args), operand)
         return _Narrow(self.new.call_function(node.target, args, dict(node.kwargs)), want, axis)  # pyright: ignore
@@ -347,7 +366,7 @@ class _Shrinker:
         if self._here(node):
             return self._full(node) if full else self.env[node].node
         value = self.blank[node]
-        return self._hold(value) if isinstance(value, Tensor) else value
+        return self._part(value, node) if isinstance(value, Tensor) else value
 
     def _full(self, node: fx.Node) -> fx.Node:
         """A node at full width, constant channels filled in; channels that nothing needs may hold anything."""
@@ -355,21 +374,22 @@ class _Shrinker:
         if not isinstance(node.meta.get("val"), Tensor):
             return self.env[node].node  # a size
         if held is None:
-            return self._for_each_image(self.blank[node])
+            return self._for_each_image(self.blank[node], node)
         shape = concrete(node.meta["val"].shape)
         if held.channels is None or torch.equal(held.channels, torch.arange(shape[held.axis])):
             return held.node
-        return self._filled(held, self.blank[node], held.channels)
+        return self._filled(node, held, self.blank[node], held.channels)
 
-    def _filled(self, held: _Narrow, constants: Tensor, places: Tensor) -> fx.Node:
-        whole = self.new.call_function(torch.clone, (self._for_each_image(constants),))
-        return self.new.call_function(torch.index_copy, (whole, held.axis, self._hold(places), held.node))
+    def _filled(self, node: fx.Node, held: _Narrow, constants: Tensor, places: Tensor) -> fx.Node:
+        whole = self.new.call_function(torch.clone, (self._for_each_image(constants, node),))
+        places_held = self._constant(places, f"{node.name}_places")
+        return self.new.call_function(torch.index_copy, (whole, held.axis, places_held, held.node))
 
     def _select(self, node: fx.Node, want: Tensor, axis: int) -> fx.Node:
         """The wanted channels of a node, in order; constant ones are filled in."""
         held = self.env.get(node)
         if held is None:  # all constant; broadcast over the images
-            return self._hold(self.blank[node].index_select(axis, want.to(self.blank[node].device)))
+            return self._part(self.blank[node].index_select(axis, want.to(self.blank[node].device)), node)
         if held.axis != axis:
             held = _Narrow(self._full(node), None, axis)
         if held.channels is None:
@@ -380,19 +400,30 @@ class _Shrinker:
         here = torch.isin(want, held.channels)
         places = torch.searchsorted(held.channels, want[here])
         if not torch.equal(places, torch.arange(len(held.channels))):
-            held = held._replace(node=self.new.call_function(pick, (held.node, axis, self._hold(places))))
+            taken = self._constant(places, f"{node.name}_places")
+            held = held._replace(node=self.new.call_function(pick, (held.node, axis, taken)))
         if bool(here.all()):
             return held.node
         constants = self.blank[node].index_select(axis, want.to(self.blank[node].device))
-        return self._filled(held, constants, here.nonzero()[:, 0])
+        return self._filled(node, held, constants, here.nonzero()[:, 0])
 
-    def _for_each_image(self, value: Tensor) -> fx.Node:
+    def _for_each_image(self, value: Tensor, node: fx.Node) -> fx.Node:
         """A constant ``(1, ...)``, repeated for every image."""
-        return self.new.call_function(for_each_image, (self._hold(value), self.image))
+        return self.new.call_function(for_each_image, (self._part(value, node), self.image))
 
-    def _hold(self, value: Tensor) -> fx.Node:
-        name = f"tensor_{len(self.root._buffers)}"
-        self.root.register_buffer(name, value.detach().clone())
+    def _part(self, value: Tensor, node: fx.Node) -> fx.Node:
+        """Stores what is taken of a node that depends on no image."""
+        own = self.graph.parameters.get(node.name)
+        return self._constant(value, node.name) if own is None else self._hold(value, own)
+
+    def _constant(self, value: Tensor, name: str) -> fx.Node:
+        return self._hold(value, f"{self.names.root}.{name}")
+
+    def _hold(self, value: Tensor, name: str) -> fx.Node:
+        """Stores a tensor under its name in the network, or one like it where two parts of one tensor are needed."""
+        trained = isinstance(self.tensors.own.get(name), nn.Parameter)
+        name, copy = self.names.free(name), value.detach().clone()
+        self.held[name] = nn.Parameter(copy, requires_grad=False) if trained else copy
         return self.new.get_attr(name)
 
     # ---- questions about a node --------------------------------------------------------------------------------------
@@ -413,6 +444,24 @@ class _Shrinker:
         if self._images_first(node) and node in self.alive:
             return wires.any_but(needed, axis).cpu() & wires.any_but(self.alive[node], axis).cpu()
         return wires.any_but(needed, axis).cpu()
+
+
+class _Names:
+    """Gives every tensor a name of its own, that of the network's where that is free."""
+
+    def __init__(self, own: Iterable[str]) -> None:
+        paths = [name.split(".") for name in own]
+        self.networks = {".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)}
+        self.given: set[str] = set()
+        self.root = next(root for i in count() if (root := "constants" + i * "_") not in self.networks)
+
+    def free(self, name: str) -> str:
+        """Returns the name, numbered if it is taken."""
+        numbered = (f"{name}_{i}" for i in count(1))
+        others = (other for other in numbered if other not in self.given and other not in self.networks)
+        found = name if name not in self.given else next(others)
+        self.given.add(found)
+        return found
 
 
 _SUBSET = 0.5

@@ -29,7 +29,7 @@ from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import variants
 from viscircuits.probes.stage import Stage
 from viscircuits.probes.stimulus import Arc, Corner, Grating, Line, Ring, Square, Stimulus, Texture
-from viscircuits.response import to_model
+from viscircuits.response import Rows, to_model
 from viscircuits.types import Progress
 
 WEAK = 0.1
@@ -146,12 +146,12 @@ def detectors(
     output = graph.output(layer)
     everything = [stimulus for stimuli in families.values() for stimulus in stimuli]
     everything.append(Ring(contrast=0.0))
-    rows = []
+    rows = Rows(len(everything))
     for pictures in stage.batches(everything, batch_size, progress, "probes"):
         shown, _ = to_model(Batch(pictures, None, 0), model, graph)
         maps = with_channels(run(model, graph, shown, [layer])[layer]).movedim(output.channel_axis, 1)
-        rows.append(_read(maps, position).float().cpu())
-    answers = torch.cat(rows).T
+        rows.add(_read(maps, position).float())
+    answers = rows.tensor.T
     sizes = [len(stimuli) for stimuli in families.values()]
     *parts, blank = answers.split([*sizes, 1], dim=1)
     return Detectors(layer, families, dict(zip(families, parts, strict=True)), blank[:, 0])

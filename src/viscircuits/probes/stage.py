@@ -17,6 +17,7 @@ from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import draw
 from viscircuits.probes.stimulus import Stimulus
 from viscircuits.readout import Readout
+from viscircuits.response import Rows
 from viscircuits.target import Target
 from viscircuits.types import Images, Progress
 
@@ -112,7 +113,10 @@ def responses(
         relevant = expand_relevant(readout.graph, readout.relevant_kernels, "kernel")
         circuit = Circuit(model, target, Mask(relevant, relevant, "kernel", stage.shape))
     shown = stage.batches(stimuli, batch_size, progress, "probes")
-    return torch.cat([circuit.respond_to(Batch(pictures, None, 0))[:, 0] for pictures in shown])
+    rows = Rows(len(stimuli))
+    for pictures in shown:
+        rows.add(circuit.respond_to(Batch(pictures, None, 0))[:, 0])
+    return rows.tensor
 
 
 def _same_target(circuit: Circuit, target: Target) -> None:

@@ -4,6 +4,7 @@ A ladder goes down rung by rung. At each the better of two masks is taken on pic
 learned one, and the start's own, where that lies inside what the rung before has kept.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viscircuits import store
+from viscircuits.errors import StudyError
 from viscircuits.header import BOOLS, FLOATS, Array, Fields, Kind, listed, number, whole
 from viscircuits.saliency.gates import best
 from viscircuits.saliency.training import State, Training, first_logits
@@ -49,7 +51,7 @@ class Ladder:
         logits = first_logits(self.start).to(self.training.device)
         state = State(logits, torch.ones_like(logits, dtype=torch.bool))
         if self.file is not None and self.file.exists():
-            masks, worths = _load(self.file, state, self.counts)
+            masks, worths = self._kept(self.file, state)
         sizes = [len(self.start), *self.counts]
         spans = [self.training.longest(a, b) for a, b in zip(sizes, self.counts, strict=False)]
         for i in range(len(masks), len(self.counts)):
@@ -64,6 +66,14 @@ class Ladder:
         start = falling(self.start)
         ranking = nested(masks, state.logits.cpu(), start)
         return never_worse(ranking, start, self.counts, worths, self.worths, self.worth)
+
+    def _kept(self, file: Path, state: State) -> tuple[list[Tensor], list[float]]:
+        """What a file holds, and nothing, with a warning, where it is damaged."""
+        try:
+            return _load(file, state, self.counts)
+        except StudyError:
+            warnings.warn(f"{str(file)!r} is damaged; its rungs are trained again", stacklevel=2)
+            return [], []
 
     def worth(self, mask: Bool[Tensor, " m"]) -> float:
         """Returns how good a mask is on the held pictures."""

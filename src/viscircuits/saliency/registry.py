@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -22,7 +23,7 @@ from viscircuits.saliency.gradient import gradient
 from viscircuits.saliency.learned import learned
 from viscircuits.saliency.magnitude import magnitude
 from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.plan import plan
+from viscircuits.saliency.plan import Plan, plan
 from viscircuits.saliency.random import random
 from viscircuits.saliency.snip import snip
 from viscircuits.scores import Scores
@@ -138,12 +139,14 @@ def score_all(
     seed: int = 0,
     batch_size: int | None = None,
     memory: int | None = None,
+    resume: Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Scores]:
     """Yields the scores of every target, in order; some targets of one layer are scored together, which is faster.
 
     Memory does not grow with the number of targets: save what comes (`Scores.save`) and let it go. The arguments are
-    those of `score`.
+    those of `score`, and ``resume``, a folder in which a criterion that takes long (learned) keeps how far it has come
+    and goes on from there, unless its text names another.
     """
     function = lookup(criterion)
     if granularity not in GRANULARITIES:
@@ -155,16 +158,29 @@ def score_all(
         raise MaskError(f"{criterion} depends on the density: give density=, a fraction in (0, 1]")
     if density is not None and not 0 < density <= 1:
         raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
-    given = {"density": density, "seed": seed, "normalise": normalise}
-    options = {k: v for k, v in given.items() if k in inspect.signature(function).parameters}
+    given = {"density": density, "seed": seed, "normalise": normalise, "resume": resume}
+    chosen = function.keywords if isinstance(function, partial) else {}
+    options = {k: v for k, v in given.items() if k in inspect.signature(function).parameters and k not in chosen}
     readouts = [Readout(target, trace(model, images[0].shape)) for target in targets]
-    while readouts:
-        alike = list(takewhile(lambda readout: readout.layers == readouts[0].layers, readouts))
-        size = plan(alike, memory=memory, batch_size=batch_size)
-        together = [readout.target for readout in readouts[: size.targets]]
-        del readouts[: size.targets]
+    for some, size in in_passes(readouts, memory=memory, batch_size=batch_size):
+        together = [readout.target for readout in some]
         with torch.inference_mode(False):  # gradients are needed, whatever the caller does
             found = function(Pass(model, together, images, granularity, size.batch_size, progress), **options)
         for scores in found:
             scores = replace(scores, criterion=criterion)
             yield scores.minmax() if normalise == "minmax" else scores
+
+
+def in_passes(
+    readouts: Sequence[Readout], *, memory: int | None = None, batch_size: int | None = None
+) -> Iterator[tuple[Sequence[Readout], Plan]]:
+    """Yields those of some targets that are scored together, in order, with the plan of their pass.
+
+    Each group alone falls into one pass with the same plan.
+    """
+    while readouts:
+        layers = readouts[0].layers
+        alike = list(takewhile(lambda readout, layers=layers: readout.layers == layers, readouts))
+        size = plan(alike, memory=memory, batch_size=batch_size)
+        yield readouts[: size.targets], size
+        readouts = readouts[size.targets :]

@@ -163,19 +163,16 @@ class Study:
         """
         folder = Path(path)
         file = store.inside(folder, _HEADER)
-        if file.exists():
+        if there := file.exists():
             study = cls.open(folder)
+            study._claim()
             if not (different := study.header.spec.differs(spec)):
-                study._claim()
                 study._check(graph)
                 return study
-            if (
-                any(name != _HEADER for name, _ in study.files())
-                or study.rungs.exists()
-                or temporary.is_claimed(folder)
-            ):
+            if study._begun() or temporary.is_claimed(folder):  # two that replace it at once may both be refused
+                study.release()
                 raise _another(folder, different)  # nothing already computed is lost
-        elif folder.exists() and (not folder.is_dir() or any(not f.name.startswith(".") for f in folder.iterdir())):
+        elif folder.exists() and (not folder.is_dir() or any(map(_counts, folder.iterdir()))):
             raise StudyError(f"{str(folder)!r} exists and is not a study; choose another folder with --out")
         header = Header(
             format=FORMAT, viscircuits=__version__, torch=torch.__version__,
@@ -185,7 +182,7 @@ class Study:
         study = cls(folder, header)
         study._claim()
         try:
-            study._write(new=not file.exists())
+            study._write(new=not there)
         except FileExistsError:  # another process was faster
             first = cls.open(folder)
             if different := first.header.spec.differs(spec):
@@ -214,6 +211,10 @@ class Study:
                 part if part.replace("_", "").isalnum() else shown(part) for part in map(str, first["loc"])
             )
             raise StudyError(f"{str(file)!r} is damaged: {place}: {first['msg']}") from None
+
+    def _begun(self) -> bool:
+        """Whether anything is there beside the question."""
+        return self.rungs.exists() or any(name != _HEADER for name, _ in self.files())
 
     def release(self) -> None:
         """Ends this process's claim to the folder."""
@@ -377,6 +378,11 @@ def _slug(part: str) -> str:
     plain = part.replace("*", "x").replace("@", "-at-").replace(":", "-").replace(" ", "")
     safe = re.sub(r"[^\w.,+-]", "_", plain, flags=re.ASCII)
     return safe if safe == plain and len(safe) <= _LONGEST else f"{safe[:_LONGEST]}-{store.digest(part)[:8]}"
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file is neither hidden nor a question that somebody asked meanwhile."""
+    return file.name != _HEADER and not file.name.startswith(".")
 
 
 def _versions(own: str, torchs: str) -> str:

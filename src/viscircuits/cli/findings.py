@@ -69,14 +69,14 @@ class Findings:
         file = store.inside(study, FOLDER, name, HEADER)
         temporary.clear(study)
         there = _asked_before(file) if file.exists() else None
+        temporary.claim(path)
         if there is not None:
             if not (different := _differences(there, wanted)):
-                temporary.claim(path)
                 return cls(path, wanted)
             if there.get("found") is not None or _worked_on(path) or temporary.is_claimed(path):
+                temporary.release(path)
                 raise _others(path, different)
             shutil.rmtree(path / TOP, ignore_errors=True)  # a question that came to nothing makes way
-        temporary.claim(path)
         try:
             store.write_json(file, {"asked": wanted, "found": None}, new=there is None)
         except FileExistsError:  # another process was faster

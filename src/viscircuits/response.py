@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viscircuits.data.classes import by_output
-from viscircuits.data.images import Batch, ImageSet
+from viscircuits.data.images import Batch, ImageSet, as_images
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask
 from viscircuits.model import zoo
@@ -126,6 +126,7 @@ def judged(images: ImageSet, model: nn.Module, readouts: Sequence[Readout]) -> I
     Raises:
         ImageError: which output judges which class is not known.
     """
+    images = as_images(images)
     for readout in readouts:
         if isinstance(readout.target, Loss) and not readout.target.predicted:
             return by_output(images, readout.graph.output(OUTPUT).n_channels, zoo.categories(model))
@@ -145,6 +146,7 @@ def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> tuple[Tensor, T
     reference = next(p for p in model.parameters() if p.is_floating_point())
     labels = batch.labels.to(reference.device) if batch.labels is not None else None
     images = batch.images.to(device=reference.device, dtype=reference.dtype)
+    images = images.clone() if images.is_inference() else images  # gradients cannot pass those
     return images.contiguous(memory_format=graph.memory_format), labels
 
 

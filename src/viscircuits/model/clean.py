@@ -13,19 +13,25 @@ import torch.utils._python_dispatch as dispatch
 from torch._C import _autograd  # pyright: ignore[reportAttributeAccessIssue]
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 
+from viscircuits.model.neutral import neutral
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def clean(function: Callable[P, T]) -> Callable[P, T]:
-    """Returns a function that leaves its thread as it was, after success, an error and Ctrl-C."""
+    """Returns a function that leaves its thread as it was, after success, an error and Ctrl-C.
+
+    Meanwhile it finds the thread as a new process would (`viscircuits.model.neutral`).
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         before = _State()
         try:
             try:
-                return function(*args, **kwargs)
+                with neutral():
+                    return function(*args, **kwargs)
             finally:
                 before.put_back()
         finally:

@@ -37,6 +37,13 @@ def for_each_image(value: Float[Tensor, "1 ..."], images: Tensor) -> Tensor:
     return value.expand(len(images), *value.shape[1:])
 
 
+def widened(x: Tensor, axis: int, places: Int[Tensor, " k"], width: int) -> Tensor:
+    """Returns a tensor with more channels: what there is at some places, and zero at the others."""
+    shape = list(x.shape)
+    shape[axis] = width
+    return x.new_zeros(shape).index_copy(axis, places, x)
+
+
 def write_in_place(graph: fx.Graph) -> None:
     """Lets activations overwrite what was made for them alone: large new blocks of memory cost more than the work."""
     for node in graph.nodes:

@@ -7,12 +7,12 @@ from functools import partial
 from itertools import takewhile
 from typing import Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from viscircuits.data.images import ImageSet
+from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import MaskError, closest
 from viscircuits.model.clean import clean
+from viscircuits.model.neutral import neutral
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.saliency.actgrad import actgrad
@@ -26,7 +26,7 @@ from viscircuits.saliency.plan import plan
 from viscircuits.saliency.random import random
 from viscircuits.saliency.snip import snip
 from viscircuits.scores import Scores
-from viscircuits.target import AnyTarget
+from viscircuits.target import AnyTarget, as_target
 from viscircuits.types import GRANULARITIES, Granularity, Progress
 
 CRITERIA: dict[str, Callable[..., list[Scores]]] = {
@@ -88,8 +88,8 @@ def _option(text: str, criterion: str, function: Callable[..., list[Scores]]) ->
 
 def score(
     model: nn.Module,
-    target: AnyTarget,
-    images: ImageSet,
+    target: AnyTarget | str,
+    images: ImageSet | Tensor,
     criterion: str = "actgrad",
     *,
     granularity: Granularity = "kernel",
@@ -104,8 +104,8 @@ def score(
 
     Args:
         model: a network in evaluation mode; it is left exactly as it was.
-        target: what to explain.
-        images: the pictures to score on.
+        target: what to explain, or its text.
+        images: the pictures to score on; a tensor ``[n, c, h, w]`` of prepared ones too.
         criterion: a name in `CRITERIA`, perhaps with options of its own: ``"snip,rounds=10"``, ``"actgrad,steps=5"``.
         granularity: what one score stands for: "kernel", "filter" or "weight".
         normalise: "minmax" scales each layer to [0, 1] (paper 8.5); where there are rounds, in every round.
@@ -128,8 +128,8 @@ def score(
 @clean
 def score_all(
     model: nn.Module,
-    targets: Sequence[AnyTarget],
-    images: ImageSet,
+    targets: Sequence[AnyTarget | str],
+    images: ImageSet | Tensor,
     criterion: str = "actgrad",
     *,
     granularity: Granularity = "kernel",
@@ -145,6 +145,7 @@ def score_all(
     Memory does not grow with the number of targets: save what comes (`Scores.save`) and let it go. The arguments are
     those of `score`.
     """
+    targets, images = [as_target(target) for target in targets], as_images(images)
     function = lookup(criterion)
     if granularity not in GRANULARITIES:
         raise MaskError(f"unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}")
@@ -157,13 +158,15 @@ def score_all(
         raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
     given = {"density": density, "seed": seed, "normalise": normalise}
     options = {k: v for k, v in given.items() if k in inspect.signature(function).parameters}
-    readouts = [Readout(target, trace(model, images[0].shape)) for target in targets]
+    with neutral():
+        readouts = [Readout(target, trace(model, images[0].shape)) for target in targets]
     while readouts:
         alike = list(takewhile(lambda readout: readout.layers == readouts[0].layers, readouts))
-        size = plan(alike, memory=memory, batch_size=batch_size)
+        with neutral():
+            size = plan(alike, memory=memory, batch_size=batch_size)
         together = [readout.target for readout in readouts[: size.targets]]
         del readouts[: size.targets]
-        with torch.inference_mode(False):  # gradients are needed, whatever the caller does
+        with neutral():  # gradients are needed, whatever the caller does
             found = function(Pass(model, together, images, granularity, size.batch_size, progress), **options)
         for scores in found:
             scores = replace(scores, criterion=criterion)

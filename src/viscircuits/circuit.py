@@ -179,7 +179,7 @@ class Circuit:
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
     def respond(
-        self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16, progress: Progress | None = None
+        self, images: ImageSet | Tensor, *, frozen: Frozen | None = None, batch_size: int = 16, progress: Progress | None = None
     ) -> Float[Tensor, "n p"]:
         """Returns the circuit's responses, images x positions (or one number an image).
 

@@ -33,7 +33,7 @@ class Response:
 def respond(
     model: nn.Module,
     readout: Readout,
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     weights: Mapping[str, Tensor] | None = None,
     frozen: Frozen | None = None,
@@ -69,7 +69,7 @@ def respond(
 def respond_full(
     model: nn.Module,
     readouts: Sequence[Readout],
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     batch_size: int = 16,
     progress: Progress | None = None,
@@ -120,7 +120,7 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
     return masked
 
 
-def judged(images: ImageSet, model: nn.Module, readouts: Sequence[Readout]) -> ImageSet:
+def judged(images: ImageSet | Tensor, model: nn.Module, readouts: Sequence[Readout]) -> ImageSet:
     """Returns the pictures labelled by the outputs that judge them, where one of the targets is a loss by labels.
 
     Raises:

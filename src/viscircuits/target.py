@@ -189,7 +189,7 @@ def parse_target(text: str) -> AnyTarget:
     return TargetSum(tuple(terms))
 
 
-def as_target(given: AnyTarget | str) -> AnyTarget:
+def as_target(given: object) -> AnyTarget:
     """Returns a target as it is, or the one that a text names; a `TargetError` for anything else."""
     if isinstance(given, str):
         return parse_target(given)

@@ -10,6 +10,7 @@ import operator
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,7 +25,7 @@ _TARGETS = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST", 
 _COMPARED = 7
 
 
-def check_map_style(dataset: object) -> None:
+def check_map_style(dataset: Any) -> None:
     """Raises an `ImageError` with the call that works, where something cannot be asked for its items by number."""
     kind = type(dataset).__name__
     if isinstance(dataset, Tensor):

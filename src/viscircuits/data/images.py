@@ -325,7 +325,7 @@ class ImageSet:
         return digest(self._source.recipe, str(self.labels), *self.hashes)
 
 
-def as_images(given: ImageSet | Tensor) -> ImageSet:
+def as_images(given: object) -> ImageSet:
     """Returns a set as it is, or the one that holds a tensor ``[n, c, h, w]``; an `ImageError` for anything else."""
     if isinstance(given, ImageSet):
         return given

@@ -6,8 +6,8 @@ stays, and new tensors of this thread are given 32 bits as they are made.
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any, ContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def neutral() -> Iterator[None]:
         yield
 
 
-def callers_device(device: torch.device) -> ContextManager[object]:
+def callers_device(device: torch.device) -> AbstractContextManager[object]:
     """Returns a block in which a model on a device finds the default device that its caller set, where that is its own."""
     given = getattr(_callers, "device", None)
     return given if given is not None and given.type == device.type else nullcontext()

@@ -174,6 +174,12 @@ def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.
         with private(model, _copied(model)) as mine, computing_first_outputs_last(mine.module):
             sizes = _any_number(mine.module) if any_batch else None
             exported = torch.export.export(mine.module, (example,), dynamic_shapes=sizes, strict=False)
+        if any("wrap_with_autocast" in str(node.target) for node in exported.graph.nodes):
+            raise UnsupportedOperation(
+                "the model's forward switches torch.autocast on or off, so that its numbers are not those of its own weights; "
+                "take autocast out of the forward (it belongs around training), or give the model in the precision you mean, "
+                "as model.bfloat16()"
+            )
         # without the tables of decompositions, convolutions, linear maps and norms stay what they are
         return exported.run_decompositions({})
 
@@ -194,12 +200,6 @@ def _any_number(model: nn.Module) -> Any:
 def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, found: Tried) -> NetGraph:
     signature = exported.graph_signature
     nodes = tuple(exported.graph.nodes)
-    if any("wrap_with_autocast" in str(node.target) for node in nodes):
-        raise UnsupportedOperation(
-            "the model's forward switches torch.autocast on or off, so that its numbers are not those of its own weights; "
-            "take autocast out of the forward (it belongs around training), or give the model in the precision you mean, "
-            "as model.bfloat16()"
-        )
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     canonical = _canonical_names(model)
     parameters = {placeholder: canonical[name] for placeholder, name in names.items()}

@@ -69,6 +69,7 @@ class Circuit:
     biases: Biases = "masked"
     compensation: Means | Scales | None = None
 
+    @clean
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
         if self.biases not in ("masked", "pruned"):
@@ -178,6 +179,7 @@ class Circuit:
         effective = self.effective.kept
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
+    @clean
     def respond(
         self, images: ImageSet | Tensor, *, frozen: Frozen | None = None, batch_size: int = 16, progress: Progress | None = None
     ) -> Float[Tensor, "n p"]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from viscircuits.errors import ImageError, TargetError
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.output import with_channels
 from viscircuits.model.reach import reach
@@ -49,6 +50,7 @@ class Readout:
         """The modules whose outputs are read."""
         return (OUTPUT,) if isinstance(self.target, Loss) else tuple(dict.fromkeys(t.layer for _, t in self.terms))
 
+    @clean
     def seeds(self) -> dict[str, Bool[Tensor, " c"]]:
         """Returns the channels that the target reads, module by module."""
         if isinstance(self.target, Loss):

@@ -63,7 +63,7 @@ class _Frames(nn.Module):
         self.a, self.b, self.d = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = x.reshape(2 * len(x), 3, *x.shape[2:])
+        frames = x.reshape(2 * x.shape[0], 3, *x.shape[2:])
         y = self.d(functional.relu(self.a(frames)) + functional.relu(self.b(frames)))
         return y.reshape(x.shape[0], 2, 2, *y.shape[2:]).mean(1)
 
@@ -169,9 +169,9 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log2": lambda x: (x.abs() + 1).log2(),
     "sort": lambda x: x.sort(1).values,
     "median": lambda x: x.median(-1).values,
-    "std and mean": lambda x: torch.std_mean(x, (2, 3), keepdim=True)[1] * x,
+    "variance and mean": lambda x: torch.var_mean(x, (2, 3), correction=1, keepdim=True)[1] * x,
     "count": lambda x: x * x.max(1, keepdim=True).indices,
-    "scatter": lambda x: torch.zeros_like(x).scatter(1, torch.zeros(1, 8, 16, 16, dtype=torch.long).expand_as(x), x),
+    "scatter": lambda x: torch.zeros_like(x).scatter(1, torch.ones(1, 8, 16, 16, dtype=torch.long).expand_as(x), x),
 }  # fmt: skip
 
 
@@ -318,6 +318,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*jit:FutureWarning", "ignore:None of the inputs:UserWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_followed_is_named_with_what_to_give(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     make, layer, words = REFUSED[name]

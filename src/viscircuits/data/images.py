@@ -13,12 +13,11 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, SupportsIndex, final
+from typing import Any, Literal, NamedTuple, SupportsIndex, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from viscircuits.data import datasets, sources
 from viscircuits.data.decoding import UnreadableError
@@ -165,7 +164,7 @@ class ImageSet:
 
     @classmethod
     def from_dataset(
-        cls, dataset: Dataset, prepare: Prepare | None = None, *, white: Number | None = None
+        cls, dataset: Any, prepare: Prepare | None = None, *, white: Number | None = None
     ) -> "ImageSet":
         """Returns the pictures of a map-style torch dataset that yields an image or (image, label, ...).
 

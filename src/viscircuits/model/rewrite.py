@@ -3,7 +3,7 @@
 from math import prod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, fx
 
 from viscircuits.model import wires
@@ -32,7 +32,7 @@ def pick(x: Tensor, axis: int, places: Int[Tensor, " k"]) -> Tensor:
     return x.index_select(axis, places)
 
 
-def for_each_image(value: Float[Tensor, "1 ..."], images: Tensor) -> Tensor:
+def for_each_image(value: Shaped[Tensor, "1 ..."], images: Tensor) -> Tensor:
     """Returns a constant, repeated (without a copy) for every image."""
     return value.expand(len(images), *value.shape[1:])
 

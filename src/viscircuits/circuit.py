@@ -110,7 +110,8 @@ class Circuit:
     def __call__(self, *args: object, **kwargs: object) -> None:
         """Raises a `TypeError` that says how a circuit is run."""
         raise TypeError(
-            "a circuit is not called; give circuit.respond(images) an ImageSet or a tensor, or run circuit.extract()(tensor)"
+            "a circuit is not called; give circuit.respond(images) an ImageSet or a tensor, or run "
+            "circuit.extract()(tensor)"
         )
 
     @property
@@ -181,7 +182,12 @@ class Circuit:
 
     @clean
     def respond(
-        self, images: ImageSet | Tensor, *, frozen: Frozen | None = None, batch_size: int = 16, progress: Progress | None = None
+        self,
+        images: ImageSet | Tensor,
+        *,
+        frozen: Frozen | None = None,
+        batch_size: int = 16,
+        progress: Progress | None = None,
     ) -> Float[Tensor, "n p"]:
         """Returns the circuit's responses, images x positions (or one number an image).
 

@@ -37,17 +37,20 @@ def check_map_style(dataset: Any) -> None:
         )
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
         raise ImageError(
-            f"expected a data set with a length and numbered items, got {kind}, which can only be read in turn; hold what "
+            f"expected a data set with a length and numbered items, got {kind}, which can only be "
+            f"read in turn; hold what "
             f"you need of it: ImageSet.from_tensors(torch.stack([item[0] for item in dataset]))"
         )
     if len(dataset) and not isinstance(dataset, Mapping) and isinstance(first := dataset[0], Mapping):  # pyright: ignore
         raise ImageError(
-            f"expected items (image, label), got a {type(first).__name__} with the keys {', '.join(map(str, first))}; give "
+            f"expected items (image, label), got a {type(first).__name__} with the keys "
+            f"{', '.join(map(str, first))}; give "
             f"a list, say: ImageSet.from_dataset([(item['image'], item['label']) for item in dataset], prepare)"
         )
     if isinstance(dataset, Mapping):
         raise ImageError(
-            f"expected a data set, got a {kind} with the keys {', '.join(map(str, list(dataset)[:4]))}; give one of its parts"
+            f"expected a data set, got a {kind} with the keys "
+            f"{', '.join(map(str, list(dataset)[:4]))}; give one of its parts"
         )
 
 

@@ -144,14 +144,16 @@ class ImageSet:
         """Returns a set holding a copy of ``images`` ``[n, c, h, w]``, already prepared; names default to the index."""
         if not isinstance(images, Tensor):
             raise ImageError(
-                f"expected one tensor [n, c, h, w], got a {type(images).__name__}; put pictures of one size together with "
+                f"expected one tensor [n, c, h, w], got a {type(images).__name__}; put pictures of "
+                f"one size together with "
                 f"ImageSet.from_tensors(torch.stack(pictures)), read a data set with ImageSet.from_dataset(dataset)"
             )
         if images.ndim in (3, 5):
             raise ImageError(
                 f"expected pictures [n, c, h, w], got shape {list(images.shape)}; "
                 + ("one picture needs an axis in front (image[None]). " if images.ndim == 3 else "")
-                + "For video [n, c, t, h, w] and signals [n, c, t], wrap the model, so that it takes pictures and unfolds "
+                + "For video [n, c, t, h, w] and signals [n, c, t], wrap the model, so that it takes "
+                "pictures and unfolds "
                 "them: nn.Sequential(nn.Unflatten(2, (t, h)), model) on video.flatten(2, 3), or nn.Sequential("
                 "nn.Flatten(2), model) on signals[:, :, None]"
             )
@@ -163,9 +165,7 @@ class ImageSet:
         return _make(sources.Held(images.detach().clone(), "tensors"), names, labels)
 
     @classmethod
-    def from_dataset(
-        cls, dataset: Any, prepare: Prepare | None = None, *, white: Number | None = None
-    ) -> "ImageSet":
+    def from_dataset(cls, dataset: Any, prepare: Prepare | None = None, *, white: Number | None = None) -> "ImageSet":
         """Returns the pictures of a map-style torch dataset that yields an image or (image, label, ...).
 
         Tensors are taken as they are; ``prepare`` is applied to Pillow pictures, and ``white`` is that of

@@ -274,7 +274,8 @@ def checked(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
     """Returns the value if it is a finite float tensor [c, h, w]; otherwise says what is wrong with it."""
     if isinstance(image, Mapping) and "pixel_values" in image:
         raise ImageError(
-            f"expected a tensor [c, h, w] from {by} for {name}, got a {type(image).__name__} with the key 'pixel_values', "
+            f"expected a tensor [c, h, w] from {by} for {name}, got a {type(image).__name__} with the "
+            f"key 'pixel_values', "
             f"as image processors give it for a batch of one; take the tensor out of both: "
             f"lambda picture: processor(picture, return_tensors='pt')['pixel_values'][0]"
         )
@@ -284,7 +285,8 @@ def checked(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
         )
     if image.ndim == 4 and len(image) == 1:
         raise ImageError(
-            f"expected a tensor [c, h, w] from {by} for {name}, got shape {list(image.shape)}: a batch of one picture; end "
+            f"expected a tensor [c, h, w] from {by} for {name}, got shape {list(image.shape)}: a "
+            f"batch of one picture; end "
             f"it in [0]"
         )
     if image.ndim != 3 or image.numel() == 0:

@@ -58,6 +58,6 @@ def neutral() -> Iterator[None]:
 
 
 def callers_device(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a block in which a model on a device finds the default device that its caller set, where that is its own."""
+    """Returns a block in which a model finds the default device that its caller set, where that is its own."""
     given = getattr(_callers, "device", None)
     return given if given is not None and given.type == device.type else nullcontext()

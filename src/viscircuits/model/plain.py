@@ -42,7 +42,7 @@ def _check(name: str, module: nn.Module) -> None:
         raise ModelError(f"{where} is wrapped in {kind}; give the module inside ({inner}module)")
     if isinstance(module, fx.GraphModule) and "train" in vars(module) and "eval" in vars(module):
         raise ModelError(_EXPORTED)
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore[reportAttributeAccessIssue]
         raise ModelError(f"{where} is a lazy layer ({kind}) that has no weights yet; run model(images) once before")
 
 

@@ -1,4 +1,4 @@
-"""Warnings and logs that one thread does not want to hear; those of others, and the process's filters, stay as they are."""
+"""Warnings and logs that one thread does not want to hear; those of others, and the process's filters, stay."""
 
 import logging
 import threading

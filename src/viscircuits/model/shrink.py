@@ -190,7 +190,7 @@ class _Shrinker:
         return bool((self.needed[node] & self.alive[node]).any())
 
     def _images_first(self, node: fx.Node) -> bool:
-        """Whether what is constant can be stored once and repeated along the first axis: no windows, patches or tokens."""
+        """Whether what is constant can be stored once and repeated along the first axis: no windows there."""
         value = self.blank[node]
         alone = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
         return alone and all(isinstance(size, int) for size in node.meta["val"].shape[1:])

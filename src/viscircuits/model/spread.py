@@ -338,8 +338,10 @@ CREATED = _names(
     "_assert_tensor_metadata"
 )
 """Operations that take only a shape from their input."""
-OVER_AXES = _LAYER_NORMS | _SPACE_NORMS | _names(
-    "linear softmax _softmax log_softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort argsort topk"
+OVER_AXES = (
+    _LAYER_NORMS
+    | _SPACE_NORMS
+    | _names("linear softmax _softmax log_softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort topk")
 )
 RESHAPES = _names("view _unsafe_view reshape flatten unflatten squeeze unsqueeze view_as")
 PERMUTATIONS = _names("permute transpose t numpy_T")

@@ -140,8 +140,10 @@ def _fixes(model: nn.Module, error: Exception) -> Iterator[str]:
     hooked = [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
     if exported and hooked:
         yield (
-            f"Somebody's hook on {', '.join(repr(name) if name else 'the model' for name in hooked[:4])} may do so (one "
-            f"that turns activations into numpy arrays does); remove it, or check that model(images) does not branch on "
+            f"Somebody's hook on "
+            f"{', '.join(repr(name) if name else 'the model' for name in hooked[:4])} may do so (one "
+            f"that turns activations into numpy arrays does); remove it, or check that model(images) "
+            f"does not branch on "
             f"the values of a tensor"
         )
     for part in ("backbone", "encoder", "body"):
@@ -176,8 +178,10 @@ def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.
             exported = torch.export.export(mine.module, (example,), dynamic_shapes=sizes, strict=False)
         if any("wrap_with_autocast" in str(node.target) for node in exported.graph.nodes):
             raise UnsupportedOperation(
-                "the model's forward switches torch.autocast on or off, so that its numbers are not those of its own weights; "
-                "take autocast out of the forward (it belongs around training), or give the model in the precision you mean, "
+                "the model's forward switches torch.autocast on or off, so that its numbers are not "
+                "those of its own weights; "
+                "take autocast out of the forward (it belongs around training), or give the model in "
+                "the precision you mean, "
                 "as model.bfloat16()"
             )
         # without the tables of decompositions, convolutions, linear maps and norms stay what they are
@@ -254,10 +258,13 @@ def _randomness(exported: torch.export.ExportedProgram) -> str:
 
 
 def _kernel_layers(
-    model: nn.Module, nodes: tuple[fx.Node, ...], parameters: Mapping[str, str], axes: Mapping[fx.Node, int],
+    model: nn.Module,
+    nodes: tuple[fx.Node, ...],
+    parameters: Mapping[str, str],
+    axes: Mapping[fx.Node, int],
     called: frozenset[str],
 ) -> tuple[dict[str, KernelLayer], dict[fx.Node, str], dict[fx.Node, str]]:
-    """The kernel layers, the nodes that call them, and the nodes that use a weight that is not stored, with the reason."""
+    """The kernel layers, the nodes that call them, and those that use a weight that is not stored, with the reason."""
     layers: dict[str, KernelLayer] = {}
     calls: dict[fx.Node, str] = {}
     refused: dict[fx.Node, str] = {}
@@ -266,7 +273,7 @@ def _kernel_layers(
             continue
         weight, bias = node.args[1], (node.args[2] if len(node.args) > 2 else None)
         if not isinstance(weight, fx.Node) or weight.name not in parameters or bias in axes:
-            if not (in_attention(node) and image_inputs(node, axes) == [node.args[0]]):  # carries signals only
+            if not (in_attention(node) and image_inputs(node, axes) == [*node.args[:1]]):  # carries signals only
                 refused[node] = _not_stored(node, parameters)
             continue
         layer = _layer(model, node, parameters, called)
@@ -290,7 +297,8 @@ def _not_stored(node: fx.Node, parameters: Mapping[str, str]) -> str:
         made = made.args[0]
     if made is not weight and isinstance(made, fx.Node) and made.name in parameters:
         return (
-            f"{op_name(node)} in {origin(node)} takes a part of the stored weight {parameters[made.name]!r}, or takes it "
+            f"{op_name(node)} in {origin(node)} takes a part of the stored weight "
+            f"{parameters[made.name]!r}, or takes it "
             f"in another layout; kernels need a weight of their own: give every part a layer"
         )
     return (
@@ -300,12 +308,13 @@ def _not_stored(node: fx.Node, parameters: Mapping[str, str]) -> str:
     )
 
 
-_PARTS = frozenset("slice select split split_with_sizes chunk unbind narrow view reshape transpose permute t".split())
+_PARTS = frozenset({
+    "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "narrow", "view", "reshape", "transpose", "permute",
+    "t",
+})  # fmt: skip
 
 
-def _layer(
-    model: nn.Module, node: fx.Node, parameters: Mapping[str, str], called: frozenset[str]
-) -> KernelLayer:
+def _layer(model: nn.Module, node: fx.Node, parameters: Mapping[str, str], called: frozenset[str]) -> KernelLayer:
     kind, weight, bias = kernel_op(node), node.args[1], (node.args[2] if len(node.args) > 2 else None)
     assert kind is not None
     assert isinstance(weight, fx.Node)

@@ -91,7 +91,7 @@ class Tried(NamedTuple):
     Attributes:
         layout: the faster layout of images.
         fault: why no number of the model can be trusted, if so.
-        called: the weights of which a call was seen; those that torch uses out of sight (within attention) carry signals.
+        called: the weights of which a call was seen; those used out of sight (within attention) carry signals.
     """
 
     layout: torch.memory_format

@@ -98,8 +98,8 @@ def fitted(given: State, wanted: State) -> dict[str, Tensor]:
     """Returns the weights under the model's own names.
 
     Without what stands before all of them or, where other things are in the file too, before those that the model has:
-    DataParallel's or compile's prefix, that of the attribute under which a trainer keeps its model. Counters of a trainer
-    are left out.
+    DataParallel's or compile's prefix, that of the attribute under which a trainer keeps its model. Its counters are
+    left out.
     """
     state = {name: tensor for name, tensor in given.items() if name not in _COUNTERS or name in wanted}
     for _ in range(_DEEPEST):

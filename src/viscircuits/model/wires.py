@@ -69,7 +69,9 @@ class _Kernels(torch.autograd.Function):
         needed = any_but(need, need.ndim - 1 if use.layer.op == "linear" else 1).cpu()
         use.used |= ctx.fed & needed[:, None]
         asks = use.connect & needed[:, None]
-        asked = torch.zeros(use.layer.in_channels, dtype=torch.float32).index_add_(0, use.layer.sources.flatten(), asks.flatten().float())
+        asked = torch.zeros(use.layer.in_channels, dtype=torch.float32).index_add_(
+            0, use.layer.sources.flatten(), asks.flatten().float()
+        )
         return _spread(asked > 0, ctx.wire_shape, ctx.axis, need), None, None
 
 
@@ -392,7 +394,8 @@ _FAMILIES: dict[Rule, str] = {
     "rrelu_with_noise abs neg exp log log1p expm1 sqrt rsqrt square pow reciprocal sin cos erf clamp "
     "clamp_min clamp_max sign round floor ceil add sub rsub mul div maximum minimum addcmul addcdiv lerp "
     "where masked_fill logaddexp atan bernoulli nan_to_num logical_not gt lt ge le eq ne fill "
-    "clip isnan isinf isfinite isposinf isneginf log2 log10 exp2 sinh cosh tan asin acos asinh acosh atanh atan2 arctan2 "
+    "clip isnan isinf isfinite isposinf isneginf log2 log10 exp2 sinh cosh tan asin acos asinh acosh "
+    "atanh atan2 arctan2 "
     "remainder fmod frac trunc fix erfc erfinv hypot logit xlogy special_xlogy multiply divide true_divide "
     "subtract absolute negative positive sgn signbit rrelu logical_and logical_or logical_xor logaddexp2 "
     "lgamma digamma i0 special_i0 sinc copysign greater less greater_equal less_equal not_equal arctan "
@@ -410,9 +413,8 @@ _FAMILIES: dict[Rule, str] = {
     _batch_norm: "batch_norm _native_batch_norm_legit_no_training native_batch_norm _batch_norm_no_update "
     "cudnn_batch_norm",
     _reduction: "mean sum amax amin max min var std norm linalg_vector_norm logsumexp prod var_mean std_mean "
-    "median nanmedian kthvalue mode nanmean nansum any all count_nonzero argmax argmin",
-    _along_axis: "softmax _softmax log_softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort argsort "
-    "topk",
+    "median nanmedian kthvalue mode nanmean nansum any all count_nonzero",
+    _along_axis: "softmax _softmax log_softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort topk",
     _gated: "glu",
     _compared: "cosine_similarity pairwise_distance",
     _unpooled: "max_unpool2d max_unpool3d",

@@ -309,8 +309,8 @@ def _not_stored(node: fx.Node, parameters: Mapping[str, str]) -> str:
 
 
 _PARTS = frozenset({
-    "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "narrow", "view", "reshape", "transpose", "permute",
-    "t",
+    "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "narrow", "view", "reshape", "transpose",
+    "permute", "t",
 })  # fmt: skip
 
 

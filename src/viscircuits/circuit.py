@@ -35,7 +35,7 @@ from viscircuits.model.shrink import Shrunk, shrink
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
 from viscircuits.response import Rows, freeze, judged, masked_weights, rows_of, to_model
-from viscircuits.target import JSON, AnyTarget, Loss, Target, target_from_json, target_to_json
+from viscircuits.target import JSON, AnyTarget, Loss, Target, as_target, target_from_json, target_to_json
 from viscircuits.types import GRANULARITIES, Progress
 
 Biases = Literal["masked", "pruned"]
@@ -69,7 +69,9 @@ class Circuit:
     biases: Biases = "masked"
     compensation: Means | Scales | None = None
 
+    @clean
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target", as_target(self.target))
         if self.biases not in ("masked", "pruned"):
             raise MaskError(f"biases must be 'masked' or 'pruned', got {self.biases!r}")
         layers = self.graph.layers
@@ -104,6 +106,13 @@ class Circuit:
         """
         found = means(self.model, self.readout, self.mask, images, batch_size=batch_size, progress=progress)
         return replace(self, compensation=found)
+
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        """Raises a `TypeError` that says how a circuit is run."""
+        raise TypeError(
+            "a circuit is not called; give circuit.respond(images) an ImageSet or a tensor, or run "
+            "circuit.extract()(tensor)"
+        )
 
     @property
     def kind(self) -> str:
@@ -171,8 +180,14 @@ class Circuit:
         effective = self.effective.kept
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
+    @clean
     def respond(
-        self, images: ImageSet, *, frozen: Frozen | None = None, batch_size: int = 16, progress: Progress | None = None
+        self,
+        images: ImageSet | Tensor,
+        *,
+        frozen: Frozen | None = None,
+        batch_size: int = 16,
+        progress: Progress | None = None,
     ) -> Float[Tensor, "n p"]:
         """Returns the circuit's responses, images x positions (or one number an image).
 

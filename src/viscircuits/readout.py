@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from viscircuits.errors import ImageError, TargetError
+from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.output import with_channels
 from viscircuits.model.reach import reach
-from viscircuits.target import AnyTarget, Loss, Target
+from viscircuits.target import AnyTarget, Loss, Target, as_target
 
 Frozen = tuple[Int[Tensor, " n"] | None, ...]
 """What is fixed in the full model and used ever after: one entry a term, each image's arg-max or predicted class."""
@@ -30,6 +31,7 @@ class Readout:
     graph: NetGraph
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target", as_target(self.target))
         self.graph.check()
         for _, term in self.terms:
             _check(term, self.graph)
@@ -48,6 +50,7 @@ class Readout:
         """The modules whose outputs are read."""
         return (OUTPUT,) if isinstance(self.target, Loss) else tuple(dict.fromkeys(t.layer for _, t in self.terms))
 
+    @clean
     def seeds(self) -> dict[str, Bool[Tensor, " c"]]:
         """Returns the channels that the target reads, module by module."""
         if isinstance(self.target, Loss):

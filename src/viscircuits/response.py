@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from viscircuits.data.classes import by_output
-from viscircuits.data.images import Batch, ImageSet
+from viscircuits.data.images import Batch, ImageSet, as_images
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask
 from viscircuits.model import zoo
@@ -52,7 +52,7 @@ class Rows:
 def respond(
     model: nn.Module,
     readout: Readout,
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     weights: Mapping[str, Tensor] | None = None,
     frozen: Frozen | None = None,
@@ -88,7 +88,7 @@ def respond(
 def respond_full(
     model: nn.Module,
     readouts: Sequence[Readout],
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     batch_size: int = 16,
     progress: Progress | None = None,
@@ -139,12 +139,13 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
     return masked
 
 
-def judged(images: ImageSet, model: nn.Module, readouts: Sequence[Readout]) -> ImageSet:
+def judged(images: ImageSet | Tensor, model: nn.Module, readouts: Sequence[Readout]) -> ImageSet:
     """Returns the pictures labelled by the outputs that judge them, where one of the targets is a loss by labels.
 
     Raises:
         ImageError: which output judges which class is not known.
     """
+    images = as_images(images)
     for readout in readouts:
         if isinstance(readout.target, Loss) and not readout.target.predicted:
             return by_output(images, readout.graph.output(OUTPUT).n_channels, zoo.categories(model))
@@ -164,6 +165,7 @@ def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> tuple[Tensor, T
     reference = next(p for p in model.parameters() if p.is_floating_point())
     labels = batch.labels.to(reference.device) if batch.labels is not None else None
     images = batch.images.to(device=reference.device, dtype=reference.dtype)
+    images = images.clone() if images.is_inference() else images  # gradients cannot pass those
     return images.contiguous(memory_format=graph.memory_format), labels
 
 

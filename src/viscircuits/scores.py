@@ -32,6 +32,7 @@ from viscircuits.header import (
     whole,
 )
 from viscircuits.mask import Mask, axes_of
+from viscircuits.model.clean import clean
 from viscircuits.types import GRANULARITIES, Granularity
 
 FORMAT = 1
@@ -90,6 +91,7 @@ class Scores:
         """
         return replace(self._map(_over_maximum if self.contrast else _minmax), n_images=1)
 
+    @clean
     def select(
         self,
         *,

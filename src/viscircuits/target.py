@@ -73,6 +73,11 @@ class Target:
         position: Position | Sequence[SupportsIndex] = None,
         reduction: Reduction = "sum_abs",
     ) -> None:
+        if not isinstance(layer, str):
+            raise TargetError(
+                f"expected the name of a layer, got a {type(layer).__name__}; a module's name is "
+                f"next(name for name, module in model.named_modules() if module is layer)"
+            )
         if (channel is None) == (direction is None):
             raise TargetError(f"a target needs exactly one of channel and direction; got {channel=} and {direction=}")
         if reduction not in REDUCTIONS:
@@ -182,6 +187,15 @@ def parse_target(text: str) -> AnyTarget:
             weight, _, term = piece.rpartition("*")
             terms.append(((-1.0 if sign == "-" else 1.0) * _parse_weight(weight, text), _parse_term(term, text)))
     return TargetSum(tuple(terms))
+
+
+def as_target(given: object) -> AnyTarget:
+    """Returns a target as it is, or the one that a text names; a `TargetError` for anything else."""
+    if isinstance(given, str):
+        return parse_target(given)
+    if not isinstance(given, Target | TargetSum | Loss):
+        raise TargetError(f"expected a target, or its text such as 'layer4:7', got {given!r}")
+    return given
 
 
 def target_to_json(target: AnyTarget) -> list[Any] | dict[str, Any]:

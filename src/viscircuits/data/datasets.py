@@ -8,18 +8,50 @@ otherwise every item is read once. Not here: the pictures (`viscircuits.data.sou
 import logging
 import operator
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+
+from viscircuits.errors import ImageError
 
 log = logging.getLogger(__name__)
 
 _SAMPLES = ("DatasetFolder", "ImageFolder", "ImageNet")
 _TARGETS = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST", "USPS")
 _COMPARED = 7
+
+
+def check_map_style(dataset: Any) -> None:
+    """Raises an `ImageError` with the call that works, where something cannot be asked for its items by number."""
+    kind = type(dataset).__name__
+    if isinstance(dataset, Tensor):
+        raise ImageError("expected a data set, got a tensor; give ImageSet.from_tensors(images)")
+    if isinstance(dataset, DataLoader):
+        raise ImageError(
+            "expected a data set, got a DataLoader, which may shuffle; give its data set: "
+            "ImageSet.from_dataset(loader.dataset)"
+        )
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+        raise ImageError(
+            f"expected a data set with a length and numbered items, got {kind}, which can only be "
+            f"read in turn; hold what "
+            f"you need of it: ImageSet.from_tensors(torch.stack([item[0] for item in dataset]))"
+        )
+    if len(dataset) and not isinstance(dataset, Mapping) and isinstance(first := dataset[0], Mapping):  # pyright: ignore
+        raise ImageError(
+            f"expected items (image, label), got a {type(first).__name__} with the keys "
+            f"{', '.join(map(str, first))}; give "
+            f"a list, say: ImageSet.from_dataset([(item['image'], item['label']) for item in dataset], prepare)"
+        )
+    if isinstance(dataset, Mapping):
+        raise ImageError(
+            f"expected a data set, got a {kind} with the keys "
+            f"{', '.join(map(str, list(dataset)[:4]))}; give one of its parts"
+        )
 
 
 def labels_and_classes(dataset: Dataset, count: int) -> tuple[list[int] | None, tuple[str, ...] | None]:

@@ -13,12 +13,11 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, SupportsIndex, final
+from typing import Any, Literal, NamedTuple, SupportsIndex, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from viscircuits.data import datasets, sources
 from viscircuits.data.decoding import UnreadableError
@@ -143,6 +142,21 @@ class ImageSet:
         cls, images: Tensor, labels: Labels | None = None, names: Iterable[str] | None = None
     ) -> "ImageSet":
         """Returns a set holding a copy of ``images`` ``[n, c, h, w]``, already prepared; names default to the index."""
+        if not isinstance(images, Tensor):
+            raise ImageError(
+                f"expected one tensor [n, c, h, w], got a {type(images).__name__}; put pictures of "
+                f"one size together with "
+                f"ImageSet.from_tensors(torch.stack(pictures)), read a data set with ImageSet.from_dataset(dataset)"
+            )
+        if images.ndim in (3, 5):
+            raise ImageError(
+                f"expected pictures [n, c, h, w], got shape {list(images.shape)}; "
+                + ("one picture needs an axis in front (image[None]). " if images.ndim == 3 else "")
+                + "For video [n, c, t, h, w] and signals [n, c, t], wrap the model, so that it takes "
+                "pictures and unfolds "
+                "them: nn.Sequential(nn.Unflatten(2, (t, h)), model) on video.flatten(2, 3), or nn.Sequential("
+                "nn.Flatten(2), model) on signals[:, :, None]"
+            )
         if images.ndim != 4:
             raise ImageError(f"expected images [n, c, h, w], got shape {list(images.shape)}")
         for i, image in enumerate(images):
@@ -151,9 +165,7 @@ class ImageSet:
         return _make(sources.Held(images.detach().clone(), "tensors"), names, labels)
 
     @classmethod
-    def from_dataset(
-        cls, dataset: Dataset, prepare: Prepare | None = None, *, white: Number | None = None
-    ) -> "ImageSet":
+    def from_dataset(cls, dataset: Any, prepare: Prepare | None = None, *, white: Number | None = None) -> "ImageSet":
         """Returns the pictures of a map-style torch dataset that yields an image or (image, label, ...).
 
         Tensors are taken as they are; ``prepare`` is applied to Pillow pictures, and ``white`` is that of
@@ -162,6 +174,7 @@ class ImageSet:
         -1) leaves the set without labels, and the log says so. The names of the classes are the dataset's ``classes``
         where these belong to the labels.
         """
+        datasets.check_map_style(dataset)
         count = len(dataset)  # pyright: ignore[reportArgumentType] (torch's base class declares no length)
         labels, classes = datasets.labels_and_classes(dataset, count) if count else (None, None)
         source = sources.Items(dataset, prepare, Whites(white))
@@ -309,6 +322,18 @@ class ImageSet:
     def hash(self) -> str:
         """The content hash of the set: its pictures in order, their labels, and the text of ``prepare``."""
         return digest(self._source.recipe, str(self.labels), *self.hashes)
+
+
+def as_images(given: object) -> ImageSet:
+    """Returns a set as it is, or the one that holds a tensor ``[n, c, h, w]``; an `ImageError` for anything else."""
+    if isinstance(given, ImageSet):
+        return given
+    if isinstance(given, Tensor):
+        return ImageSet.from_tensors(given)
+    raise ImageError(
+        f"expected an ImageSet or a tensor [n, c, h, w], got a {type(given).__name__}; make a set of it with "
+        f"ImageSet.from_folder, from_files, from_tensors or from_dataset"
+    )
 
 
 def _make(

@@ -9,7 +9,7 @@ becomes RGB (`viscircuits.data.decoding`).
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from ctypes import CDLL
@@ -281,9 +281,22 @@ def unreadable(broken: dict[Path, str], total: int) -> ImageError:
 
 def checked(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
     """Returns the value if it is a finite float tensor [c, h, w]; otherwise says what is wrong with it."""
+    if isinstance(image, Mapping) and "pixel_values" in image:
+        raise ImageError(
+            f"expected a tensor [c, h, w] from {by} for {name}, got a {type(image).__name__} with the "
+            f"key 'pixel_values', "
+            f"as image processors give it for a batch of one; take the tensor out of both: "
+            f"lambda picture: processor(picture, return_tensors='pt')['pixel_values'][0]"
+        )
     if not isinstance(image, Tensor):
         raise ImageError(
             f"expected a tensor [c, h, w] from {by} for {name}, got {type(image).__name__}; end it in ToTensor()"
+        )
+    if image.ndim == 4 and len(image) == 1:
+        raise ImageError(
+            f"expected a tensor [c, h, w] from {by} for {name}, got shape {list(image.shape)}: a "
+            f"batch of one picture; end "
+            f"it in [0]"
         )
     if image.ndim != 3 or image.numel() == 0:
         raise ImageError(f"expected a tensor [c, h, w] from {by} for {name}, got shape {list(image.shape)}")

@@ -42,6 +42,8 @@ def exporting(device: torch.device) -> Iterator[None]:
             ]
         for owner, name, new in replaced:
             stack.enter_context(patch.object(owner, name, here(new, getattr(owner, name))))
+        # what cannot be exported is printed, a thousand lines of it
+        stack.enter_context(patch.object(_trace, "print", here(lambda *_, **__: None, print), create=True))
         exchange = _symbolic_trace._Patcher.patch_method
 
         def exchange_here(self: Any, owner: type, name: str, new: Callable[..., Any], **options: Any) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.ops import concrete
+from viscircuits.model.ops import concrete, to_run
 
 
 class Tensors:
@@ -43,5 +43,5 @@ def run_blank(graph: NetGraph, tensors: Tensors, until: Container[fx.Node]) -> d
             blank[node] = tensors.at(node)
         elif node.op == "call_function":
             args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda n: blank[n])  # pyright: ignore
-            blank[node] = node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+            blank[node] = to_run(node)(*args, **kwargs)
     return blank

@@ -16,6 +16,8 @@ import torch.utils._python_dispatch as dispatch
 from torch._C import _autograd  # pyright: ignore[reportAttributeAccessIssue]
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 
+from viscircuits.model.neutral import DEVICES, neutral
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,7 +25,8 @@ T = TypeVar("T")
 def clean(function: Callable[P, T]) -> Callable[P, T]:
     """Returns a function that leaves its thread as it was, after success, an error and Ctrl-C.
 
-    One that yields does so after each of its values.
+    Meanwhile it finds the thread as a new process would (`viscircuits.model.neutral`). One that yields has its own
+    state only between two of its values.
     """
     if isgeneratorfunction(unwrap(function)):  # what checks types wraps functions
         return _step_by_step(function)
@@ -33,7 +36,8 @@ def clean(function: Callable[P, T]) -> Callable[P, T]:
         before, earlier = _State(), sys.exception()
         try:
             try:
-                return function(*args, **kwargs)
+                with neutral():
+                    return function(*args, **kwargs)
             except KeyboardInterrupt as interrupt:
                 clear_frames(interrupt.__traceback__)  # half-opened blocks would put back their state as they are freed
                 raise
@@ -77,12 +81,15 @@ class _State:
 
     def __init__(self) -> None:
         self.gradients = torch.is_grad_enabled()
+        self.autocast = {device: torch.is_autocast_enabled(device) for device in DEVICES}
         self.functions = _get_current_function_mode_stack()
         self.dispatches = dispatch._get_current_dispatch_mode_stack()
         self.saved = _saved_tensors()
 
     def put_back(self) -> None:
         torch._C._set_grad_enabled(self.gradients)
+        for device, enabled in self.autocast.items():
+            torch.set_autocast_enabled(device, enabled)
         if (now := _get_current_function_mode_stack()) != self.functions:
             for _ in now:
                 _pop_mode()

@@ -122,6 +122,8 @@ class NetGraph:
     axes: Mapping[fx.Node, int] = field(repr=False)  # node that depends on the image -> axis of its channels
     memory_format: torch.memory_format = torch.contiguous_format  # the faster layout of images the model accepts
     crops_agree: dict[tuple[str, tuple[int, int]], bool] = field(default_factory=dict, repr=False, compare=False)
+    refused: Mapping[fx.Node, str] = field(default_factory=dict, repr=False, compare=False)  # kernels used in a way ...
+    # ... that has no rule -> why: an error where they lead to a target, and of no account elsewhere
     fault: str = ""  # why no number of this network can be trusted; the graph still says what reaches what
 
     def check(self) -> None:

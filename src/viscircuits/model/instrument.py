@@ -113,20 +113,25 @@ class _Count(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[tuple[str, tuple[int, ...], torch.dtype]] = Counter()
+        self.weights: dict[int, Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         if func in _KERNEL_CALLS:
             weight = (kwargs or {}).get("weight", args[1] if len(args) > 1 else None)
             self.calls[_KERNEL_CALLS[func], tuple(weight.shape), output.dtype] += 1  # pyright: ignore
+            self.weights[id(weight)] = weight  # pyright: ignore[reportArgumentType]
         return output
 
 
 @contextmanager
-def kernel_calls() -> Iterator[Counter[tuple[str, tuple[int, ...], torch.dtype]]]:
-    """Yields a count of calls that grows while the block lasts: by kind, shape of the weight, type of the output."""
+def kernel_calls() -> Iterator[tuple[Counter[tuple[str, tuple[int, ...], torch.dtype]], dict[int, Tensor]]]:
+    """Yields what grows while the block lasts.
+
+    A count of calls, by kind, shape of the weight and type of the output; and the weights, by their identity.
+    """
     with _Count() as counting:
-        yield counting.calls
+        yield counting.calls, counting.weights
 
 
 class _Reached(BaseException):
@@ -181,8 +186,13 @@ def run(
 
 def constants(model: nn.Module) -> dict[str, Tensor]:
     """Returns a model's parameters, without gradients, and copies of its buffers, to which a forward may write."""
-    tensors = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    tensors = {name: _usable(tensor) for name, tensor in model.named_parameters()}
     return tensors | {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def _usable(parameter: Tensor) -> Tensor:
+    """A parameter without gradients; a copy of one that was made in inference mode, which gradients cannot pass."""
+    return parameter.detach().clone() if parameter.is_inference() else parameter.detach()
 
 
 def _in_parts(where: str, n_images: int) -> UnsupportedOperation:
@@ -203,6 +213,25 @@ def keeping_copies() -> Iterator[None]:
     """
     with _one_at_a_time, torch.autograd.graph.allow_mutation_on_saved_tensors():
         yield
+
+
+def check_differentiable(layer: str) -> None:
+    """Raises an `UnsupportedOperation` where a layer runs now and no gradient can come back to it.
+
+    Checkpointed parts run a second time for their gradients, and are not seen then.
+    """
+    if not torch.is_grad_enabled():
+        raise UnsupportedOperation(
+            f"layer {layer!r} leads to the target, but the model's forward runs it without gradients (torch.no_grad, "
+            f"torch.inference_mode, or activation checkpointing); take that out of the forward, or choose a criterion "
+            f"without gradients (magnitude, activation)"
+        )
+    saving = torch._C._autograd._top_saved_tensors_default_hooks(True)  # pyright: ignore[reportAttributeAccessIssue]
+    if saving is not None and getattr(saving[0], "__module__", "") == "torch.utils.checkpoint":
+        raise UnsupportedOperation(
+            f"layer {layer!r} stands in a part of the model under activation checkpointing (torch.utils.checkpoint); "
+            f"switch it off, as model.set_grad_checkpointing(False) or model.gradient_checkpointing_disable() do"
+        )
 
 
 def needed_filters(graph: NetGraph, relevant: Mapping[str, Bool[Tensor, "out in"]]) -> dict[str, Int[Tensor, " k"]]:

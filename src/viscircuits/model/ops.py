@@ -44,13 +44,40 @@ def kernel_op(node: fx.Node) -> str | None:
     )
 
 
+def to_run(node: fx.Node) -> Any:
+    """Returns what to call for a node: its operation, but for images that may be laid out otherwise than the example.
+
+    A reshape is exported as a view where the example's memory allowed it.
+    """
+    views = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+    return torch.ops.aten.reshape.default if node.target in views else node.target
+
+
+def leading_to(ends: Iterable[fx.Node]) -> set[fx.Node]:
+    """Returns the nodes from which some are computed, these included."""
+    found: set[fx.Node] = set()
+    ahead = list(ends)
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found.add(node)
+            ahead += node.all_input_nodes
+    return found
+
+
+def in_attention(node: fx.Node) -> bool:
+    """Whether an operation is one of an `nn.MultiheadAttention`'s own."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return bool(stack) and str(stack[-1][1]).rpartition(".")[2].startswith("MultiheadAttention")
+
+
 def is_random(node: fx.Node) -> bool:
     """Whether an operation draws random numbers: by torch's own tag, and by its switch where it has one."""
     operation: Any = node.target
     if torch.Tag.nondeterministic_seeded not in getattr(operation, "tags", ()):
         return False
-    names = [argument.name for argument in operation._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    names = [known.name for known in operation._schema.arguments]
+    given = {name: argument(node, name) for name in names}
     switch = next((given.get(name) for name in ("train", "training") if name in names), True)
     share = next((given.get(name, 0.0) for name in ("p", "dropout_p") if name in names), 1.0)
     return switch is not False and bool(share != 0)
@@ -74,9 +101,8 @@ def moved_axis(node: fx.Node, axis: int) -> int:
 def reduced_axes(node: fx.Node) -> list[int]:
     """Returns the axes that a reduction, or a softmax and its like, runs over."""
     operation: Any = node.target
-    names = [argument.name for argument in operation._schema.arguments]
-    place = names.index("dim") if "dim" in names else len(node.args)
-    axes: Any = node.args[place] if place < len(node.args) else node.kwargs.get("dim")
+    names = [known.name for known in operation._schema.arguments]
+    axes: Any = argument(node, "dim") if "dim" in names else None
     source: Any = node.args[0]
     rank = len(shape(source))
     return [a % rank for a in ([axes] if isinstance(axes, int) else axes or range(rank))]

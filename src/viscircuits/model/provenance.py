@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.graph import KernelLayer, NetGraph
-from viscircuits.model.ops import concrete, op_name
+from viscircuits.model.ops import concrete, leading_to, op_name
 from viscircuits.model.wires import JOINS, KernelUse, any_but, kernels, recording, step, wires_in
 
 _SYMBOLS = {"add": "+", "sub": "−", "rsub": "−", "mul": "×", "div": "÷", "maximum": "max", "minimum": "min"}
@@ -86,6 +87,8 @@ class Provenance:
 
     def _follow(self, node: fx.Node) -> object:
         """What a node holds: a wire that starts here at a cut, or one that goes on."""
+        if node in self.graph.refused and any(wires_in(self.values[n]) for n in node.all_input_nodes):
+            raise UnsupportedOperation(self.graph.refused[node])
         name = self.graph.kernel_calls.get(node)
         wire = self.values.get(node.args[0]) if name is not None else None  # pyright: ignore[reportArgumentType]
         if name is not None and isinstance(wire, Tensor) and wire.requires_grad:
@@ -112,7 +115,9 @@ class Provenance:
         value = node.meta["val"]
         if arriving:
             self.arriving[node] = arriving
-        self.cuts[node] = torch.ones(concrete(value.shape), device=value.device, requires_grad=True)
+        self.cuts[node] = torch.ones(
+            concrete(value.shape), dtype=torch.float32, device=value.device, requires_grad=True
+        )
         return self.cuts[node]
 
 
@@ -120,12 +125,13 @@ def provenance(graph: NetGraph, ends: Iterable[fx.Node]) -> Provenance:
     """Returns what is needed to ask where channels come from, up to the given nodes of the graph."""
     made = Provenance(graph)
     remaining = set(ends)
+    leading = leading_to(remaining)
     with recording():
         for node in graph.nodes:
             if node.op == "placeholder":
                 constant = graph.constants.get(node.name)
                 made.values[node] = made._cut(node) if constant is None else constant
-            elif node.op == "call_function":
+            elif node.op == "call_function" and node in leading:
                 made.values[node] = made._follow(node)
                 remaining.discard(node)
                 if not remaining:

@@ -1,5 +1,6 @@
-"""Warnings that one thread does not want to hear; those of others, and the process's filters, stay what they are."""
+"""Warnings and logs that one thread does not want to hear; those of others, and the process's filters, stay."""
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,3 +31,22 @@ def quiet() -> Iterator[None]:
     finally:
         if own in warnings.filters:  # another thread may have exchanged them
             warnings.filters.remove(own)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextmanager
+def unheard(library: str) -> Iterator[None]:
+    """A block in which nothing is heard of what a library logs in this thread."""
+    thread = threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    names = [name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] == library]
+    handlers = {id(handler): handler for name in names for handler in logging.getLogger(name).handlers}
+    try:
+        for handler in handlers.values():
+            handler.addFilter(of_others)
+        yield
+    finally:
+        for handler in handlers.values():
+            handler.removeFilter(of_others)

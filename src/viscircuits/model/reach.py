@@ -14,9 +14,10 @@ from jaxtyping import Bool
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.ops import concrete
+from viscircuits.model.ops import concrete, leading_to
 from viscircuits.model.wires import KernelUse, kernels, recording, step, wires_in
 
 Seeds = Mapping[str, Bool[Tensor, " c"]]
@@ -32,6 +33,7 @@ class Reach:
         connected: whether anything at all leads from the image to a seed.
         needed: per graph node, what the seeds ask of it, in the activation's shape (only when asked for).
         varying: the graph nodes whose values may depend on the image (not only on its size; likewise).
+        unknown: the graph nodes of which nothing can be said, and which lead to no seed.
         alive: per graph node, which of its elements depend on the image (likewise).
     """
 
@@ -40,6 +42,7 @@ class Reach:
     needed: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
     varying: frozenset[fx.Node] = field(default_factory=frozenset, repr=False)
     alive: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
+    unknown: frozenset[fx.Node] = field(default_factory=frozenset, repr=False)
 
 
 @clean
@@ -55,8 +58,9 @@ def reach(
         nodes: also record the needs of every node (for extraction).
     """
     uses: list[KernelUse] = []
+    unknown: set[fx.Node] = set()
     with recording():
-        values = _forward(graph, kept or {}, uses, {graph.output(name).node for name in seeds})
+        values = _forward(graph, kept or {}, uses, {graph.output(name).node for name in seeds}, unknown)
         ends, wanted = [], []
         for name, channels in seeds.items():
             output = graph.output(name)
@@ -74,7 +78,7 @@ def reach(
         used[name] = used[name] | use.used if name in used else use.used
     varying = frozenset(node for node, value in values.items() if nodes and wires_in(value))
     alive = {node: value.detach() != 0 for node, value in values.items() if nodes and _is_wire(value)}
-    return Reach(used, connected, needed, varying, alive)
+    return Reach(used, connected, needed, varying, alive, frozenset(unknown))
 
 
 def _is_wire(value: object) -> TypeGuard[Tensor]:
@@ -82,7 +86,7 @@ def _is_wire(value: object) -> TypeGuard[Tensor]:
 
 
 def _forward(
-    graph: NetGraph, kept: Mapping[str, Tensor], uses: list[KernelUse], ends: set[fx.Node]
+    graph: NetGraph, kept: Mapping[str, Tensor], uses: list[KernelUse], ends: set[fx.Node], unknown: set[fx.Node]
 ) -> dict[fx.Node, object]:
     values: dict[fx.Node, object] = {}
     remaining = set(ends)
@@ -91,9 +95,19 @@ def _forward(
             values[node] = graph.constants.get(node.name)
             if values[node] is None:
                 image = node.meta["val"]
-                values[node] = torch.ones(concrete(image.shape), device=image.device, requires_grad=True)
+                values[node] = torch.ones(
+                    concrete(image.shape), dtype=torch.float32, device=image.device, requires_grad=True
+                )
         elif node.op == "call_function":
-            values[node] = _value(graph, node, values, kept, uses)
+            if not unknown or unknown.isdisjoint(node.all_input_nodes):
+                try:
+                    values[node] = _value(graph, node, values, kept, uses)
+                except UnsupportedOperation:
+                    if node in leading_to(ends):
+                        raise
+                    unknown.add(node)
+            else:
+                unknown.add(node)
             remaining.discard(node)
             if not remaining:
                 break
@@ -103,6 +117,8 @@ def _forward(
 def _value(
     graph: NetGraph, node: fx.Node, values: dict[fx.Node, object], kept: Mapping[str, Tensor], uses: list[KernelUse]
 ) -> object:
+    if node in graph.refused and any(wires_in(values[n]) for n in node.all_input_nodes):
+        raise UnsupportedOperation(graph.refused[node])
     name = graph.kernel_calls.get(node)
     wire = values.get(node.args[0]) if name is not None else None  # pyright: ignore[reportArgumentType]
     if name is not None and isinstance(wire, Tensor) and wire.requires_grad:

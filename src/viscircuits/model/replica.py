@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import RLock
 from types import FrameType, MethodType
 from typing import Any
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from viscircuits.model.neutral import callers_device
 
 _originals: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
 """The models that have no replica, each with the lock under which it is used."""
@@ -52,10 +55,15 @@ def private(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Private
     lock = _originals.get(model)
     if lock is None:
         module = replica(model, tensors)
-        yield Private(module, module)
+        yield Private(module, partial(_run, module))
         return
     with lock:
-        yield Private(model, lambda *inputs: functional_call(model, dict(tensors), inputs))
+        yield Private(model, partial(_run, lambda *inputs: functional_call(model, dict(tensors), inputs)))
+
+
+def _run(model: Callable[..., Any], images: Tensor) -> Any:
+    with callers_device(images.device):
+        return model(images)
 
 
 def without_replica(model: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from math import prod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, fx
 
 from viscircuits.model import wires
@@ -32,9 +32,16 @@ def pick(x: Tensor, axis: int, places: Int[Tensor, " k"]) -> Tensor:
     return x.index_select(axis, places)
 
 
-def for_each_image(value: Float[Tensor, "1 ..."], images: Tensor) -> Tensor:
+def for_each_image(value: Shaped[Tensor, "1 ..."], images: Tensor) -> Tensor:
     """Returns a constant, repeated (without a copy) for every image."""
     return value.expand(images.shape[0], *value.shape[1:])  # len() would fix the number when it is exported
+
+
+def widened(x: Tensor, axis: int, places: Int[Tensor, " k"], width: int) -> Tensor:
+    """Returns a tensor with more channels: what there is at some places, and zero at the others."""
+    shape = list(x.shape)
+    shape[axis] = width
+    return x.new_zeros(shape).index_copy(axis, places, x)
 
 
 def write_in_place(graph: fx.Graph) -> None:

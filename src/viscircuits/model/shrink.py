@@ -24,7 +24,7 @@ from viscircuits.model.affine import CHANNEL_NORMS
 from viscircuits.model.blank import Tensors, run_blank
 from viscircuits.model.cost import Work
 from viscircuits.model.graph import KernelLayer, NetGraph
-from viscircuits.model.ops import concrete, op_name, origin
+from viscircuits.model.ops import concrete, op_name, origin, to_run
 from viscircuits.model.program import Program
 from viscircuits.model.reach import Seeds, reach
 from viscircuits.model.rewrite import (
@@ -38,6 +38,7 @@ from viscircuits.model.rewrite import (
     pick,
     rank,
     rounded,
+    widened,
     write_in_place,
 )  # fmt: skip
 
@@ -133,14 +134,16 @@ class _Shrinker:
         self.graph, self.kept, self.tensors = graph, kept, Tensors(model, graph, weights)
         self.ends = {name: graph.output(name).node for name in seeds}
         found = reach(graph, seeds, kept, nodes=True)
-        self.needed, self.varying, self.alive = found.needed, found.varying, found.alive
+        self.needed, self.varying, self.alive, self.unknown = found.needed, found.varying, found.alive, found.unknown
         with Work() as self.dense:
             self.blank = run_blank(graph, self.tensors, set(self.ends.values()))
         self.joined = self._joined()
+        self.of_images = self._of_images()
         self.new = fx.Graph()
         self.held: dict[str, Tensor] = {}
         self.names = _Names(self.tensors.own)
         self.env: dict[fx.Node, _Narrow] = {}
+        self.made_anew: dict[fx.Node, fx.Node] = {}
         self.full_width: dict[str, str] = {}
 
     def build(self, head: nn.Module | None, after: fx.Node | None) -> Shrunk:
@@ -148,10 +151,16 @@ class _Shrinker:
         reads = torch.arange(self.blank[start].shape[1]) if after is None else self._live(after, 1).nonzero()[:, 0]
         self.image = self.new.placeholder("images")
         self.env[start] = _Narrow(self.image, None if after is None else reads)
+        self.n_first = len(self.blank[start])
+        for node in self.graph.nodes[: self.graph.nodes.index(start)]:  # numbers of images that are used behind
+            if node in self.of_images and isinstance(node.meta.get("val"), torch.SymInt):
+                self.env[node] = self._sized(node)
         last = max(self.graph.nodes.index(node) for node in self.ends.values())
         for node in self.graph.nodes[self.graph.nodes.index(start) + 1 : last + 1]:
             if node in self.varying and self._wanted(node):
                 self.env[node] = self._emit(node)
+            elif node in self.unknown:
+                continue
             elif node not in self.varying and any(self._here(n) for n in node.all_input_nodes):
                 self.env[node] = self._sized(node)
         self.new.output(tuple(self._full(node) for node in self.ends.values()))
@@ -162,6 +171,14 @@ class _Shrinker:
         with torch.no_grad(), Work() as work:
             body(first)
         return Shrunk(body, self.ends, head, self.full_width, reads, work, self.dense).eval().to(first.device)
+
+    def _of_images(self) -> set[fx.Node]:
+        """The nodes that have to do with the images, if only with their number."""
+        found = {node for node in self.graph.axes if node.op == "placeholder"}
+        for node in self.graph.nodes:
+            if node.op == "call_function" and not found.isdisjoint(node.all_input_nodes):
+                found.add(node)
+        return found
 
     def _joined(self) -> set[fx.Node]:
         """Kernel layers that sums and products follow: there, all operands have to hold the same channels."""
@@ -186,9 +203,10 @@ class _Shrinker:
         return bool((self.needed[node] & self.alive[node]).any())
 
     def _images_first(self, node: fx.Node) -> bool:
-        """Whether what is constant can be stored once and repeated along the first axis."""
+        """Whether what is constant can be stored once and repeated along the first axis: no windows there."""
         value = self.blank[node]
-        return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
+        alone = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
+        return alone and all(isinstance(size, int) for size in node.meta["val"].shape[1:])
 
     # ---- one operation -----------------------------------------------------------------------------------------------
 
@@ -233,7 +251,9 @@ class _Shrinker:
         if layer.op != "linear" and len(settings) > 3:
             settings[3] = groups
         constant = None
-        if layer.groups == 1:
+        if layer.groups == 1 and not (self._images_first(source) and self._images_first(node)):  # nothing is constant
+            weight = weight[:, columns]
+        elif layer.groups == 1:
             columns = self._at_hand(source, columns, axis)
             constant = self._constant_part(node, layer.stored(weight), bias, columns, axis, settings)
             weight = weight[:, columns]
@@ -283,10 +303,15 @@ class _Shrinker:
     def _sized(self, node: fx.Node) -> _Narrow:
         """What depends on the number of images only: a size, or a constant for each image."""
         arguments: Any = node.args
-        if op_name(node) == "sym_size" and arguments[1] == 0:
-            held = self.env.get(arguments[0])
-            whole = self.image if held is None else held.node
-            return _Narrow(self.new.call_function(node.target, (whole, 0)))  # pyright: ignore[reportArgumentType]
+        held = self.env.get(arguments[0])
+        if op_name(node) == "sym_size" and held is None:
+            size = self.new.call_function(node.target, (self.image, 0))  # pyright: ignore[reportArgumentType]
+            if self.blank[node] != self.n_first:  # an axis may hold several parts of each image
+                size = self.new.call_function(operator.mul, (size, self.blank[node]))
+                size = self.new.call_function(operator.floordiv, (size, self.n_first))
+            return _Narrow(size)
+        if op_name(node) == "sym_size" and held is not None and arguments[1] == 0:
+            return _Narrow(self.new.call_function(node.target, (held.node, 0)))  # pyright: ignore[reportArgumentType]
         return _Narrow(self._call(node, self._arguments(node, full=True)))
 
     def _channel_norm(self, node: fx.Node) -> _Narrow:
@@ -316,6 +341,9 @@ class _Shrinker:
             value = self.blank[argument]
             if not isinstance(value, Tensor):
                 return value
+            if self._anew(argument):
+                same = rank(argument) == rank(node) and value.shape[axis] == width
+                return self._select(argument, want, axis) if same else self._full(argument)
             place = 0 if op_name(node) in ("prelu", "_prelu_kernel") else axis - rank(node) + value.ndim
             sliced = 0 <= place < value.ndim and value.shape[place] == width > 1
             return self._part(value.index_select(place, want.to(value.device)) if sliced else value, argument)
@@ -329,6 +357,8 @@ class _Shrinker:
         for source in node.args[0]:  # pyright: ignore
             width = concrete(source.meta["val"].shape)[axis]
             held = self.env.get(source)
+            if held is None and not self._images_first(node):
+                held = _Narrow(self._full(source))
             if held is not None:
                 parts.append(held.node)
                 channels.append(start + (torch.arange(width) if held.channels is None else held.channels))
@@ -357,13 +387,13 @@ class _Shrinker:
 
     def _call(self, node: fx.Node, args: tuple[Any, ...]) -> fx.Node:
         kwargs = map_arg(dict(node.kwargs), lambda n: self._argument(n, full=True))
-        return self.new.call_function(node.target, args, kwargs)  # pyright: ignore[reportArgumentType]
+        return self.new.call_function(to_run(node), args, kwargs)  # pyright: ignore[reportArgumentType]
 
     def _arguments(self, node: fx.Node, full: bool = False) -> tuple[Any, ...]:
         return map_arg(tuple(node.args), lambda n: self._argument(n, full))  # pyright: ignore[reportReturnType]
 
     def _argument(self, node: fx.Node, full: bool) -> Any:
-        if self._here(node):
+        if self._here(node) or (full and self._anew(node)):
             return self._full(node) if full else self.env[node].node
         value = self.blank[node]
         return self._part(value, node) if isinstance(value, Tensor) else value
@@ -374,11 +404,32 @@ class _Shrinker:
         if not isinstance(node.meta.get("val"), Tensor):
             return self.env[node].node  # a size
         if held is None:
-            return self._for_each_image(self.blank[node], node)
+            return self._constant_of(node)
         shape = concrete(node.meta["val"].shape)
         if held.channels is None or torch.equal(held.channels, torch.arange(shape[held.axis])):
             return held.node
+        if not self._images_first(node):  # what is needed is there; the rest may be anything
+            places = self._constant(held.channels, f"{node.name}_places")
+            return self.new.call_function(widened, (held.node, held.axis, places, shape[held.axis]))
         return self._filled(node, held, self.blank[node], held.channels)
+
+    def _constant_of(self, node: fx.Node) -> Any:
+        """What depends on no image, for each of them: repeated, or made anew where images do not stand first."""
+        if node in self.env:
+            return self._full(node)
+        value = self.blank[node]
+        if node not in self.of_images:
+            return self._part(value, node) if isinstance(value, Tensor) else value
+        if self._images_first(node):
+            return self._for_each_image(value, node)
+        if node not in self.made_anew:
+            args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), self._constant_of)  # pyright: ignore
+            self.made_anew[node] = self.new.call_function(to_run(node), args, kwargs)  # pyright: ignore
+        return self.made_anew[node]
+
+    def _anew(self, node: fx.Node) -> bool:
+        """Whether a node that stands not in the new graph holds something for each image that is not stored once."""
+        return node in self.of_images and isinstance(self.blank[node], Tensor) and not self._images_first(node)
 
     def _filled(self, node: fx.Node, held: _Narrow, constants: Tensor, places: Tensor) -> fx.Node:
         whole = self.new.call_function(torch.clone, (self._for_each_image(constants, node),))
@@ -388,6 +439,8 @@ class _Shrinker:
     def _select(self, node: fx.Node, want: Tensor, axis: int) -> fx.Node:
         """The wanted channels of a node, in order; constant ones are filled in."""
         held = self.env.get(node)
+        if held is None and self._anew(node):
+            held = _Narrow(self._full(node), None, axis)
         if held is None:  # all constant; broadcast over the images
             return self._part(self.blank[node].index_select(axis, want.to(self.blank[node].device)), node)
         if held.axis != axis:

@@ -107,6 +107,27 @@ def _over_axes(call: Call) -> Asked:
     yield call.inputs[0], tuple(demand)
 
 
+def _gated(call: Call) -> Asked:
+    """The second half of an axis gates the first."""
+    axis, demand = argument(call.node, "dim") % len(call.demand), list(call.demand)
+    known = inside(demand[axis], half := call.shape[axis])
+    demand[axis] = Places(known.at | {i + half for i in known.at}, known.mixed)
+    yield call.inputs[0], tuple(demand)
+
+
+def _compared(call: Call) -> Asked:
+    """Two tensors are compared along one axis."""
+    sizes = [shape_of(source) for source in call.inputs]
+    axis = (argument(call.node, "dim") if op_name(call.node) == "cosine_similarity" else -1) % max(map(len, sizes))
+    kept = len(call.demand) == max(map(len, sizes))
+    demand, shape = list(call.demand), list(call.shape)
+    if not kept:
+        demand.insert(axis, Places(frozenset({0})))
+        shape.insert(axis, 1)
+    for source, size in zip(call.inputs, sizes, strict=True):
+        yield source, _broadcast(size, tuple(demand), shape)
+
+
 def _reduction(call: Call) -> Asked:
     """Sums, means and extremes over axes, which they may drop."""
     if isinstance(argument(call.node, "other"), fx.Node):  # max and min of two tensors
@@ -317,7 +338,9 @@ CREATED = _names(
     "_assert_tensor_metadata"
 )
 """Operations that take only a shape from their input."""
-OVER_AXES = _LAYER_NORMS | _SPACE_NORMS | _names("linear softmax _softmax log_softmax _log_softmax cumsum cumprod")
+OVER_AXES = (
+    _LAYER_NORMS | _SPACE_NORMS | _names("linear softmax _softmax log_softmax _log_softmax cumsum cumprod sort topk")
+)
 RESHAPES = _names("view _unsafe_view reshape flatten unflatten squeeze unsqueeze view_as")
 PERMUTATIONS = _names("permute transpose t numpy_T")
 PARTS = _names("slice select split split_with_sizes chunk unbind tensor_split")
@@ -334,6 +357,8 @@ _FAMILIES: dict[Rule, frozenset[str]] = {
     _overwritten: OVERWRITTEN,
     _over_axes: OVER_AXES,
     _reduction: REDUCTIONS,
+    _gated: _names("glu"),
+    _compared: _names("cosine_similarity pairwise_distance"),
     _matrix_product: _names("matmul bmm mm addmm baddbmm"),
     _attention: _names("scaled_dot_product_attention"),
     _einsum: _names("einsum"),
@@ -350,7 +375,7 @@ _FAMILIES: dict[Rule, frozenset[str]] = {
         "pixel_unshuffle channel_shuffle native_channel_shuffle slice_scatter select_scatter im2col unfold "
         "repeat_interleave diagonal tile upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d "
         "upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
-        "upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+        "tril triu col2im upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
     ),
 }
 RULES: dict[str, Rule] = {name: rule for rule, names in _FAMILIES.items() for name in names}

@@ -5,6 +5,8 @@ The exported graph gives the topology only; every number viscircuits reports com
 that refuse one; then in-place writes are made functional, because a write through a view is invisible otherwise.
 """
 
+import inspect
+import operator
 import os
 import traceback
 import weakref
@@ -12,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,11 +26,12 @@ from viscircuits.model.axes import channel_axes, image_inputs
 from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph, Output
 from viscircuits.model.instrument import computing_first_outputs_last
-from viscircuits.model.ops import concrete, is_random, kernel_op, op_name, origin
+from viscircuits.model.ops import concrete, in_attention, is_random, kernel_op, op_name, origin
 from viscircuits.model.output import chosen, named_leaves
-from viscircuits.model.quiet import quiet
+from viscircuits.model.plain import check_plain
+from viscircuits.model.quiet import quiet, unheard
 from viscircuits.model.replica import private
-from viscircuits.model.trial import Tried, faster_layout, tried
+from viscircuits.model.trial import Tried, again, tried
 from viscircuits.model.untouched import same_random_state, untouched
 
 _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
@@ -64,7 +68,8 @@ def _known(model: nn.Module, signature: object) -> _Graphs:
 
 
 def check_evaluation_mode(model: nn.Module) -> None:
-    """Raises a `ModelError` that names the first module in training mode, if there is one."""
+    """Raises a `ModelError` that names the first module in training mode, or says why the model is no plain module."""
+    check_plain(model)
     for name, module in model.named_modules():
         if module.training:
             where = f"its module {name!r}" if name else "the model"
@@ -86,7 +91,7 @@ def _settings(module: nn.Module) -> list[tuple[str, object]]:
 def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> NetGraph:
     """The graph, after the model was run for real; what its forward stores on it meanwhile is put back."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with quiet(), same_random_state(device) as drawn, torch.no_grad(), _guard(shape, any_batch):
+    with quiet(), same_random_state(device) as drawn, torch.no_grad(), _guard(model, shape, any_batch):
         # before the export, so that what it makes once and keeps elsewhere are real tensors
         with untouched(model), torch.inference_mode(False):
             found = _again(model, shape, any_batch, known) if known else tried(model, shape)
@@ -100,22 +105,53 @@ def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _G
 def _again(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> Tried:
     """What is known of a model that was tried before, at this size."""
     alike, first = known.get((shape, not any_batch)), next(iter(known.values()))
-    return Tried(alike.memory_format if alike else faster_layout(model, shape), first.fault)
+    if alike is None:
+        return again(model, shape, first.fault)
+    return Tried(alike.memory_format, first.fault, frozenset(la.weight for la in alike.layers.values() if la.scored))
 
 
 @contextmanager
-def _guard(shape: tuple[int, ...], any_batch: bool) -> Iterator[None]:
+def _guard(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> Iterator[None]:
     """Says in our words what the model, the exporter or the reading of its graph stumbled on."""
     try:
         yield
     except ViscircuitsError:
         raise
     except Exception as error:
+        for fix in _fixes(model, error):
+            raise UnsupportedOperation(
+                f"the model cannot be traced on images of shape {shape}: {_stumbled(error)}. {fix}"
+            ) from error
         hint = ", nor fixes the number of images (as len(x) does; take x.shape[0])" if any_batch else ""
         raise UnsupportedOperation(
             f"the model cannot be traced on images of shape {shape}: {_stumbled(error)}. "
             f"Check that model(images) runs at this size and does not branch on the values of a tensor{hint}"
         ) from error
+
+
+def _fixes(model: nn.Module, error: Exception) -> Iterator[str]:
+    """What to do about what a model is known to stumble on, the likeliest first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    exported = any(f"{os.sep}export{os.sep}" in frame.filename for frame in frames)
+    if any(f"torchvision{os.sep}transforms{os.sep}" in frame.filename for frame in frames):
+        found = [name for name, module in model.named_modules() if "transforms" in type(module).__module__]
+        where = f" ({', '.join(map(repr, found))}, {type(model.get_submodule(found[0])).__name__})" if found else ""
+        yield f"One of torchvision's transforms{where} stands in the model; it belongs into prepare, before the model"
+    hooked = [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
+    if exported and hooked:
+        yield (
+            f"Somebody's hook on "
+            f"{', '.join(repr(name) if name else 'the model' for name in hooked[:4])} may do so (one "
+            f"that turns activations into numpy arrays does); remove it, or check that model(images) "
+            f"does not branch on "
+            f"the values of a tensor"
+        )
+    for part in ("backbone", "encoder", "body"):
+        if isinstance(getattr(model, part, None), nn.Module):
+            yield (
+                f"Its part model.{part} may do: give that as the model, or check that model(images) runs at this size "
+                f"and does not branch on the values of a tensor"
+            )
 
 
 def _stumbled(error: Exception) -> str:
@@ -135,13 +171,34 @@ _HERE = str(Path(__file__).parents[1])
 
 def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.export.ExportedProgram:
     """The exported program of a model for two images; in-place writes made functional."""
-    sizes = ({0: torch.export.Dim("n", min=1)},) if any_batch else None
     example = _example(model, shape)
-    with exporting(example.device):
-        with private(model, {}) as mine, computing_first_outputs_last(mine.module):
+    with exporting(example.device), unheard("torch"):
+        with private(model, _copied(model)) as mine, computing_first_outputs_last(mine.module):
+            sizes = _any_number(mine.module) if any_batch else None
             exported = torch.export.export(mine.module, (example,), dynamic_shapes=sizes, strict=False)
+        if any("wrap_with_autocast" in str(node.target) for node in exported.graph.nodes):
+            raise UnsupportedOperation(
+                "the model's forward switches torch.autocast on or off, so that its numbers are not "
+                "those of its own weights; "
+                "take autocast out of the forward (it belongs around training), or give the model in "
+                "the precision you mean, "
+                "as model.bfloat16()"
+            )
         # without the tables of decompositions, convolutions, linear maps and norms stay what they are
         return exported.run_decompositions({})
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters and buffers that were made in inference mode, which torch.export does not take."""
+    parameters = {name: nn.Parameter(p.clone()) for name, p in model.named_parameters() if p.is_inference()}
+    return parameters | {name: buffer.clone() for name, buffer in model.named_buffers() if buffer.is_inference()}
+
+
+def _any_number(model: nn.Module) -> Any:
+    """What tells torch.export that the number of images is not fixed; a forward may take them as ``*args``."""
+    first = next(iter(inspect.signature(model.forward).parameters.values()), None)
+    images = {0: torch.export.Dim("n", min=1)}
+    return ((images,),) if first is not None and first.kind is first.VAR_POSITIONAL else (images,)
 
 
 def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, found: Tried) -> NetGraph:
@@ -152,7 +209,7 @@ def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.Expo
     parameters = {placeholder: canonical[name] for placeholder, name in names.items()}
     constants = _constants(exported)
     axes = channel_axes(nodes)
-    layers, kernel_calls = _kernel_layers(model, nodes, parameters, axes)
+    layers, kernel_calls, refused = _kernel_layers(model, nodes, parameters, axes, found.called)
     modules = dict(model.named_modules(remove_duplicate=False))
     outputs = _outputs(nodes, axes, _final(exported, axes), _first_names(modules.items()))
     silent = modules.keys() - {name.partition("@")[0] for name in outputs}
@@ -167,6 +224,7 @@ def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.Expo
         kernel_calls,
         axes,
         found.layout,
+        refused=refused,
         fault=found.fault,
     )
 
@@ -200,21 +258,25 @@ def _randomness(exported: torch.export.ExportedProgram) -> str:
 
 
 def _kernel_layers(
-    model: nn.Module, nodes: tuple[fx.Node, ...], parameters: Mapping[str, str], axes: Mapping[fx.Node, int]
-) -> tuple[dict[str, KernelLayer], dict[fx.Node, str]]:
+    model: nn.Module,
+    nodes: tuple[fx.Node, ...],
+    parameters: Mapping[str, str],
+    axes: Mapping[fx.Node, int],
+    called: frozenset[str],
+) -> tuple[dict[str, KernelLayer], dict[fx.Node, str], dict[fx.Node, str]]:
+    """The kernel layers, the nodes that call them, and those that use a weight that is not stored, with the reason."""
     layers: dict[str, KernelLayer] = {}
     calls: dict[fx.Node, str] = {}
+    refused: dict[fx.Node, str] = {}
     for node in nodes:
         if kernel_op(node) is None or not image_inputs(node, axes):
             continue
         weight, bias = node.args[1], (node.args[2] if len(node.args) > 2 else None)
         if not isinstance(weight, fx.Node) or weight.name not in parameters or bias in axes:
-            raise UnsupportedOperation(
-                f"{op_name(node)} in {origin(node)} computes its weight or bias while running (weight normalisation or "
-                f"standardisation, a plain tensor); kernels need a stored weight: fold it into a plain layer first, or "
-                f"register it as a parameter or buffer"
-            )
-        layer = _layer(model, node, parameters)
+            if not (in_attention(node) and image_inputs(node, axes) == [*node.args[:1]]):  # carries signals only
+                refused[node] = _not_stored(node, parameters)
+            continue
+        layer = _layer(model, node, parameters, called)
         first = layers.setdefault(layer.name, layer)
         if layer is not first:
             if replace(layer, bias=first.bias, calls=first.calls) != first:
@@ -225,10 +287,34 @@ def _kernel_layers(
                 )
             layers[layer.name] = replace(first, calls=first.calls + 1)
         calls[node] = layer.name
-    return layers, calls
+    return layers, calls, refused
 
 
-def _layer(model: nn.Module, node: fx.Node, parameters: Mapping[str, str]) -> KernelLayer:
+def _not_stored(node: fx.Node, parameters: Mapping[str, str]) -> str:
+    """Why the kernels of a call cannot be told: it takes a part of a stored weight, or one made while running."""
+    weight = made = node.args[1]
+    while isinstance(made, fx.Node) and (op_name(made) in _PARTS or made.target is operator.getitem):
+        made = made.args[0]
+    if made is not weight and isinstance(made, fx.Node) and made.name in parameters:
+        return (
+            f"{op_name(node)} in {origin(node)} takes a part of the stored weight "
+            f"{parameters[made.name]!r}, or takes it "
+            f"in another layout; kernels need a weight of their own: give every part a layer"
+        )
+    return (
+        f"{op_name(node)} in {origin(node)} computes its weight or bias while running (weight normalisation or "
+        f"standardisation, a plain tensor); kernels need a stored weight: fold it into a plain layer first, or "
+        f"register it as a parameter or buffer"
+    )
+
+
+_PARTS = frozenset({
+    "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "narrow", "view", "reshape", "transpose",
+    "permute", "t",
+})  # fmt: skip
+
+
+def _layer(model: nn.Module, node: fx.Node, parameters: Mapping[str, str], called: frozenset[str]) -> KernelLayer:
     kind, weight, bias = kernel_op(node), node.args[1], (node.args[2] if len(node.args) > 2 else None)
     assert kind is not None
     assert isinstance(weight, fx.Node)
@@ -247,7 +333,7 @@ def _layer(model: nn.Module, node: fx.Node, parameters: Mapping[str, str]) -> Ke
         width * groups,
         groups,
         shape[2:],
-        scored=_trained(model, weight_name),
+        scored=weight_name in called and _trained(model, weight_name),
     )
 
 

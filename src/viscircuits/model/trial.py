@@ -6,7 +6,7 @@ model). What is found is refused with the name of the module at which it is firs
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -45,15 +45,18 @@ def at_least_rounding(share: float, *dtypes: torch.dtype) -> float:
 
 
 @torch.no_grad()
-def forward(model: nn.Module, images: Tensor, watch: Strays | None = None) -> Any:
+def forward(
+    model: nn.Module, images: Tensor, watch: Strays | None = None, tensors: Mapping[str, Tensor] | None = None
+) -> Any:
     """Returns what the model gives, on a copy of the pictures: a forward may write to them."""
-    with private(model, constants(model)) as mine, watch or nullcontext():
+    with private(model, constants(model) if tensors is None else tensors) as mine, watch or nullcontext():
         return mine.run(images.clone())
 
 
-def faster_layout(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_format:
-    """Returns the faster layout of images that a model takes."""
-    return _first_run(model, noise(model, 2, shape))[0]
+def again(model: nn.Module, shape: tuple[int, ...], fault: str) -> "Tried":
+    """Returns what comes of running a model at another size than that at which its fault was looked for."""
+    layout, found = _first_run(model, noise(model, 2, shape))
+    return Tried(layout, fault, found.called)
 
 
 def _first_run(model: nn.Module, images: Tensor, watch: Strays | None = None) -> tuple[torch.memory_format, "_Run"]:
@@ -79,21 +82,29 @@ def _settled(model: nn.Module, images: Tensor) -> tuple[torch.memory_format, "_R
         return _first_run(model, images)
     if strays.found:
         use_itself(model)
+        return _first_run(model, images)
     return found
 
 
 class Tried(NamedTuple):
-    """What came of a trial: the faster layout of images, and why no number of the model can be trusted, if so."""
+    """What came of a trial.
+
+    Attributes:
+        layout: the faster layout of images.
+        fault: why no number of the model can be trusted, if so.
+        called: the weights of which a call was seen; those used out of sight (within attention) carry signals.
+    """
 
     layout: torch.memory_format
     fault: str = ""
+    called: frozenset[str] = frozenset()
 
 
 def tried(model: nn.Module, shape: tuple[int, ...]) -> Tried:
     """Returns what came of running a model on noise: it may be random, mix images, or take them one by one."""
     both = noise(model, 2, shape)
     layout, joint = _settled(model, both)
-    return Tried(layout, _fault(model, both.contiguous(memory_format=layout), joint))
+    return Tried(layout, _fault(model, both.contiguous(memory_format=layout), joint), joint.called)
 
 
 def _fault(model: nn.Module, both: Tensor, joint: "_Run") -> str:
@@ -113,16 +124,19 @@ def _fault(model: nn.Module, both: Tensor, joint: "_Run") -> str:
 
 
 class _Run(NamedTuple):
-    """What a model gave, and how often it used kernels."""
+    """What a model gave, how often it used kernels, and whose."""
 
     outputs: list[Tensor]
     calls: Counter[Any]
+    called: frozenset[str]
 
 
 def _run(model: nn.Module, images: Tensor, watch: Strays | None = None) -> _Run:
-    with kernel_calls() as calls:
-        output = forward(model, images, watch)
-    return _Run([leaf for leaf in named_leaves(output).values() if leaf.is_floating_point()], calls)
+    tensors = constants(model)
+    with kernel_calls() as (calls, weights):
+        output = forward(model, images, watch, tensors)
+    called = frozenset(name for name, tensor in tensors.items() if id(tensor) in weights)
+    return _Run([leaf for leaf in named_leaves(output).values() if leaf.is_floating_point()], calls, called)
 
 
 def _in_other_company(model: nn.Module, both: Tensor, joint: _Run, share: float) -> str:

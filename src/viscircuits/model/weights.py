@@ -19,8 +19,9 @@ from viscircuits.model.quiet import quiet
 
 State = Mapping[str, Tensor]
 
-_NESTS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "_orig_mod.")
+_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
+_COUNTERS = ("n_averaged", "epoch", "step", "global_step", "iteration")
+_DEEPEST = 4
 _SHOWN = 4
 _SLACK = 2**24
 
@@ -33,9 +34,13 @@ def read(path: str | Path) -> dict[str, Tensor]:
     if not path.stat().st_size:  # not even opened: what the system makes up as it is read may have no end
         raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty)")
     value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    for nest in _NESTS:
-        if isinstance(value, Mapping) and isinstance(value.get(nest), Mapping):
-            value = value[nest]
+    while isinstance(value, Mapping):
+        inner = next((value[nest] for nest in _NESTS if isinstance(value.get(nest), Mapping) and value[nest]), None)
+        if inner is None:
+            break
+        value = inner
+    if isinstance(value, Mapping) and "_metadata" in value:  # what some writers put beside the tensors
+        value = {name: tensor for name, tensor in value.items() if name != "_metadata"}
     if not isinstance(value, Mapping) or not value or not all(isinstance(v, Tensor) for v in value.values()):
         held = f"the keys {_few(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
         raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {held}")
@@ -50,6 +55,11 @@ def _safetensors(path: Path) -> object:
 def _torch(path: Path) -> object:
     if (size := _unpacked(path)) > 2 * path.stat().st_size + _SLACK:
         raise ModelError(f"{str(path)!r} unpacks to {size / 2**30:.1f} GB; save it uncompressed, as torch.save does")
+    if _scripted(path):
+        raise ModelError(
+            f"{str(path)!r} is a TorchScript archive (torch.jit.save), not a file of weights; give its weights: "
+            "torch.save(torch.jit.load(path).state_dict(), other)"
+        )
     try:
         with quiet():  # torch warns of old or foreign files before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -66,6 +76,15 @@ def _torch(path: Path) -> object:
         ) from None
 
 
+def _scripted(path: Path) -> bool:
+    """Whether a file holds a program beside its weights: TorchScript, or torch.export's."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError):
+        return False
+
+
 def _unpacked(path: Path) -> int:
     """The bytes that a zip archive says it holds, which a small file can say to be any; 0 for other files."""
     try:
@@ -76,14 +95,43 @@ def _unpacked(path: Path) -> int:
 
 
 def fitted(given: State, wanted: State) -> dict[str, Tensor]:
-    """Returns the weights under the model's own names: without DataParallel's or compile's prefix."""
-    state = dict(given)
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state) and not all(name.startswith(prefix) for name in wanted):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    """Returns the weights under the model's own names.
+
+    Without what stands before all of them or, where other things are in the file too, before those that the model has:
+    DataParallel's or compile's prefix, that of the attribute under which a trainer keeps its model. Its counters are
+    left out.
+    """
+    state = {name: tensor for name, tensor in given.items() if name not in _COUNTERS or name in wanted}
+    for _ in range(_DEEPEST):
+        prefix = _prefix(state, wanted)
+        if not prefix:
+            break
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     # torchvision's DenseNet files are older than its DenseNet
     old = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
     return {old.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
+
+
+def _prefix(state: State, wanted: State) -> str:
+    """What stands before the names in a file; nothing where some of them are the model's as they are."""
+    if not wanted or any(name in wanted for name in state):
+        return ""
+    first = next(iter(wanted))
+    found = sorted({name.removesuffix(first) for name in state if name.endswith("." + first)}, key=len)
+    whole = [p for p in found if all(p + name in state for name in wanted if not name.endswith("num_batches_tracked"))]
+    if len(whole) == 1:  # of several, which is meant is not said
+        return whole[0]
+    if whole:
+        return ""
+    common = {name.partition(".")[0] + "." if "." in name else "" for name in state}
+    prefix = common.pop() if len(common) == 1 else ""
+    return "" if all(name.startswith(prefix) for name in wanted) else prefix
+
+
+def dropped(given: State, state: State) -> list[str]:
+    """Returns the names in a file of what was not taken from it."""
+    taken = {id(tensor) for tensor in state.values()}
+    return [name for name, tensor in given.items() if id(tensor) not in taken]
 
 
 def misfit(given: State, wanted: State) -> str:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.graph import KernelLayer
-from viscircuits.model.ops import PERMUTATIONS, concrete, op_name, origin, reduced_axes
+from viscircuits.model.ops import PERMUTATIONS, argument, concrete, op_name, origin, reduced_axes
 from viscircuits.model.windows import Window, windows
 
 Value = Any  # what a node holds: a wire, a constant tensor, a number, a tuple of them
@@ -69,7 +69,9 @@ class _Kernels(torch.autograd.Function):
         needed = any_but(need, need.ndim - 1 if use.layer.op == "linear" else 1).cpu()
         use.used |= ctx.fed & needed[:, None]
         asks = use.connect & needed[:, None]
-        asked = torch.zeros(use.layer.in_channels).index_add_(0, use.layer.sources.flatten(), asks.flatten().float())
+        asked = torch.zeros(use.layer.in_channels, dtype=torch.float32).index_add_(
+            0, use.layer.sources.flatten(), asks.flatten().float()
+        )
         return _spread(asked > 0, ctx.wire_shape, ctx.axis, need), None, None
 
 
@@ -154,7 +156,7 @@ def _elementwise(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> 
 def _pooled(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """A pool reaches its windows, along whatever axes these lie: neighbouring channels, where it is told so."""
     wire = _within_windows(node, args[0])
-    return (wire, None) if isinstance(node.meta["val"], tuple | list) else wire
+    return (wire, wire) if isinstance(node.meta["val"], tuple | list) else wire
 
 
 def _within_windows(node: fx.Node, wire: Tensor) -> Tensor:
@@ -207,7 +209,7 @@ def _adaptive_pool(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -
         held = (place >= o * size // n) & (place < -(-(o + 1) * size // n))
         wire = (wire.movedim(axis, -1) @ (held / size).to(wire)).movedim(-1, axis)
     wire = binary(wire)
-    return (wire, None) if isinstance(node.meta["val"], tuple | list) else wire
+    return (wire, wire) if isinstance(node.meta["val"], tuple | list) else wire
 
 
 def _normalised_axes(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
@@ -238,12 +240,56 @@ def _reduction(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Va
     if len(args) > 1 and isinstance(args[1], Tensor):  # max and min of two tensors
         return _elementwise(node, args, kwargs)
     result = binary(args[0].mean(reduced_axes(node))).reshape(_shape(node))
-    return (result, None) if isinstance(node.meta["val"], tuple | list) else result
+    return (result, result) if isinstance(node.meta["val"], tuple | list) else result
 
 
 def _along_axis(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
-    """Softmax and its like mix one axis."""
-    return _mixed(args[0], reduced_axes(node))
+    """Softmax, sorting and their like mix one axis, of which they may keep a part only."""
+    axes = reduced_axes(node)
+    mixed = binary(args[0].mean(tuple(axes), keepdim=True)).expand(*_shape(node))
+    return (mixed, mixed) if isinstance(node.meta["val"], tuple | list) else mixed
+
+
+def _gated(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """The second half of an axis gates the first."""
+    values, gates = args[0].chunk(2, argument(node, "dim"))
+    return binary(values + gates)
+
+
+def _compared(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Two tensors are compared along one axis."""
+    axis = argument(node, "dim") if op_name(node) == "cosine_similarity" else -1
+    whole = torch.broadcast_shapes(args[0].shape, args[1].shape)
+    joined = torch.stack([wire.expand(whole) for wire in wires_in(args[:2])]).sum(0)
+    return binary(joined.mean(axis, keepdim=True)).reshape(_shape(node))
+
+
+def _unpooled(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Values of one map are put where its indices say: anywhere."""
+    joined = torch.stack(wires_in(args[:2])).sum(0)
+    lead = 2 if op_name(node) == "max_unpool2d" else 3
+    return _mixed(joined, range(joined.ndim - lead, joined.ndim), _shape(node))
+
+
+def _warped(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Any place of a map may be looked up at any other; where, all channels are told alike."""
+    shape, sources = _shape(node), []
+    if op_name(node) == "affine_grid_generator":
+        return _mixed(args[0], range(1, args[0].ndim))[(..., *[0] * (args[0].ndim - 1))].view(
+            -1, *[1] * (len(shape) - 1)
+        ).expand(*shape)  # fmt: skip
+    picture, grid = args[:2]
+    if wires_in(picture):
+        sources.append(picture.mean(tuple(range(2, picture.ndim)), keepdim=True).expand(*shape))
+    if wires_in(grid):
+        sources.append(grid.mean(-1)[:, None].expand(*shape))
+    return binary(torch.stack(sources).sum(0))
+
+
+def _folded(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """Patches are put side by side, and add up where they overlap."""
+    operation: Any = node.target
+    return binary(operation(*args, **kwargs))
 
 
 def _matrix_product(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
@@ -258,6 +304,13 @@ def _matrix_product(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) 
     return binary(torch.stack([p.expand(*shape) for p in parts]).sum(0))
 
 
+def _by_constant(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
+    """A linear map whose weight is no kernel: one within attention, which carries signals."""
+    if wires_in(args[1:]):
+        raise UnsupportedOperation(f"{op_name(node)} in {origin(node)} has a weight that depends on the image")
+    return _mixed(args[0], [args[0].ndim - 1], _shape(node))
+
+
 def _attention(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Queries reach their own row, keys everything, values their own column."""
     query, key, value = args[:3]
@@ -269,7 +322,7 @@ def _attention(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Va
 def _einsum(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """Each operand reaches what its own letters reach."""
     equation, operands = args[0], args[1]
-    ones = [torch.ones(operand.shape, device=operand.device) for operand in operands]
+    ones = [torch.ones(operand.shape, dtype=torch.float32, device=operand.device) for operand in operands]
     parts = [
         torch.einsum(equation, [*ones[:i], operand / operand.numel(), *ones[i + 1 :]])
         for i, operand in enumerate(operands)
@@ -286,7 +339,7 @@ def _created(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Valu
 
 def _copied(node: fx.Node, args: list[Value], kwargs: dict[str, Value]) -> Value:
     """What is copied takes the place of what was there."""
-    source = args[1] if wires_in(args[1:]) else torch.zeros((), device=args[0].device)
+    source = args[1] if wires_in(args[1:]) else torch.zeros((), dtype=torch.float32, device=args[0].device)
     return source.expand(*_shape(node))
 
 
@@ -340,7 +393,13 @@ _FAMILIES: dict[Rule, str] = {
     "leaky_relu softplus softsign hardshrink softshrink threshold log_sigmoid prelu _prelu_kernel "
     "rrelu_with_noise abs neg exp log log1p expm1 sqrt rsqrt square pow reciprocal sin cos erf clamp "
     "clamp_min clamp_max sign round floor ceil add sub rsub mul div maximum minimum addcmul addcdiv lerp "
-    "where masked_fill logaddexp atan bernoulli nan_to_num logical_not gt lt ge le eq ne fill",
+    "where masked_fill logaddexp atan bernoulli nan_to_num logical_not gt lt ge le eq ne fill "
+    "clip isnan isinf isfinite isposinf isneginf log2 log10 exp2 sinh cosh tan asin acos asinh acosh "
+    "atanh atan2 arctan2 "
+    "remainder fmod frac trunc fix erfc erfinv hypot logit xlogy special_xlogy multiply divide true_divide "
+    "subtract absolute negative positive sgn signbit rrelu logical_and logical_or logical_xor logaddexp2 "
+    "lgamma digamma i0 special_i0 sinc copysign greater less greater_equal less_equal not_equal arctan "
+    "float_power fmax fmin deg2rad rad2deg",
     _pooled: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices "
     "max_pool3d_with_indices",
     _adaptive_pool: "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d "
@@ -353,9 +412,16 @@ _FAMILIES: dict[Rule, str] = {
     _instance_norm: "instance_norm",
     _batch_norm: "batch_norm _native_batch_norm_legit_no_training native_batch_norm _batch_norm_no_update "
     "cudnn_batch_norm",
-    _reduction: "mean sum amax amin max min var std norm linalg_vector_norm logsumexp prod var_mean std_mean",
-    _along_axis: "softmax _softmax log_softmax _log_softmax cumsum cumprod",
+    _reduction: "mean sum amax amin max min var std norm linalg_vector_norm logsumexp prod var_mean std_mean "
+    "median nanmedian kthvalue mode nanmean nansum any all count_nonzero",
+    _along_axis: "softmax _softmax log_softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort topk",
+    _gated: "glu",
+    _compared: "cosine_similarity pairwise_distance",
+    _unpooled: "max_unpool2d max_unpool3d",
+    _warped: "grid_sampler grid_sampler_2d grid_sampler_3d affine_grid_generator",
+    _folded: "col2im",
     _matrix_product: "matmul bmm mm mv baddbmm addmm",
+    _by_constant: "linear",
     _attention: "scaled_dot_product_attention",
     _einsum: "einsum",
     _copied: "copy",
@@ -365,7 +431,7 @@ _FAMILIES: dict[Rule, str] = {
     "squeeze unsqueeze repeat roll flip rot90 constant_pad_nd pad reflection_pad1d reflection_pad2d "
     "reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular index index_select "
     "gather pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle slice_scatter select_scatter "
-    "im2col unfold repeat_interleave view_as diagonal tile tensor_split",
+    "im2col unfold repeat_interleave view_as diagonal tile tensor_split tril triu scatter index_copy",
 }
 RULES: dict[str, Rule] = {name: rule for rule, names in _FAMILIES.items() for name in names.split()}
 
@@ -373,7 +439,9 @@ REDUCTIONS = frozenset(_FAMILIES[_reduction].split())
 JOINS = frozenset(_FAMILIES[_elementwise].split())
 _SPACE: set[Rule] = {_pooled, _adaptive_pool, _over_space, _instance_norm}
 OVER_SPACE = frozenset(name for rule in _SPACE for name in _FAMILIES[rule].split())
-_ASSEMBLES = {"cat", "concat", "stack", "hstack", "vstack", "slice_scatter", "select_scatter", "index", "gather"}
+_ASSEMBLES = {"cat", "concat", "stack", "hstack", "vstack", "slice_scatter", "select_scatter", "index", "gather"} | {
+    "scatter", "index_copy",
+}  # fmt: skip
 
 
 def keeps_zero(node: fx.Node) -> bool:

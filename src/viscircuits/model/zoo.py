@@ -6,6 +6,7 @@ and torchvision is imported only when it is used. Not here: reading weight files
 """
 
 import importlib
+import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from viscircuits.errors import ModelError, closest
 from viscircuits.model import weights as files
 from viscircuits.model.seeded import seeded
+
+log = logging.getLogger(__name__)
 
 Prepare = Callable[[Any], Tensor]
 """RGB picture -> float tensor ``[c, h, w]``."""
@@ -203,7 +206,8 @@ def _callable(name: str, named: str | None, input_size: int | None) -> tuple[nn.
         with _alone, _current_folder(), torch.random.fork_rng(devices=[]):
             # its code may seed and draw as it likes; torch.manual_seed here would reseed the CUDA generators too
             torch.default_generator.manual_seed(0)
-            made = getattr(importlib.import_module(where), what)()
+            made = getattr(importlib.import_module(where), what)
+            made = made if isinstance(made, nn.Module) else made()
     except Exception as error:  # whatever the user's own code raises
         raise ModelError(f"cannot make a model with {name!r}: {type(error).__name__}: {error}") from error
     model, prepare = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
@@ -245,7 +249,7 @@ def _only_default(name: str, named: str | None, *, default: bool = True) -> None
 
 def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
     wanted = model.state_dict()
-    state = files.fitted(state, wanted)
+    given, state = state, files.fitted(state, wanted)
     if problem := files.misfit(state, wanted):
         raise ModelError(f"{path!r} does not fit {name}: {problem}{_kin(state)}")
     try:
@@ -254,6 +258,13 @@ def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
         raise ModelError(
             f"{path!r} does not fit {name}: its tensors are of a kind that cannot be copied; save plain ones"
         ) from error
+    _say_dropped(files.dropped(given, state), path)
+
+
+def _say_dropped(dropped: list[str], path: str) -> None:
+    if dropped:
+        shown = ", ".join(dropped[:4]) + (", ..." if len(dropped) > 4 else "")
+        log.warning("left out of %r, as the model has nothing of that name: %s", path, shown)
 
 
 def _kin(state: files.State) -> str:

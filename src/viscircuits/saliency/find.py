@@ -2,19 +2,19 @@
 
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.saliency.registry import score
-from viscircuits.target import AnyTarget
+from viscircuits.target import AnyTarget, as_target
 from viscircuits.types import Granularity, Progress
 
 
 def find(
     model: nn.Module,
-    target: AnyTarget,
-    images: ImageSet,
+    target: AnyTarget | str,
+    images: ImageSet | Tensor,
     *,
     density: float,
     criterion: str = "actgrad",
@@ -41,4 +41,4 @@ def find(
         model, target, images, criterion, granularity=granularity, normalise=normalise, seed=seed,
         density=density, batch_size=batch_size, memory=memory, progress=progress,
     )  # fmt: skip
-    return Circuit(model, target, scores.select(density=density), biases)
+    return Circuit(model, as_target(target), scores.select(density=density), biases)

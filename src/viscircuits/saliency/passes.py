@@ -23,7 +23,7 @@ from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.instrument import KernelCall, keeping_copies, needed_filters, run
+from viscircuits.model.instrument import KernelCall, check_differentiable, keeping_copies, needed_filters, run
 from viscircuits.model.ops import concrete
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
@@ -240,6 +240,7 @@ class _Tape:
             self.add(call, [torch.ones_like(call.output)])
             return call.output
         output = call.output
+        check_differentiable(call.layer.name)
         if not output.requires_grad:  # the first layers: a zero with a gradient gives them a place, at no memory
             output = output.add_(torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True))
         x = call.x.detach().clone() if self.copies else call.x.detach()

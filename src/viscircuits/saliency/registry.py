@@ -8,10 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from viscircuits.data.images import ImageSet
+from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import MaskError, closest
 from viscircuits.model.clean import clean
 from viscircuits.model.trace import trace
@@ -27,7 +26,7 @@ from viscircuits.saliency.plan import Plan, plan
 from viscircuits.saliency.random import random
 from viscircuits.saliency.snip import snip
 from viscircuits.scores import Scores
-from viscircuits.target import AnyTarget
+from viscircuits.target import AnyTarget, as_target
 from viscircuits.types import GRANULARITIES, Granularity, Progress
 
 CRITERIA: dict[str, Callable[..., list[Scores]]] = {
@@ -89,8 +88,8 @@ def _option(text: str, criterion: str, function: Callable[..., list[Scores]]) ->
 
 def score(
     model: nn.Module,
-    target: AnyTarget,
-    images: ImageSet,
+    target: AnyTarget | str,
+    images: ImageSet | Tensor,
     criterion: str = "actgrad",
     *,
     granularity: Granularity = "kernel",
@@ -105,8 +104,8 @@ def score(
 
     Args:
         model: a network in evaluation mode; it is left exactly as it was.
-        target: what to explain.
-        images: the pictures to score on.
+        target: what to explain, or its text.
+        images: the pictures to score on; a tensor ``[n, c, h, w]`` of prepared ones too.
         criterion: a name in `CRITERIA`, perhaps with options of its own: ``"snip,rounds=10"``, ``"actgrad,steps=5"``.
         granularity: what one score stands for: "kernel", "filter" or "weight".
         normalise: "minmax" scales each layer to [0, 1] (paper 8.5); where there are rounds, in every round.
@@ -129,8 +128,8 @@ def score(
 @clean
 def score_all(
     model: nn.Module,
-    targets: Sequence[AnyTarget],
-    images: ImageSet,
+    targets: Sequence[AnyTarget | str],
+    images: ImageSet | Tensor,
     criterion: str = "actgrad",
     *,
     granularity: Granularity = "kernel",
@@ -148,6 +147,7 @@ def score_all(
     those of `score`, and ``resume``, a folder in which a criterion that takes long (learned) keeps how far it has come
     and goes on from there, unless its text names another.
     """
+    targets, images = [as_target(target) for target in targets], as_images(images)
     function = lookup(criterion)
     if granularity not in GRANULARITIES:
         raise MaskError(f"unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}")
@@ -164,8 +164,7 @@ def score_all(
     readouts = [Readout(target, trace(model, images[0].shape)) for target in targets]
     for some, size in in_passes(readouts, memory=memory, batch_size=batch_size):
         together = [readout.target for readout in some]
-        with torch.inference_mode(False):  # gradients are needed, whatever the caller does
-            found = function(Pass(model, together, images, granularity, size.batch_size, progress), **options)
+        found = function(Pass(model, together, images, granularity, size.batch_size, progress), **options)
         for scores in found:
             scores = replace(scores, criterion=criterion)
             yield scores.minmax() if normalise == "minmax" else scores

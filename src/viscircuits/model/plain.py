@@ -1,0 +1,52 @@
+"""What people hand over as a model and is none that can be followed: compiled, scripted, exported, wrapped, unfinished.
+
+Each is named in one line, with what to give in its place.
+"""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from viscircuits.errors import ModelError
+
+_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
+
+
+def check_plain(model: Any) -> None:
+    """Raises a `ModelError` that says what to give, where a model is no module of plain Python."""
+    if isinstance(model, torch.export.ExportedProgram):
+        raise ModelError(_EXPORTED)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch module as model, got a {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "the model is TorchScript (torch.jit), of which nothing inside can be reached; give the original module, "
+            "the nn.Module it was made from, with its weights: original.load_state_dict(model.state_dict())"
+        )
+    for name, module in model.named_modules():
+        _check(name, module)
+
+
+def _check(name: str, module: nn.Module) -> None:
+    where = f"module {name!r}" if name else "the model"
+    kind = type(module).__name__
+    inner = f"model.{name}." if name else "model."
+    if kind == "OptimizedModule":
+        raise ModelError(
+            f"{where} was compiled by torch.compile; give the module that it was made from ({inner}_orig_mod)"
+            + (f": model.{name} = model.{name}._orig_mod" if name else "")
+        )
+    if kind in _WRAPPERS:
+        raise ModelError(f"{where} is wrapped in {kind}; give the module inside ({inner}module)")
+    if isinstance(module, fx.GraphModule) and "train" in vars(module) and "eval" in vars(module):
+        raise ModelError(_EXPORTED)
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore[reportAttributeAccessIssue]
+        raise ModelError(f"{where} is a lazy layer ({kind}) that has no weights yet; run model(images) once before")
+
+
+_EXPORTED = (
+    "the model comes from torch.export (a .pt2 file), which has no modules of its own to name; give the original "
+    "module, the Python module it was exported from, with its weights"
+)

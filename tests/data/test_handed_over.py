@@ -1,0 +1,118 @@
+"""What people hand over as pictures, and weights as trainers leave them."""
+
+from collections import UserDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torchvision.transforms import ToTensor
+
+import viscircuits as vc
+
+
+class _InTurn(IterableDataset):
+    def __iter__(self) -> Any:
+        return iter([(torch.rand(3, 8, 8), 0)])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (DataLoader(TensorDataset(torch.rand(4, 3, 8, 8))), "loader.dataset"),
+        (_InTurn(), r"torch.stack\(\[item\[0\]"),
+        ([{"image": torch.rand(3, 8, 8), "label": 1}], r"item\['image'\]"),
+    ],
+    ids=["loader", "read in turn", "dicts"],
+)
+def test_what_is_no_numbered_data_set_is_answered_with_the_call_that_works(dataset: Any, words: str) -> None:
+    with pytest.raises(vc.ImageError, match=words):
+        vc.ImageSet.from_dataset(dataset)
+
+
+@pytest.mark.parametrize(("shape", "words"), [((2, 3, 4, 8, 8), "Unflatten"), ((2, 3, 8), "Flatten")])
+def test_video_and_signals_are_told_how_to_wrap(shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(vc.ImageError, match=words):
+        vc.ImageSet.from_tensors(torch.rand(shape))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda image: UserDict(pixel_values=ToTensor()(image)[None]), r"\['pixel_values'\]\[0\]"),
+        (lambda image: ToTensor()(image)[None], r"end it in \[0\]"),
+    ],
+    ids=["its dict", "its batch"],
+)
+def test_an_image_processor_is_told_what_to_take_out(tmp_path: Path, prepare: Callable[..., Any], words: str) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(vc.ImageError, match=words):
+        _ = vc.ImageSet.from_files([tmp_path / "x.png"], prepare)[0]
+
+
+def test_text_is_a_target_and_a_tensor_is_pictures() -> None:
+    torch.manual_seed(0)
+    model, pictures = nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), torch.rand(3, 3, 8, 8)
+    images, target = vc.ImageSet.from_tensors(pictures), vc.Target("0", 1)
+    assert torch.equal(vc.score(model, "0:1", pictures).sums["0"], vc.score(model, target, images).sums["0"])
+    circuit = vc.find(model, "0:1", pictures, density=0.5)
+    assert torch.equal(circuit.respond(pictures), circuit.respond(images))
+    with pytest.raises(TypeError, match="a circuit is not called"):
+        circuit(pictures)
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+def _resnet(file: Path, save: Callable[[dict[str, torch.Tensor]], object]) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(5)
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(save(state), file)
+    return vc.zoo.load("resnet18", weights=file).model, state["conv1.weight"]
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}, "epoch": 3},
+        lambda s: {f"module.net.backbone.{k}": v for k, v in s.items()},
+        lambda s: {"n_averaged": torch.tensor(7), **{f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {"criterion.weight": torch.ones(2), **{f"net.{k}": v for k, v in s.items()}}},
+        lambda s: {"checkpoint": 1, "model": {"state_dict": s}, "optimizer": {"state": {}, "param_groups": []}},
+    ],
+    ids=["one prefix", "several", "averaged", "beside others", "nested"],
+)
+def test_weights_load_as_trainers_leave_them(tmp_path: Path, save: Callable[..., object]) -> None:
+    model, wanted = _resnet(tmp_path / "w.ckpt", save)
+    assert torch.equal(model.get_parameter("conv1.weight"), wanted)
+
+
+def test_what_is_dropped_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _resnet(tmp_path / "w.ckpt", lambda s: {"criterion.weight": torch.ones(2), **{f"net.{k}": v for k, v in s.items()}})
+    assert "criterion.weight" in caplog.text
+
+
+def test_two_networks_in_one_file_are_not_guessed_between(tmp_path: Path) -> None:
+    with pytest.raises(vc.ModelError, match="unexpected"):
+        _resnet(
+            tmp_path / "w.pt", lambda s: {f"{side}.{k}": v for side in ("teacher", "student") for k, v in s.items()}
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*jit:FutureWarning")
+def test_a_scripted_file_is_named(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)).save(tmp_path / "w.pt")
+    with pytest.raises(vc.ModelError, match="TorchScript archive"):
+        vc.zoo.load("resnet18", weights=tmp_path / "w.pt")
+
+
+def test_a_module_that_stands_in_a_file_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "brought_net.py").write_text("from torch import nn\nnet = nn.Sequential(nn.Conv2d(3, 4, 3))\n")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(vc.zoo.load("brought_net:net").model, nn.Sequential)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from viscircuits.bounds import checked
 from viscircuits.data.classes import by_output
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError
@@ -28,6 +29,7 @@ class Response:
     frozen: Frozen
 
 
+@checked
 @clean
 @torch.no_grad()
 def respond(

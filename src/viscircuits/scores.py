@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viscircuits import store
+from viscircuits.bounds import checked
 from viscircuits.errors import MaskError
 from viscircuits.header import (
     BOOLS,
@@ -90,6 +91,7 @@ class Scores:
         """
         return replace(self._map(_over_maximum if self.contrast else _minmax), n_images=1)
 
+    @checked
     def select(
         self,
         *,
@@ -128,6 +130,7 @@ class Scores:
         zeros = int((ranked.values[ranked.order[:k]] == 0).sum())
         return Mask(kept, self.relevant, self.granularity, self.input_shape, zeros)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Writes the scores as safetensors with a JSON header, atomically."""
         header: dict[str, store.Json] = {
@@ -147,6 +150,7 @@ class Scores:
         store.write_tensors(path, tensors, header)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "Scores":
         """Returns scores that `save` wrote; a `StudyError` for any other file."""
         tensors, header = store.read_tensors(path, _KIND)

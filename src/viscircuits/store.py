@@ -43,6 +43,8 @@ _AGAIN = "delete it and run again"
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it when the block ends well; an error leaves nothing."""
     path = Path(path)
+    if not path.name:
+        raise StudyError(f"cannot write {str(path)!r}, which is no name of a file; give one")
     temporary = path.with_name(f".{path.name}."[:64] + secrets.token_hex(8) + path.suffix)
     try:
         mode = _create(path, temporary)
@@ -51,6 +53,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.chmod(temporary, mode)  # some writers put a file of their own in its place, closed to others
         os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or _line(error)
+        raise StudyError(
+            f"cannot write {shown(str(path))} ({reason}); make room there, or choose another place"
+        ) from None
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -28,6 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import nn
 
 from viscircuits import __version__, measurements, store
+from viscircuits.bounds import checked
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import StudyError, closest
@@ -123,6 +124,7 @@ class Study:
     header: Header
 
     @classmethod
+    @checked
     def create(cls, path: str | Path, spec: Spec, *, command: str = "", engine: str = "") -> "Study":
         """Returns the study in a folder: a new one, or the one already there if it was asked for the same.
 
@@ -152,6 +154,7 @@ class Study:
         return cls(folder, header)
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> "Study":
         """Returns the study in a folder; a `StudyError` says what is wrong with it."""
         folder = Path(path)
@@ -172,6 +175,7 @@ class Study:
             )
             raise StudyError(f"{str(file)!r} is damaged: {place}: {first['msg']}") from None
 
+    @checked
     def file(self, *parts: str) -> Path:
         """Returns the path of a file of the study; a `StudyError` where a link leads out of its folder."""
         return store.inside(self.path, *parts)
@@ -197,12 +201,14 @@ class Study:
                   for name, given in asked.items()]  # fmt: skip
         return frame.sort(*places, "order", -pl.col("density"), maintain_order=True)
 
+    @checked
     def add_circuit(self, circuit: Circuit, criterion: str, density: float) -> Path:
         """Writes a circuit and returns where."""
         path = self.file("circuits", f"{slug(str(circuit.target), criterion, _number(density))}.safetensors")
         circuit.save(path)
         return path
 
+    @checked
     def add_scores(self, scores: Scores) -> Path:
         """Writes scores and returns where."""
         density = "" if scores.density is None else _number(scores.density)
@@ -214,6 +220,7 @@ class Study:
         """Returns the circuit files, sorted by name; what a link leads to elsewhere is none of them."""
         return sorted(f for f in (self.path / "circuits").glob("[!.]*.safetensors") if store.stays(self.path, f))
 
+    @checked
     def circuit(self, model: nn.Module, target: str, criterion: str, density: float) -> Circuit:
         """Returns one of the study's circuits on its model."""
         path = self.file("circuits", f"{slug(target, criterion, _number(density))}.safetensors")

@@ -19,8 +19,9 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, SupportsIndex, Union, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
+from viscircuits.bounds import checked
 from viscircuits.errors import TargetError, closest
 from viscircuits.header import FLAG, TEXT, Check, listed, number, one_of, optional, record, row, shown, whole
 from viscircuits.model.graph import OUTPUT
@@ -30,9 +31,6 @@ from viscircuits.types import REDUCTIONS, Reduction
 
 Position = tuple[int, ...] | Literal["center", "max"] | None
 """Where a channel's map is read: everywhere (None), ``(y, x)``, the centre, or each image's own arg-max."""
-
-AnyTarget = Union["Target", "TargetSum", "Loss"]
-"""Whatever can be explained."""
 
 _TERM = re.compile(r"\s*(?P<layer>[^:*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?P<position>[\w,\s]+?))?\s*$")
 _HELP = "expected layer:channel, layer:channel@y,x, @center or @max, logit:CLASS, loss or loss@predicted"
@@ -91,6 +89,7 @@ class Target:
             object.__setattr__(self, name, value)
 
     @classmethod
+    @checked
     def logit(cls, index: int, reduction: Reduction = "sum_abs") -> "Target":
         """Returns the target "output number ``index`` of the model"."""
         return cls(OUTPUT, channel=index, reduction=reduction)
@@ -100,6 +99,7 @@ class Target:
         """The target as a weighted sum: itself, once."""
         return ((1.0, self),)
 
+    @checked
     def at(self, position: Position) -> "Target":
         """Returns the same target read elsewhere."""
         return replace(self, position=position)
@@ -163,6 +163,11 @@ class Loss:
         return "loss@predicted" if self.predicted else "loss"
 
 
+AnyTarget = Target | TargetSum | Loss
+"""Whatever can be explained."""
+
+
+@checked
 def parse_target(text: str) -> AnyTarget:
     """Returns the target that a text names; see the module for the forms.
 
@@ -182,6 +187,12 @@ def parse_target(text: str) -> AnyTarget:
             weight, _, term = piece.rpartition("*")
             terms.append(((-1.0 if sign == "-" else 1.0) * _parse_weight(weight, text), _parse_term(term, text)))
     return TargetSum(tuple(terms))
+
+
+def read_layer(text: str) -> str:
+    """Returns the module that a text names; ``logit`` is the model's own output, ``logit[aux]`` a part of it."""
+    part = text.removeprefix("logit")
+    return part if part == OUTPUT or is_part(part) else text
 
 
 def target_to_json(target: AnyTarget) -> list[Any] | dict[str, Any]:
@@ -243,10 +254,7 @@ def _parse_term(term: str, text: str) -> Target:
     if match is None:
         hint = closest(term.split(":")[0], ["loss", "logit"]) if ":" in term else " (a channel number is missing)"
         raise TargetError(f"cannot read target {text!r}{hint}; {_HELP}")
-    layer, channel = match["layer"], int(match["channel"])
-    part = layer.removeprefix("logit")
-    layer = part if part == OUTPUT or is_part(part) else layer
-    return Target(layer, channel, position=_parse_position(match["position"], text))
+    return Target(read_layer(match["layer"]), int(match["channel"]), position=_parse_position(match["position"], text))
 
 
 def _parse_position(position: str | None, text: str) -> Position:

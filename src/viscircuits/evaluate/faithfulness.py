@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
@@ -33,6 +34,7 @@ class Interval:
     level: float
 
 
+@checked
 def bootstrap(
     full: Float[Tensor, "n p"],
     circuit: Float[Tensor, "n p"],
@@ -104,11 +106,13 @@ class Faithfulness:
     n_random: int
     kind: str
 
+    @checked
     def curve(self, name: str) -> list[float]:
         """Returns |r| by density of "alone", "without", "random_alone" or "random_without"."""
         values = [getattr(point, name) for point in self.points]
         return [value.pearson if isinstance(value, Preservation) else value for value in values]
 
+    @checked
     def area(self, name: str) -> float:
         """Returns the normalised area under a curve, in [0, 1]: its mean over the logarithm of the density.
 
@@ -122,6 +126,7 @@ class Faithfulness:
         return sum(parts) / math.log(d[-1] / d[0])
 
 
+@checked
 def faithfulness(
     circuits: Sequence[Circuit],
     images: ImageSet,
@@ -190,11 +195,13 @@ class Minimality:
     damage: tuple[float, ...]
     n_kept: int
 
+    @checked
     def needless(self, tolerance: float = 0.001) -> float:
         """Returns the share of the tried structures that cost at most ``tolerance`` of |r| when left out."""
         return sum(damage <= tolerance for damage in self.damage) / len(self.damage)
 
 
+@checked
 def minimality(
     circuit: Circuit,
     images: ImageSet,

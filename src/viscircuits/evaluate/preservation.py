@@ -16,6 +16,7 @@ import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
@@ -92,6 +93,7 @@ class Reference:
     def _ranks(self) -> Float[np.ndarray, " v"]:
         return _ranks(self._values)
 
+    @checked
     def compare(self, values: Float[Tensor, "n p"], *, disconnected: bool = False) -> Preservation:
         """Returns how well a circuit's responses agree with these."""
         full, circuit = self._values, values.double().numpy()
@@ -115,6 +117,7 @@ def reference(
     return Reference(full, str(circuit.target))
 
 
+@checked
 def preservation(
     circuit: Circuit,
     images: ImageSet,

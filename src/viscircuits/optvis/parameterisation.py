@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import check_fields
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError
 from viscircuits.optvis.colour import MARGIN, Colours, correlate
@@ -34,6 +35,9 @@ class Parameterisation(ABC):
 
     learning_rate: float = 0.05
     shape: Shape = field(default=(0, 0, 0), repr=False)  # set by `at`
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Parameterisation":
         """Returns the same for pictures of one shape."""

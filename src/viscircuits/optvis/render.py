@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Prepare
 from viscircuits.errors import ImageError, TargetError, closest
@@ -29,6 +30,7 @@ PARAMETERISATIONS: dict[str, type[Fourier] | type[Pixels]] = {"fourier": Fourier
 """Name -> parameterisation with its usual options."""
 
 
+@checked
 @clean
 @torch.inference_mode(False)  # gradients are needed, whatever the caller does
 @torch.enable_grad()

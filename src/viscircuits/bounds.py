@@ -121,7 +121,6 @@ RULES: Mapping[str, Rule] = {
     "keep": SHARE,
     "together": SHARE,
     "ground": SHARE,
-    "count": COUNT,
     "best": COUNT,
     "at_least": COUNT,
     "min_cluster_size": COUNT,

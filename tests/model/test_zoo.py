@@ -120,7 +120,9 @@ def test_misspelt_names():
 
 
 def test_an_input_is_no_larger_than_a_run_can_be():
-    with pytest.raises(ModelError, match=r"input_size 1000000000 is out of range; expected a whole number from 2 to 4,096"):
+    with pytest.raises(
+        ModelError, match=r"input_size 1000000000 is out of range; expected a whole number from 2 to 4,096"
+    ):
         zoo.load("shapesnet", input_size=10**9)
 
 

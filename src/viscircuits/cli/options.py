@@ -35,12 +35,13 @@ class Command(TyperCommand):
         """Reads the command line; an empty text, or a number out of range, is an error of one line."""
         self._refuse_empty(ctx, args)
         rest = super().parse_args(ctx, args)
-        from viscircuits.bounds import RULES, within  # imports torch, which help does without
+        from viscircuits.bounds import COUNT, RULES, within  # imports torch, which help does without
 
+        rules = {**RULES, "count": COUNT}  # of stimuli; that of structures to keep has no bound but the network's
         for name, value in ctx.params.items():
             for one in value if isinstance(value, list | tuple) else [value]:
-                if name in RULES and isinstance(one, int | float) and not isinstance(one, bool):
-                    within(name, one)
+                if name in rules and isinstance(one, int | float) and not isinstance(one, bool):
+                    within(name, one, rules[name])
         return rest
 
     def _refuse_empty(self, ctx: Any, args: list[str]) -> None:

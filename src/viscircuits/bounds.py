@@ -119,6 +119,7 @@ RULES: Mapping[str, Rule] = {
     "density": DENSITY,
     "densities": DENSITY,
     "keep": SHARE,
+    "level": Number(1e-6, 1 - 1e-6),
     "together": SHARE,
     "ground": SHARE,
     "best": COUNT,
@@ -269,7 +270,7 @@ def _fits(value: Any, kind: Any, name: str) -> bool:
         case _ if origin is Callable or kind is Callable:
             return callable(value) and not isinstance(value, type(None))
         case _ if origin in (Mapping, dict):
-            return isinstance(value, Mapping)
+            return isinstance(value, Mapping) and _are(value.values(), get_args(kind)[1:], name)
         case _ if origin in _SEQUENCES:
             return _is_items(value, kind, name)
         case _ if isinstance(kind, type):
@@ -289,6 +290,11 @@ def _is_items(value: Any, kind: Any, name: str) -> bool:
             any(_fits(one, member, name) for member in _members(item)) for one, item in zip(value, items, strict=True)
         )
     return all(any(_fits(one, member, name) for member in _members(items[0])) for one in value)
+
+
+def _are(values: Iterable[Any], kinds: Sequence[Any], name: str) -> bool:
+    """Whether the values of a mapping are of the kind that is said, if one is."""
+    return not kinds or all(any(_fits(one, kind, name) for kind in _members(kinds[0])) for one in values)
 
 
 def _is_instance(value: Any, kind: type, name: str) -> bool:

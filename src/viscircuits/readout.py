@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from viscircuits.bounds import check_fields
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.output import with_channels
@@ -30,6 +31,7 @@ class Readout:
     graph: NetGraph
 
     def __post_init__(self) -> None:
+        check_fields(self)
         self.graph.check()
         for _, term in self.terms:
             _check(term, self.graph)

@@ -117,7 +117,7 @@ def prepared_shape(prepare: Prepare) -> tuple[int, ...]:
 
     try:
         return tuple(prepare(Image.new("RGB", (320, 256))).shape)
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise ModelError(f"prepare fails on a blank picture: {type(error).__name__}: {error}") from error
 
 

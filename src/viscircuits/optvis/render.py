@@ -163,7 +163,8 @@ def _network(
 ) -> Network:
     shape = None
     if prepare is not None:
-        colours, shape = probe(prepare) if colours is None else (colours, prepared_shape(prepare))
+        shape = prepared_shape(prepare)  # says what is wrong with it
+        colours = probe(prepare)[0] if colours is None else colours
     if shape is None and isinstance(model, Circuit):
         shape = model.mask.input_shape
     if isinstance(size, int):

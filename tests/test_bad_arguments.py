@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
 import bad_commands
-import jaxtyping
 import viscircuits as vc
 from viscircuits import bounds
 from viscircuits.errors import ArgumentError, ImageError, ViscircuitsError

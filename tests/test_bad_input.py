@@ -16,6 +16,7 @@ import viscircuits as vc
 from viscircuits.data.images import ImageSet
 from viscircuits.data.shapes import generate
 from viscircuits.errors import (
+    ArgumentError,
     ImageError,
     MaskError,
     ModelError,
@@ -241,11 +242,15 @@ CASES = {
     ),
     "unknown order": (
         MaskError,
-        r"unknown order 'x'; expected 'best' or 'worst'",
+        r"unknown order 'x'; expected one of best, worst",
         lambda b: b.select(density=0.5, order="x"),
     ),
     "order in other letters": (MaskError, r"unknown order 'Best'", lambda b: b.select(count=3, order="Best")),
-    "no order": (MaskError, r"unknown order None", lambda b: b.select(cumulative=0.5, order=None)),
+    "no order": (
+        ArgumentError,
+        r"order: expected one of 'best', 'worst', got None",
+        lambda b: b.select(cumulative=0.5, order=None),
+    ),
     # criteria and options
     "unknown criterion": (
         MaskError,
@@ -436,7 +441,7 @@ CASES = {
     ),
     "below a file": (
         StudyError,
-        r"cannot write '.*study\.json' \(Not a directory\); choose another place",
+        r"cannot write '.*deeper' \(Not a directory\); choose another place",
         lambda b: b.extract("-o", b.filled("notes.txt") / "notes.txt" / "deeper"),
     ),
     "not a study": (

@@ -11,7 +11,7 @@ import viscircuits
 
 ROOT = Path(viscircuits.__file__).parent
 LAYERS = (
-    {"errors", "types", "header", "temporary", "store"},
+    {"errors", "types", "header", "bounds", "temporary", "store"},
     {"model", "data"},
     {"target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency", "measurements"},
     {"evaluate", "subcircuits", "optvis", "dissect", "attribution", "train", "planted", "probes", "study"},

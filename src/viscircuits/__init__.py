@@ -76,6 +76,7 @@ _HOMES = {
     "ImageError": "viscircuits.errors",
     "MaskError": "viscircuits.errors",
     "StudyError": "viscircuits.errors",
+    "ArgumentError": "viscircuits.errors",
 }
 
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from viscircuits.diagram.faithfulness import faithfulness_curve as faithfulness_curve
     from viscircuits.diagram.pictures import vertex_pictures as vertex_pictures
     from viscircuits.diagram.report import report as report
+    from viscircuits.errors import ArgumentError as ArgumentError
     from viscircuits.errors import ImageError as ImageError
     from viscircuits.errors import MaskError as MaskError
     from viscircuits.errors import ModelError as ModelError

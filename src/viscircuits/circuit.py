@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 
 from viscircuits import store
+from viscircuits.bounds import check_fields, checked
 from viscircuits.compensation import Means, Scales, means
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import MaskError, StudyError, TargetError, UnsupportedOperation, closest
@@ -71,6 +72,7 @@ class Circuit:
 
     @clean
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "target", as_target(self.target))
         if self.biases not in ("masked", "pruned"):
             raise MaskError(f"biases must be 'masked' or 'pruned', got {self.biases!r}")
@@ -92,6 +94,7 @@ class Circuit:
                 "anew with circuit.compensated(images) or viscircuits.rescaled(circuit, images)"
             )
 
+    @checked
     def compensated(self, images: ImageSet, *, batch_size: int = 16, progress: Progress | None = None) -> "Circuit":
         """Returns the circuit with its removed structures replaced by their mean contribution.
 
@@ -180,6 +183,7 @@ class Circuit:
         effective = self.effective.kept
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
+    @checked
     @clean
     def respond(
         self,
@@ -264,6 +268,7 @@ class Circuit:
         conducting = self._conducting if self.biases == "masked" else self._reach.used
         return shrink(self.model, graph, self.readout.seeds(), conducting, self.weights, head, after)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Writes the circuit (not the model) as safetensors with a JSON header, atomically."""
         header: dict[str, store.Json] = {
@@ -290,6 +295,7 @@ class Circuit:
         store.write_tensors(path, tensors, header)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, model: nn.Module) -> "Circuit":
         """Returns a saved circuit on its model.
 

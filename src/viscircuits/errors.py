@@ -8,7 +8,8 @@
     ├── TargetError             a layer, channel or position that is not there; a dead target
     ├── ImageError              unreadable, empty or unlabelled images
     ├── MaskError               a density, count or mask that does not fit
-    └── StudyError              a results folder or file that is missing, foreign or damaged
+    ├── StudyError              a results folder or file that is missing, foreign or damaged
+    └── ArgumentError           an argument of the wrong type (a TypeError as well)
 
 `Cancelled` is none of them: nobody erred.
 
@@ -45,6 +46,10 @@ class MaskError(ViscircuitsError):
 
 class StudyError(ViscircuitsError):
     """A study folder or a file in it that cannot be used."""
+
+
+class ArgumentError(ViscircuitsError, TypeError):
+    """An argument of a type that the function does not take; the text names it and what is expected."""
 
 
 class Cancelled(Exception):

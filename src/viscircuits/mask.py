@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from viscircuits.bounds import checked
 from viscircuits.errors import MaskError
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.types import Granularity
@@ -103,21 +104,25 @@ class Mask:
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
+    @checked
     def iou(self, other: "Mask") -> float:
         """Returns intersection over union of what the two keep, in [0, 1]; two empty masks agree fully."""
         union = (self | other).n_kept
         return (self & other).n_kept / union if union else 1.0
 
+    @checked
     def iou_by_layer(self, other: "Mask") -> dict[str, float]:
         """Returns the same layer by layer; a layer that is empty in both is left out."""
         both, either = self & other, self | other
         return {n: int(both.kept[n].sum()) / int(k.sum()) for n, k in either.kept.items() if bool(k.any())}
 
+    @checked
     def within(self, relevant: Mapping[str, Bool[Tensor, "..."]]) -> "Mask":
         """Returns the mask over another denominator: what it keeps of it; layers it does not name are removed whole."""
         kept = {name: array & self.kept.get(name, torch.tensor(False)) for name, array in relevant.items()}
         return Mask(kept, relevant, self.granularity, self.input_shape, self.zero_scores)
 
+    @checked
     def factors(self, graph: NetGraph) -> dict[str, Shaped[Tensor, "..."]]:
         """Returns weight name -> 0/1 array that broadcasts against the layer's stored weight."""
         factors = {}

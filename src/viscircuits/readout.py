@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from viscircuits.bounds import check_fields
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, NetGraph
@@ -31,6 +32,7 @@ class Readout:
     graph: NetGraph
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "target", as_target(self.target))
         self.graph.check()
         for _, term in self.terms:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from viscircuits.bounds import checked
 from viscircuits.data.classes import by_output
 from viscircuits.data.images import Batch, ImageSet, as_images
 from viscircuits.errors import ImageError
@@ -47,6 +48,7 @@ class Rows:
         self.filled += len(part)
 
 
+@checked
 @clean
 @torch.no_grad()
 def respond(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viscircuits import store
+from viscircuits.bounds import checked
 from viscircuits.errors import MaskError
 from viscircuits.header import (
     BOOLS,
@@ -91,6 +92,7 @@ class Scores:
         """
         return replace(self._map(_over_maximum if self.contrast else _minmax), n_images=1)
 
+    @checked
     @clean
     def select(
         self,
@@ -130,6 +132,7 @@ class Scores:
         zeros = int((ranked.values[ranked.order[:k]] == 0).sum())
         return Mask(kept, self.relevant, self.granularity, self.input_shape, zeros)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Writes the scores as safetensors with a JSON header, atomically."""
         header: dict[str, store.Json] = {
@@ -149,6 +152,7 @@ class Scores:
         store.write_tensors(path, tensors, header)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "Scores":
         """Returns scores that `save` wrote; a `StudyError` for any other file."""
         tensors, header = store.read_tensors(path, _KIND)

@@ -49,6 +49,8 @@ def atomic(path: str | Path, *, new: bool = False) -> Iterator[Path]:
         FileExistsError: the file has to be ``new`` and is there; of several processes that make it one succeeds.
     """
     path = Path(path)
+    if not path.name:
+        raise StudyError(f"cannot write {str(path)!r}, which is no name of a file; give one")
     own = temporary.beside(path)
     try:
         mode = _create(path, own)
@@ -60,6 +62,13 @@ def atomic(path: str | Path, *, new: bool = False) -> Iterator[Path]:
             _place(own, path)
         else:
             os.replace(own, path)
+    except FileExistsError:
+        raise
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or _line(error)
+        raise StudyError(
+            f"cannot write {shown(str(path))} ({reason}); make room there, or choose another place"
+        ) from None
     finally:
         with suppress(OSError):
             own.unlink()

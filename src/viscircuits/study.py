@@ -31,6 +31,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import nn
 
 from viscircuits import __version__, measurements, store, temporary
+from viscircuits.bounds import checked
 from viscircuits.circuit import KIND, Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import StudyError, ViscircuitsError, closest
@@ -145,6 +146,7 @@ class Study:
     header: Header
 
     @classmethod
+    @checked
     def create(cls, path: str | Path, spec: Spec, *, command: str = "", engine: str = "", graph: str = "") -> "Study":
         """Returns the study in a folder: a new one, or the one already there if it was asked for the same.
 
@@ -192,6 +194,7 @@ class Study:
         return study
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> "Study":
         """Returns the study in a folder; a `StudyError` says what is wrong with it."""
         folder = Path(path)
@@ -273,6 +276,7 @@ class Study:
         """Where a criterion that trains keeps how far it has come."""
         return self.file(".rungs")
 
+    @checked
     def file(self, *parts: str) -> Path:
         """Returns the path of a file of the study; a `StudyError` where a link leads out of its folder."""
         return store.inside(self.path, *parts)
@@ -298,6 +302,7 @@ class Study:
                   for name, given in asked.items()]  # fmt: skip
         return frame.sort(*places, "order", -pl.col("density"), maintain_order=True)
 
+    @checked
     def add_circuit(self, circuit: Circuit, criterion: str, density: float) -> Path:
         """Writes a circuit and returns where."""
         path = self._circuit(str(circuit.target), criterion, density)
@@ -316,6 +321,7 @@ class Study:
         wanted = spec.fingerprint, spec.granularity, spec.biases, list(spec.input_shape), target
         return wanted == (*(header[name] for name in ("model", "granularity", "biases", "input_shape")), found)
 
+    @checked
     def add_scores(self, scores: Scores) -> Path:
         """Writes scores and returns where."""
         path = self._scores(scores.target, scores.criterion, scores.density)
@@ -344,6 +350,7 @@ class Study:
         """Returns the circuit files, sorted by name; what a link leads to elsewhere is none of them."""
         return sorted(f for f in (self.path / "circuits").glob("[!.]*.safetensors") if store.stays(self.path, f))
 
+    @checked
     def circuit(self, model: nn.Module, target: str, criterion: str, density: float) -> Circuit:
         """Returns one of the study's circuits on its model."""
         path = self._circuit(target, criterion, density)

@@ -17,10 +17,11 @@ takes and what ``str`` gives (for a direction, or another reduction, ``str`` giv
 import math
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, SupportsIndex, Union, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
+from viscircuits.bounds import Number, checked, holds
 from viscircuits.errors import TargetError, closest
 from viscircuits.header import FLAG, TEXT, Check, listed, number, one_of, optional, record, row, shown, whole
 from viscircuits.model.graph import OUTPUT
@@ -30,9 +31,6 @@ from viscircuits.types import REDUCTIONS, Reduction
 
 Position = tuple[int, ...] | Literal["center", "max"] | None
 """Where a channel's map is read: everywhere (None), ``(y, x)``, the centre, or each image's own arg-max."""
-
-AnyTarget = Union["Target", "TargetSum", "Loss"]
-"""Whatever can be explained."""
 
 _TERM = re.compile(r"\s*(?P<layer>[^:*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?P<position>[\w,\s]+?))?\s*$")
 _HELP = "expected layer:channel, layer:channel@y,x, @center or @max, logit:CLASS, loss or loss@predicted"
@@ -84,6 +82,8 @@ class Target:
             raise TargetError(f"unknown reduction {reduction!r}; expected one of {', '.join(REDUCTIONS)}")
         if isinstance(position, str) and position not in ("center", "max"):
             raise TargetError(f"unknown position {position!r}; expected (y, x), 'center' or 'max'")
+        if not isinstance(position, str | Iterable | None):
+            raise TargetError(f"unknown position {position!r}; expected (y, x), 'center' or 'max'")
         if not isinstance(position, str | None):
             position = tuple(_whole(p, "position") for p in position)
         channel = None if channel is None else _whole(channel, "channel")
@@ -96,6 +96,7 @@ class Target:
             object.__setattr__(self, name, value)
 
     @classmethod
+    @checked
     def logit(cls, index: int, reduction: Reduction = "sum_abs") -> "Target":
         """Returns the target "output number ``index`` of the model"."""
         return cls(OUTPUT, channel=index, reduction=reduction)
@@ -105,6 +106,7 @@ class Target:
         """The target as a weighted sum: itself, once."""
         return ((1.0, self),)
 
+    @checked
     def at(self, position: Position) -> "Target":
         """Returns the same target read elsewhere."""
         return replace(self, position=position)
@@ -168,6 +170,11 @@ class Loss:
         return "loss@predicted" if self.predicted else "loss"
 
 
+AnyTarget = Target | TargetSum | Loss
+"""Whatever can be explained."""
+
+
+@checked
 def parse_target(text: str) -> AnyTarget:
     """Returns the target that a text names; see the module for the forms.
 
@@ -196,6 +203,12 @@ def as_target(given: object) -> AnyTarget:
     if not isinstance(given, Target | TargetSum | Loss):
         raise TargetError(f"expected a target, or its text such as 'layer4:7', got {given!r}")
     return given
+
+
+def read_layer(text: str) -> str:
+    """Returns the module that a text names; ``logit`` is the model's own output, ``logit[aux]`` a part of it."""
+    part = text.removeprefix("logit")
+    return part if part == OUTPUT or is_part(part) else text
 
 
 def target_to_json(target: AnyTarget) -> list[Any] | dict[str, Any]:
@@ -257,10 +270,7 @@ def _parse_term(term: str, text: str) -> Target:
     if match is None:
         hint = closest(term.split(":")[0], ["loss", "logit"]) if ":" in term else " (a channel number is missing)"
         raise TargetError(f"cannot read target {text!r}{hint}; {_HELP}")
-    layer, channel = match["layer"], int(match["channel"])
-    part = layer.removeprefix("logit")
-    layer = part if part == OUTPUT or is_part(part) else layer
-    return Target(layer, channel, position=_parse_position(match["position"], text))
+    return Target(read_layer(match["layer"]), int(match["channel"]), position=_parse_position(match["position"], text))
 
 
 def _parse_position(position: str | None, text: str) -> Position:
@@ -278,16 +288,20 @@ def _parse_position(position: str | None, text: str) -> Position:
 
 def _whole(value: SupportsIndex, name: str) -> int:
     """Returns a plain int from any integer, numpy's and torch's too."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TargetError(f"a {name} needs whole numbers, got {value!r}") from None
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TargetError(f"a {name} needs whole numbers, got {value!r}")
 
 
 def _unit(direction: Sequence[float] | _Floats) -> tuple[float, ...]:
-    values = direction.tolist() if not isinstance(direction, Sequence) else direction
-    if any(isinstance(v, list) for v in values):
+    values = direction.tolist() if isinstance(direction, _Floats) else direction
+    if isinstance(values, Sequence) and any(isinstance(v, list) for v in values):
         raise TargetError("a direction needs one coefficient a channel, not a matrix")
+    if not isinstance(values, list | tuple) or not all(holds(v, Number()) for v in values):
+        raise TargetError(f"a direction needs one finite coefficient a channel, got {shown(direction)}")
     values = [float(v) for v in values]
     length = math.hypot(*values)
     if not math.isfinite(length) or length == 0:

@@ -1,5 +1,6 @@
 """Running a sweep into a study folder, and telling what came of it; imported when a command runs, not for its help."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from viscircuits.diagram.curve import preservation_curve
 from viscircuits.diagram.told import WEAK, in_a_cell, inverted
 from viscircuits.errors import ModelError
 from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
+from viscircuits.header import shown
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace
 from viscircuits.saliency.maps import engine
@@ -43,6 +45,8 @@ class Source:
 def on_device(model: nn.Module, device: str) -> nn.Module:
     """Returns the model on the wanted device."""
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):  # torch names more, on most of which nothing here runs
+        raise ModelError(f"unknown device {shown(device)}; expected cpu, cuda (or cuda:NUMBER) or auto")
     try:
         return model.to(wanted)
     except (RuntimeError, AssertionError) as error:

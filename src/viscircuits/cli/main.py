@@ -21,6 +21,7 @@ from viscircuits.cli import (
     targets,
     top,
 )  # fmt: skip
+from viscircuits.cli.options import Command
 from viscircuits.errors import ViscircuitsError
 
 app = typer.Typer(
@@ -31,17 +32,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("extract")(extract.extract)
-app.command("targets")(targets.targets)
-app.command("inspect")(inspect.inspect)
-app.command("demo")(demo.demo)
-app.command("diagram")(diagram.diagram)
-app.command("report")(report.report)
-app.command("top")(top.top)
-app.command("polysemantic")(polysemantic.polysemantic)
-app.command("split")(split.split)
-app.command("probe")(probe.probe)
-app.command("compare")(compare.compare)
+app.command("extract", cls=Command)(extract.extract)
+app.command("targets", cls=Command)(targets.targets)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("demo", cls=Command)(demo.demo)
+app.command("diagram", cls=Command)(diagram.diagram)
+app.command("report", cls=Command)(report.report)
+app.command("top", cls=Command)(top.top)
+app.command("polysemantic", cls=Command)(polysemantic.polysemantic)
+app.command("split", cls=Command)(split.split)
+app.command("probe", cls=Command)(probe.probe)
+app.command("compare", cls=Command)(compare.compare)
 
 
 def _version(wanted: bool) -> bool:

@@ -1,25 +1,57 @@
-"""The options that several commands share, each declared once."""
+"""The options that several commands share, each declared once, and what their values may be."""
 
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+from viscircuits.errors import ViscircuitsError
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
 def size(text: str) -> int:
     """Returns the bytes that a text such as "4GB", "500M" or "2e9" stands for."""
-    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), flags=re.IGNORECASE)
+    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([KMGTP]?)(?:i?B)?", text.strip(), flags=re.IGNORECASE)
     try:
-        number = float(found[1]) if found else 0.0
+        number = float(found[1]) * _UNITS[found[2].upper()] if found else 0.0
     except ValueError:
         number = 0.0
-    if not found or number <= 0:
-        raise typer.BadParameter(f"{text!r} is not an amount of memory; expected something like 4GB or 500MB")
-    return int(number * _UNITS[found[2].upper()])
+    if not 1 <= number <= _UNITS["P"]:
+        raise typer.BadParameter(
+            f"{text!r} is not an amount of memory; expected something like 4GB or 500MB, at most 1PB"
+        )
+    return int(number)
+
+
+class Command(TyperCommand):
+    """A command whose values are looked at before it runs: numbers by their names, as arguments of functions are."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the command line; an empty text, or a number out of range, is an error of one line."""
+        self._refuse_empty(ctx, args)
+        rest = super().parse_args(ctx, args)
+        from viscircuits.bounds import COUNT, RULES, within  # imports torch, which help does without
+
+        rules = {**RULES, "count": COUNT}  # of stimuli; that of structures to keep has no bound but the network's
+        for name, value in ctx.params.items():
+            for one in value if isinstance(value, list | tuple) else [value]:
+                if name in rules and isinstance(one, int | float) and not isinstance(one, bool):
+                    within(name, one, rules[name])
+        return rest
+
+    def _refuse_empty(self, ctx: Any, args: list[str]) -> None:
+        # a path of nothing would be the folder one is in; the layer "" is the model's own output
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.params:
+            values = given.get(parameter.name or "")
+            empty = "" in values if isinstance(values, list | tuple) else values == ""
+            if empty and parameter.name != "layer":
+                name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.opts[0].upper()
+                raise ViscircuitsError(f"{name} is empty; give it a value, or leave it out")
 
 
 Model = Annotated[
@@ -65,6 +97,9 @@ def _threads(wanted: int | None) -> int | None:
     if wanted is not None:
         import torch
 
+        from viscircuits.bounds import within
+
+        within("threads", wanted)
         torch.set_num_threads(wanted)
     return wanted
 

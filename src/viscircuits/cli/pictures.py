@@ -1,9 +1,11 @@
 """Reading the pictures that a command line names, and the file that says which class is which output."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from viscircuits.bounds import regular
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.errors import ImageError, closest
 
@@ -39,6 +41,7 @@ def _judged(images: ImageSet, classes: Mapping[str, int], path: Path) -> ImageSe
 
 def read_classes(path: Path) -> dict[str, int]:
     """Returns class folder -> number of the output that judges it, from lines of both, with a comma or tab between."""
+    regular(path, "--classes", ImageError)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -48,7 +51,7 @@ def read_classes(path: Path) -> dict[str, int]:
         if not line.strip():
             continue
         name, _, number = (part.strip().strip('"') for part in line.replace("\t", ",").rpartition(","))
-        if not name or not number.isdecimal() or name in found:
+        if not name or not re.fullmatch("[0-9]{1,18}", number) or name in found:
             raise ImageError(
                 f"line {place} of {str(path)!r} is {line.strip()!r}; expected a class folder, a comma and the number "
                 f"of its output (counted from 0), every folder once"

@@ -49,7 +49,9 @@ def polysemantic(
     from viscircuits.cli.top import kept_tops
     from viscircuits.diagram.sheets import all_ranked
     from viscircuits.study import slug
+    from viscircuits.target import read_layer
 
+    layer = list(dict.fromkeys(map(read_layer, layer)))
     loaded = load(
         model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device,
         white=white,

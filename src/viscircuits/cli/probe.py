@@ -262,14 +262,17 @@ def _parts(done: "CircleAndCorner") -> list[tuple[str, ...]]:
 
 def _axis(text: str) -> tuple[str, list[float]]:
     """``angle=0:360:24`` as a name and values; a whole turn is not closed, because its end is its start."""
+    from viscircuits.bounds import MOST, Number, Whole, within
+
     name, _, numbers = text.partition("=")
     try:
         first, last, count = numbers.split(":")
         start, stop, n = float(first), float(last), int(count)
     except ValueError:
         raise ImageError(f"cannot read --axis {text!r}; expected NAME=FIRST:LAST:COUNT, as in angle=0:360:24") from None
-    if n < 2:
-        raise ImageError(f"--axis {text!r} needs at least two values")
+    within("--axis: first value", start, Number(raised=ImageError))
+    within("--axis: last value", stop, Number(raised=ImageError))
+    within("--axis: count", n, Whole(2, MOST, ImageError))
     closed = not (name in ("angle", "phase", "colour") and stop - start in (90, 180, 360))
     return name, [start + i * (stop - start) / (n - closed) for i in range(n)]
 

@@ -9,6 +9,8 @@ from viscircuits.cli import options
 from viscircuits.cli.asked import Folder, Shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from viscircuits.cli.findings import Findings, Loaded
     from viscircuits.subcircuits.top import TopActivations
     from viscircuits.types import Progress
@@ -39,13 +41,17 @@ def top(
     from viscircuits.cli.findings import Findings, load, study_of
     from viscircuits.diagram.sheets import all_ranked, contact_sheet, liveliest, per_row, strips
     from viscircuits.study import slug
+    from viscircuits.target import read_layer
 
+    layer = list(dict.fromkeys(map(read_layer, layer)))
     loaded = load(
         model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device,
         white=white,
     )  # fmt: skip
     asked = {**loaded.asked, "layers": list(layer), "n": number}
     name = slug("top", *(one or "logit" for one in layer))
+    for one in layer:
+        _check_channels(loaded, one, channel or ())
     findings = Findings.create(study_of(out, model), name, "top activations", asked)
     with progress_bars() as report:
         found = kept_tops(loaded, findings, layer, number, report)
@@ -74,6 +80,16 @@ def top(
         f"{f' ({whole})' if whole else ''}.",
         pictures=sheets, tables=[("Layers", [name for name, _ in columns], shown)],
     )  # fmt: skip
+
+
+def _check_channels(loaded: "Loaded", layer: str, channels: "Sequence[int]") -> None:
+    from viscircuits.model.trace import trace
+    from viscircuits.readout import Readout
+    from viscircuits.target import Target
+
+    graph = trace(loaded.model, loaded.images[0].shape)
+    for channel in channels:
+        Readout(Target(layer, channel), graph)
 
 
 def kept_tops(

@@ -30,6 +30,10 @@ def check_map_style(dataset: Any) -> None:
     kind = type(dataset).__name__
     if isinstance(dataset, Tensor):
         raise ImageError("expected a data set, got a tensor; give ImageSet.from_tensors(images)")
+    if isinstance(dataset, str | bytes):
+        raise ImageError(
+            "expected a data set, got a text; for a folder of pictures give ImageSet.from_folder(path, prepare)"
+        )
     if isinstance(dataset, DataLoader):
         raise ImageError(
             "expected a data set, got a DataLoader, which may shuffle; give its data set: "

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from viscircuits.bounds import PICTURES, checked, within
 from viscircuits.data import datasets, sources
 from viscircuits.data.decoding import UnreadableError
 from viscircuits.data.folder import scan
@@ -75,6 +76,7 @@ class ImageSet:
             raise ImageError(f"expected labels below {len(self.class_names)} (the number of class names), got {high}")
 
     @classmethod
+    @checked
     def from_folder(
         cls,
         path: str | Path,
@@ -116,6 +118,7 @@ class ImageSet:
         return _make(source, [file.as_posix() for file in relative], labels, classes or None)
 
     @classmethod
+    @checked
     def from_files(
         cls,
         paths: str | Path | Iterable[str | Path],
@@ -138,6 +141,7 @@ class ImageSet:
         return _make(source, [file.as_posix() for file in files], labels)
 
     @classmethod
+    @checked
     def from_tensors(
         cls, images: Tensor, labels: Labels | None = None, names: Iterable[str] | None = None
     ) -> "ImageSet":
@@ -165,6 +169,7 @@ class ImageSet:
         return _make(sources.Held(images.detach().clone(), "tensors"), names, labels)
 
     @classmethod
+    @checked
     def from_dataset(cls, dataset: Any, prepare: Prepare | None = None, *, white: Number | None = None) -> "ImageSet":
         """Returns the pictures of a map-style torch dataset that yields an image or (image, label, ...).
 
@@ -190,6 +195,7 @@ class ImageSet:
         classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
         return f"ImageSet({len(self)} images{classes})"
 
+    @checked
     def batches(
         self, size: int = 32, memory_format: torch.memory_format = torch.contiguous_format, *,
         progress: Progress | None = None, what: str = "pictures",
@@ -199,8 +205,7 @@ class ImageSet:
         Each batch is a new tensor in this memory format, which the caller may write over. ``progress`` is told ``what``
         after each, when the next is asked for.
         """
-        if size < 1:
-            raise ImageError(f"expected a batch size of at least 1, got {size}")
+        within("size", size, PICTURES)
         images = torch.empty(0)
         for index, image in enumerate(self._sized(ahead=size)):
             start = index - index % size
@@ -236,6 +241,7 @@ class ImageSet:
             assert isinstance(source, sources.Files)
             raise sources.unreadable(source.damage(self._rows), len(self)) from error
 
+    @checked
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """Returns the pictures at these indices of the set, in the given order."""
         chosen = [operator.index(i) for i in indices]
@@ -248,12 +254,14 @@ class ImageSet:
             _rows=tuple(self._rows[i] for i in chosen),
         )
 
+    @checked
     def take(self, n: int, seed: int = 0) -> "ImageSet":
         """Returns ``n`` pictures drawn at random without repetition, in the order of the set."""
         if not 1 <= n <= len(self):
             raise ImageError(f"expected to take from 1 to {len(self)} pictures, got {n}")
         return self.subset(sorted(random.Random(seed).sample(range(len(self)), n)))
 
+    @checked
     def split(self, fraction: float, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
         """Returns two sets that share no picture and together are this set; the first has ``round(fraction * n)``.
 
@@ -280,6 +288,7 @@ class ImageSet:
         sides = [[i for i in range(len(self)) if (lead[i] in first) is wanted] for wanted in (True, False)]
         return self.subset(sides[0]), self.subset(sides[1])
 
+    @checked
     def select_classes(self, names: str | Iterable[str]) -> "ImageSet":
         """Returns the pictures of the named classes; labels keep their numbers."""
         wanted = {names} if isinstance(names, str) else set(names)
@@ -296,10 +305,12 @@ class ImageSet:
             raise ImageError(f"no picture here is in {', '.join(sorted(wanted)) or 'an empty list of classes'}")
         return self.subset(found)
 
+    @checked
     def labelled(self, labels: Labels, class_names: Iterable[str] | None = None) -> "ImageSet":
         """Returns the same pictures with these labels."""
         return replace(self, labels=_integers(labels), class_names=None if class_names is None else tuple(class_names))
 
+    @checked
     def in_memory(self, *, progress: Progress | None = None) -> "ImageSet":
         """Returns the same set (names, labels, hashes), read once now and held as one tensor for fast later passes."""
         held = torch.empty(0)

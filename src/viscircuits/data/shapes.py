@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from viscircuits.bounds import checked
 from viscircuits.errors import ImageError
 
 SIZE = 64
@@ -64,6 +65,7 @@ class Shapes:
         return len(self.labels)
 
 
+@checked
 def generate(n: int, *, seed: int, start: int = 0) -> Shapes:
     """Returns pictures ``start`` to ``start + n - 1`` of a seed (both numbers at least 0); they must fit in memory."""
     if n < 1 or seed < 0 or start < 0:

@@ -312,7 +312,7 @@ def checked(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
 def _prepared(prepare: Prepare, image: Image.Image, name: str) -> Tensor:
     try:
         tensor = prepare(image)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # scripts end with sys.exit
         size = f"{image.width} x {image.height} pixels"
         raise ImageError(f"prepare failed on {name} ({size}): {type(error).__name__}: {error}") from error
     return checked(tensor, name, by="prepare")

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits import store
+from viscircuits.bounds import checked
 from viscircuits.diagram.chosen import asked_as, called, is_control, series_of, titled
 from viscircuits.diagram.style import drawing, dressed, lettered
 from viscircuits.diagram.vector import svg
@@ -52,6 +53,7 @@ class Curve:
 
     figure: Figure
 
+    @checked
     @drawing
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Writes ``path.png`` and ``path.svg``, atomically, and returns both paths."""
@@ -68,6 +70,7 @@ class Curve:
         return svg(self.figure)
 
 
+@checked
 @drawing
 def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: str = "") -> Curve:
     """Returns the curve of a sweep's table: a line a criterion; over several targets its median and quartiles.

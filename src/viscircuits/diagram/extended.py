@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from viscircuits import store
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram import legend, marks
@@ -43,6 +44,7 @@ class Diagram:
     content: Content
     scene: marks.Scene
 
+    @checked
     def svg(self, theme: Theme = "light") -> str:
         """Returns the picture as an SVG document."""
         return write_svg(self.scene, theme)
@@ -51,12 +53,14 @@ class Diagram:
         """Returns the interactive page: one file that needs nothing else and loads nothing."""
         return write_page(self.scene.title, interactive(self.scene))
 
+    @checked
     def png(self, path: str | Path, theme: Theme = "light", scale: marks.Number = 2) -> Path:
         """Writes the picture as PNG, ``scale`` pixels for each of the SVG's, and returns where."""
         with store.atomic(path) as temporary:
             write_png(self.scene, temporary, theme, scale)
         return Path(path)
 
+    @checked
     def save(self, path: str | Path, theme: Theme = "light") -> tuple[Path, Path, Path]:
         """Writes ``path.svg``, ``path.png`` and ``path.html``, atomically, and returns the three paths."""
         base = Path(path)
@@ -74,6 +78,7 @@ class Diagram:
         return framed(self.html(), self.scene.title, height)
 
 
+@checked
 def diagram(
     circuit: Circuit,
     *,

@@ -4,6 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from viscircuits.bounds import checked
 from viscircuits.diagram.curve import _TICKS, Curve, explained, mark_inverted
 from viscircuits.diagram.style import drawing, dressed, lettered
 from viscircuits.evaluate.faithfulness import Faithfulness
@@ -16,6 +17,7 @@ _LINES = {
 }
 
 
+@checked
 @drawing
 def faithfulness_curve(found: Faithfulness, *, title: str = "") -> Curve:
     """Returns the curves of |r| over density, both ways; bands are the bootstrap intervals over images.

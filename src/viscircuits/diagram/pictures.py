@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.content import Content
@@ -34,6 +35,7 @@ _SEEDS = 8
 """From how many seeds a picture is tried that nothing leads up to; behind a ReLU many a start has no gradient."""
 
 
+@checked
 def vertex_pictures(
     circuit: Circuit,
     content: Content,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from viscircuits import __version__, store
+from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.chapter import Chapter, anchor
 from viscircuits.diagram.chosen import KEEP, name_of
@@ -30,6 +31,7 @@ class Report:
     html: str
     diagrams: dict[str, Diagram]
 
+    @checked
     def save(self, folder: str | Path) -> list[Path]:
         """Writes ``report.html`` and ``diagrams/`` into a folder, and returns the files, the report first."""
         page = Path(folder) / "report.html"
@@ -41,6 +43,7 @@ class Report:
         return framed(self.html, "report", 900)
 
 
+@checked
 def report(
     study: Study,
     model: nn.Module,

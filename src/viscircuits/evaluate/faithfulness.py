@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import MaskError
+from viscircuits.errors import ImageError, MaskError
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
 from viscircuits.evaluate.responses import AT_ONCE, respond_all
+from viscircuits.header import shown
 from viscircuits.mask import Mask
 from viscircuits.types import Progress
 
@@ -33,6 +35,7 @@ class Interval:
     level: float
 
 
+@checked
 def bootstrap(
     full: Float[Tensor, "n p"],
     circuit: Float[Tensor, "n p"],
@@ -54,6 +57,8 @@ def bootstrap(
         resamples: how often images are drawn.
         seed: of the draws.
     """
+    if full.shape != circuit.shape or not len(full):
+        raise ImageError(f"expected responses of one shape, got full {list(full.shape)}, circuit {list(circuit.shape)}")
     draws = torch.randint(len(full), (resamples, len(full)), generator=torch.Generator().manual_seed(seed))
     counts = torch.zeros(resamples, len(full), dtype=torch.float64)
     counts.scatter_add_(1, draws, torch.ones_like(counts))
@@ -64,6 +69,9 @@ def bootstrap(
     r = torch.where(spread > 1e-12 * (aa * bb).sqrt(), (ab - mean_a * mean_b) / spread, 0).nan_to_num(0).abs()
     low, high = torch.quantile(r, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return Interval(min(low, 1.0), min(high, 1.0), level)
+
+
+_CURVES = ("alone", "without", "random_alone", "random_without")
 
 
 @dataclass(frozen=True)
@@ -104,11 +112,15 @@ class Faithfulness:
     n_random: int
     kind: str
 
+    @checked
     def curve(self, name: str) -> list[float]:
         """Returns |r| by density of "alone", "without", "random_alone" or "random_without"."""
+        if name not in _CURVES:
+            raise MaskError(f"unknown curve {shown(name)}; expected one of {', '.join(_CURVES)}")
         values = [getattr(point, name) for point in self.points]
         return [value.pearson if isinstance(value, Preservation) else value for value in values]
 
+    @checked
     def area(self, name: str) -> float:
         """Returns the normalised area under a curve, in [0, 1]: its mean over the logarithm of the density.
 
@@ -122,6 +134,7 @@ class Faithfulness:
         return sum(parts) / math.log(d[-1] / d[0])
 
 
+@checked
 def faithfulness(
     circuits: Sequence[Circuit],
     images: ImageSet,
@@ -190,11 +203,13 @@ class Minimality:
     damage: tuple[float, ...]
     n_kept: int
 
+    @checked
     def needless(self, tolerance: float = 0.001) -> float:
         """Returns the share of the tried structures that cost at most ``tolerance`` of |r| when left out."""
         return sum(damage <= tolerance for damage in self.damage) / len(self.damage)
 
 
+@checked
 def minimality(
     circuit: Circuit,
     images: ImageSet,

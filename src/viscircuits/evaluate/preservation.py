@@ -16,6 +16,7 @@ import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
@@ -92,10 +93,12 @@ class Reference:
     def _ranks(self) -> Float[np.ndarray, " v"]:
         return _ranks(self._values)
 
+    @checked
     def compare(self, values: Float[Tensor, "n p"], *, disconnected: bool = False) -> Preservation:
         """Returns how well a circuit's responses agree with these."""
         full, circuit = self._values, values.double().numpy()
-        assert circuit.shape == full.shape
+        if circuit.shape != full.shape:
+            raise ImageError(f"values: expected responses of shape {list(full.shape)}, got {list(circuit.shape)}")
         if not np.isfinite(circuit).all():  # a correlation of nan would pass every comparison
             raise ImageError(f"the circuit's response to target {self.target} is not finite; run the model in float32")
         difference = float(np.abs(circuit - full).mean() / np.abs(full).mean())
@@ -115,6 +118,7 @@ def reference(
     return Reference(full, str(circuit.target))
 
 
+@checked
 def preservation(
     circuit: Circuit,
     images: ImageSet,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.compensation import removed_part
 from viscircuits.data.images import Batch, ImageSet
@@ -20,6 +21,7 @@ from viscircuits.response import Rows, freeze, judged, to_model
 from viscircuits.types import Progress
 
 
+@checked
 @clean
 @torch.no_grad()
 def respond_resampled(

@@ -6,6 +6,7 @@ from itertools import combinations
 
 from torch import nn
 
+from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.mask import Mask
@@ -34,6 +35,7 @@ class Stability:
     density: float
 
 
+@checked
 def stability(
     model: nn.Module,
     target: AnyTarget,

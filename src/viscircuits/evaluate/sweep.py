@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 import polars as pl
 from torch import nn
 
+from viscircuits.bounds import check_fields, checked, within
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, StudyError, TargetError
@@ -118,10 +119,16 @@ class Sweep:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (len(self.targets) and len(self.criteria) and len(self.densities)):
             raise MaskError("a sweep needs at least one target, one criterion and one density")
         for name in (*(self.limits or ()), *(self.scoring_limits or ())):  # they hold for both orders
             lookup(name)
+        for name, some in (self.limits or {}).items():
+            if other := [density for density in some if density not in self.densities]:
+                raise MaskError(f"limits of {name!r}: {other[0]!r} is none of the densities, {list(self.densities)}")
+        for most in (self.scoring_limits or {}).values():
+            within("n", most)
         for criterion in self.criteria:
             name, _, control = criterion.partition(":")
             lookup(name)
@@ -156,6 +163,7 @@ class Sweep:
         )
         return list(dict.fromkeys(every))
 
+    @checked
     def measurements(self, done: Collection[Key] = (), folder: Folder | None = None) -> Iterator[Measurement]:
         """Yields every measurement that is not done yet; both orders of one criterion come together.
 
@@ -298,10 +306,11 @@ class Sweep:
         }
 
     def _warn_of_overlap(self) -> None:
-        shared = set(self.scoring.hashes) & set(self.held_out.hashes)
+        scored = set(self.scoring.hashes)
+        shared = sum(one in scored for one in self.held_out.hashes)  # a copy counts as often as it stands there
         if shared:
             warnings.warn(
-                f"{len(shared)} of the {len(self.held_out)} pictures to measure on were also scored on; the measured "
+                f"{shared} of the {len(self.held_out)} pictures to measure on were also scored on; the measured "
                 f"preservation is too high",
                 stacklevel=3,
             )
@@ -320,6 +329,7 @@ def read_table(path: str | Path) -> pl.DataFrame:
     return read(path).frame
 
 
+@checked
 def sweep(
     job: Sweep,
     checkpoint: str | Path | None = None,

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, fx
 
+from viscircuits.bounds import checked
 from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
 from viscircuits.model.clean import clean
 from viscircuits.model.graph import NetGraph
@@ -96,6 +97,7 @@ class Grid:
         return Box(top, left, top + self.size[0], left + self.size[1])
 
 
+@checked
 @clean
 def receptive_field(
     graph: NetGraph, layer: str, position: Sequence[int], *, channel: int | None = None, visible: bool = False

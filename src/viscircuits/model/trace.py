@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_unflatten
 
+from viscircuits.bounds import checked
 from viscircuits.errors import ModelError, UnsupportedOperation, ViscircuitsError
 from viscircuits.model.alone import exporting, lock
 from viscircuits.model.axes import channel_axes, image_inputs
@@ -38,6 +39,7 @@ _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
 _cache: "weakref.WeakKeyDictionary[nn.Module, tuple[object, _Graphs]]" = weakref.WeakKeyDictionary()
 
 
+@checked
 @clean
 def trace(model: nn.Module, input_shape: Iterable[int], *, any_batch: bool = False) -> NetGraph:
     """Returns the network graph of a model for one image shape ``(c, h, w)``; kept in memory per model and shape.

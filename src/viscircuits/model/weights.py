@@ -101,12 +101,15 @@ def fitted(given: State, wanted: State) -> dict[str, Tensor]:
     DataParallel's or compile's prefix, that of the attribute under which a trainer keeps its model. Its counters are
     left out.
     """
-    state = {name: tensor for name, tensor in given.items() if name not in _COUNTERS or name in wanted}
+    own = {name: tensor for name, tensor in given.items() if name not in _COUNTERS or name in wanted}
+    state = own
     for _ in range(_DEEPEST):
         prefix = _prefix(state, wanted)
         if not prefix:
             break
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    if wanted.keys().isdisjoint(state):  # weights of something else: told by the names in the file
+        state = own
     # torchvision's DenseNet files are older than its DenseNet
     old = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
     return {old.sub(r"\1\2.", name): tensor for name, tensor in state.items()}

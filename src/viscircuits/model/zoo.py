@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from viscircuits.bounds import PIXELS, checked
 from viscircuits.errors import ModelError, closest
 from viscircuits.model import weights as files
 from viscircuits.model.seeded import seeded
@@ -31,7 +32,7 @@ Prepare = Callable[[Any], Tensor]
 _names: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
 """Models that were loaded by a name of torchvision's."""
 
-LARGEST = 4096
+LARGEST = PIXELS
 """The largest side of an input, in pixels; a single run on a larger one fills most memories."""
 
 _AUX = ("googlenet", "inception_v3")
@@ -45,6 +46,7 @@ class Loaded(NamedTuple):
     prepare: Prepare
 
 
+@checked
 def load(name: str, weights: str | Path | None = None, *, input_size: int | None = None) -> Loaded:
     """Returns ``(model, prepare)``; the model is in evaluation mode, on the CPU.
 
@@ -61,10 +63,6 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
     Raises:
         ModelError: no such model or weights, no network, or a file that does not fit.
     """
-    if input_size is not None and input_size < 1:
-        raise ModelError(f"expected an input size of at least 1 pixel, got {input_size}")
-    if input_size is not None and input_size > LARGEST:
-        raise ModelError(f"expected an input size of at most {LARGEST} pixels, got {input_size}")
     named, state = _weights(weights)
     if ":" in name and not name.startswith("timm:"):
         model, prepare = _callable(name, named, input_size)
@@ -82,6 +80,7 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
     return Loaded(model.eval(), prepare)
 
 
+@checked
 def categories(model: nn.Module) -> tuple[str, ...] | None:
     """Returns what the outputs of a loaded torchvision model stand for, by the weights of its architecture."""
     name = _names.get(model)
@@ -99,6 +98,7 @@ def names() -> tuple[str, ...]:
     return ("shapesnet", *models.list_models(module=models))
 
 
+@checked
 def is_foreign(name: str) -> bool:
     """Returns whether a model of this name is code, or a download, from outside of viscircuits, torchvision and timm.
 
@@ -114,13 +114,14 @@ def is_foreign(name: str) -> bool:
     return name.removeprefix("timm:") not in {*timm.list_models(), *timm.list_models(pretrained=True)}
 
 
+@checked
 def prepared_shape(prepare: Prepare) -> tuple[int, ...]:
     """Returns the shape ``(c, h, w)`` of a prepared picture, found by preparing a blank one."""
     from PIL import Image
 
     try:
         return tuple(prepare(Image.new("RGB", (320, 256))).shape)
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise ModelError(f"prepare fails on a blank picture: {type(error).__name__}: {error}") from error
 
 
@@ -208,7 +209,7 @@ def _callable(name: str, named: str | None, input_size: int | None) -> tuple[nn.
             torch.default_generator.manual_seed(0)
             made = getattr(importlib.import_module(where), what)
             made = made if isinstance(made, nn.Module) else made()
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises; scripts end with sys.exit
         raise ModelError(f"cannot make a model with {name!r}: {type(error).__name__}: {error}") from error
     model, prepare = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module) or not (prepare is None or callable(prepare)):

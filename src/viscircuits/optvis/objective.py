@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import check_fields
 from viscircuits.errors import TargetError, UnsupportedOperation, closest
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
 from viscircuits.model.instrument import KernelCall
@@ -114,6 +115,9 @@ class KernelMap(Objective):
     out: int
     source: int
     position: tuple[int, ...] | Literal["center"] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def kernels(self) -> "tuple[KernelMap, ...]":

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.bounds import check_fields
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError
 from viscircuits.optvis.colour import MARGIN, Colours, correlate
@@ -34,6 +35,9 @@ class Parameterisation(ABC):
 
     learning_rate: float = 0.05
     shape: Shape = field(default=(0, 0, 0), repr=False)  # set by `at`
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Parameterisation":
         """Returns the same for pictures of one shape."""
@@ -172,6 +176,13 @@ class Accentuation(Fourier):
     image: Tensor = field(repr=False)
     penalty: float = 1.0
     original: Float[Tensor, "1 c h w"] | None = field(default=None, repr=False)  # set by `at`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image.ndim != 3 or not self.image.numel() or not bool(self.image.isfinite().all()):
+            raise ImageError(
+                f"image: expected one prepared picture [c, h, w] of finite numbers, got shape {list(self.image.shape)}"
+            )
 
     def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Accentuation":
         """Returns the same with the picture in [0, 1], at one size."""

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Prepare
 from viscircuits.errors import ImageError, TargetError, closest
@@ -29,6 +30,7 @@ PARAMETERISATIONS: dict[str, type[Fourier] | type[Pixels]] = {"fourier": Fourier
 """Name -> parameterisation with its usual options."""
 
 
+@checked
 @clean
 @torch.inference_mode(False)  # gradients are needed, whatever the caller does
 @torch.enable_grad()
@@ -161,7 +163,8 @@ def _network(
 ) -> Network:
     shape = None
     if prepare is not None:
-        colours, shape = probe(prepare) if colours is None else (colours, prepared_shape(prepare))
+        shape = prepared_shape(prepare)  # says what is wrong with it
+        colours = probe(prepare)[0] if colours is None else colours
     if shape is None and isinstance(model, Circuit):
         shape = model.mask.input_shape
     if isinstance(size, int):

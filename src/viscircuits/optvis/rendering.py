@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from viscircuits import store
+from viscircuits.bounds import checked
 from viscircuits.model.receptive_field import Box, crop
 
 
@@ -71,6 +72,7 @@ class Rendering:
     def __iter__(self) -> Iterator[Picture]:
         return iter(self.pictures)
 
+    @checked
     def save(self, folder: str | Path) -> list[Path]:
         """Writes one PNG a picture, cropped to its window, and returns the files: ``000-OBJECTIVE.png`` and so on."""
         files = []

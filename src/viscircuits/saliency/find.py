@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.saliency.registry import score
@@ -11,6 +12,7 @@ from viscircuits.target import AnyTarget, as_target
 from viscircuits.types import Granularity, Progress
 
 
+@checked
 def find(
     model: nn.Module,
     target: AnyTarget | str,

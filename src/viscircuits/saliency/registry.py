@@ -10,8 +10,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from viscircuits.bounds import checked, within
 from viscircuits.data.images import ImageSet, as_images
-from viscircuits.errors import MaskError, closest
+from viscircuits.errors import MaskError, TargetError, closest
 from viscircuits.model.clean import clean
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
@@ -66,7 +67,10 @@ def lookup(criterion: str) -> Callable[..., list[Scores]]:
     if name not in CRITERIA:
         raise MaskError(f"unknown criterion {name!r}{closest(name, CRITERIA)}; there are {', '.join(CRITERIA)}")
     function = CRITERIA[name]
-    return partial(function, **dict(_option(text, name, function) for text in texts)) if texts else function
+    options = [_option(text, name, function) for text in texts]
+    if len(dict(options)) < len(options):
+        raise MaskError(f"an option stands twice in {criterion!r}; give each once")
+    return partial(function, **dict(options)) if texts else function
 
 
 def _option(text: str, criterion: str, function: Callable[..., list[Scores]]) -> tuple[str, object]:
@@ -80,12 +84,16 @@ def _option(text: str, criterion: str, function: Callable[..., list[Scores]]) ->
         )
     kind = type(own[key].default)
     try:
-        return key, int(value) if kind is int else tuple(map(float, value.split("/"))) if kind is tuple else value
+        read = int(value) if kind is int else tuple(map(float, value.split("/"))) if kind is tuple else value
     except ValueError:
         wanted = "a whole number" if kind is int else "numbers, as in 0.1/0.05"
         raise MaskError(f"option {key} of {criterion}: expected {wanted}, got {value!r}") from None
+    if kind is int:  # now, and not after pictures were read
+        within(key, read)
+    return key, read
 
 
+@checked
 def score(
     model: nn.Module,
     target: AnyTarget | str,
@@ -125,6 +133,7 @@ def score(
     return scores
 
 
+@checked
 @clean
 def score_all(
     model: nn.Module,
@@ -148,6 +157,8 @@ def score_all(
     and goes on from there, unless its text names another.
     """
     targets, images = [as_target(target) for target in targets], as_images(images)
+    if not targets:
+        raise TargetError("no target is given; expected a list of at least one")
     function = lookup(criterion)
     if granularity not in GRANULARITIES:
         raise MaskError(f"unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}")

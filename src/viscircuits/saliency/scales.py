@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.compensation import Scales
 from viscircuits.data.images import ImageSet
@@ -27,6 +28,7 @@ EVERY = 25
 """Steps between two looks at the held pictures."""
 
 
+@checked
 @clean
 def rescaled(
     circuit: Circuit,

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from viscircuits import store
+from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, ViscircuitsError
 from viscircuits.header import INTS, Array, Fields, Kind, listed, whole
@@ -145,6 +146,7 @@ _KIND = Kind(
 )
 
 
+@checked
 def polysemantic(
     model: nn.Module,
     top: TopActivations,
@@ -222,6 +224,7 @@ def _by_size(labels: Sequence[int]) -> Int[Tensor, " n"]:
     return torch.tensor([number.get(label, NOISE) for label in labels])
 
 
+@checked
 def flat_map(vectors: Float[Tensor, "n c"], method: str = "pca", seed: int = 0) -> Float[Tensor, "n 2"]:
     """Returns two coordinates a vector, for a picture of how they lie.
 

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from viscircuits.bounds import checked
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
@@ -140,6 +141,7 @@ class Split:
         return rows
 
 
+@checked
 def split(
     model: nn.Module,
     target: Target,

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from viscircuits import store
+from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.header import FLOATS, INTS, TEXT, Array, Fields, Kind, listed, whole
@@ -103,6 +104,7 @@ def arrays(fields: Fields, names: Iterable[str] = ()) -> dict[str, Array]:
 _KIND = Kind("top activations", "a file of top activations", FIELDS, arrays, (FORMAT,))
 
 
+@checked
 @clean
 def top_activations(
     model: nn.Module,
@@ -139,6 +141,7 @@ def top_activations(
     return {layer: one.finished(images.hash) for layer, one in best.items()}
 
 
+@checked
 @clean
 def population(
     model: nn.Module,

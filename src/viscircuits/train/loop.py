@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from viscircuits.bounds import checked
 from viscircuits.errors import ImageError
 
 Prepare = Callable[[Tensor], Tensor]
@@ -51,6 +52,7 @@ class Report:
     """On the pictures held out, as a fraction; None where there are none."""
 
 
+@checked
 def fit(
     model: nn.Module,
     images: UInt8[Tensor, "n c h w"],

@@ -131,7 +131,7 @@ RULES: Mapping[str, Rule] = {
     "pictures": PICTURES,
     "tolerance": Number(0.0),
     "diversity": Number(0.0),
-    "white": Number(0.0, raised=ImageError, above=True),
+    "white": Number(0.0, raised=ImageError, above=True, such=", such as 4095"),
     "scale": Number(0.0, 100.0, above=True),
     "learning_rate": POSITIVE,
     "decay": Number(0.0),

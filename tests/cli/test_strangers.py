@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from cli.studies import small_study
+from viscircuits import measurements
 from viscircuits.cli import console
 from viscircuits.cli.opened import held_out, load_model
 from viscircuits.data.shapes import generate
@@ -198,7 +199,9 @@ def test_a_search_for_pictures_ends(stranger, unused, tmp_path):
 
 
 def test_a_circuit_is_drawn_without_pictures_that_are_everywhere(stranger, command_line, caplog):
-    status, out, err = command_line("diagram", stranger(**from_source("/")), "--pictures", "none")
+    study = Study.open(stranger(**from_source("/")))
+    measurements.write(study.measurements_path, pl.read_parquet(study.measurements_path), study.hash)
+    status, out, err = command_line("diagram", study.path, "--pictures", "none")
     assert (status, err.strip()) == (0, "")
     assert "without inset: the study's pictures are not at hand; give --images" in out
     assert "the study's pictures are not used: expected " in caplog.text

@@ -131,7 +131,7 @@ pixels = torch.zeros(3, 3, 2, 2)
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: ImageSet.from_tensors(pixels[0]), r"expected images \[n, c, h, w\], got shape \[3, 2, 2\]"),
+        (lambda: ImageSet.from_tensors(pixels[0]), r"expected pictures \[n, c, h, w\], got shape \[3, 2, 2\]"),
         (lambda: ImageSet.from_tensors(pixels.to(torch.uint8)), "expected float pixels .* got torch.uint8"),
         (lambda: ImageSet.from_tensors(pixels[:0]), "expected at least one picture, got none"),
         (lambda: ImageSet.from_tensors(pixels[..., :0]), r"got shape \[3, 2, 0\]"),
@@ -141,7 +141,7 @@ pixels = torch.zeros(3, 3, 2, 2)
         (lambda: ImageSet.from_tensors(pixels, torch.rand(3)), "expected whole numbers as labels"),
         (lambda: ImageSet.from_tensors(pixels, names=["a"]), r"expected one name a picture \(3\), got 1"),
         (lambda: ImageSet.from_tensors(pixels).labelled([0]), r"expected one label a picture \(3\), got 1"),
-        (lambda: ImageSet.from_tensors(pixels).labelled([0, 1, 2], "ab"), "expected labels below 2 .* got 2"),
+        (lambda: ImageSet.from_tensors(pixels).labelled([0, 1, 2], ["a", "b"]), "expected labels below 2 .* got 2"),
         (lambda: ImageSet.from_tensors(pixels).subset([]), "expected at least one picture"),
         (lambda: ImageSet.from_tensors(pixels).subset([3]), "expected indices from 0 to 2, got 3"),
         (lambda: ImageSet.from_tensors(pixels).take(4), "expected to take from 1 to 3 pictures, got 4"),
@@ -151,7 +151,10 @@ pixels = torch.zeros(3, 3, 2, 2)
         ),
         (lambda: ImageSet.from_tensors(pixels).split(1.5), "expected a fraction between 0 and 1, got 1.5"),
         (lambda: ImageSet.from_tensors(pixels).select_classes("a"), "expected pictures with named classes"),
-        (lambda: list(ImageSet.from_tensors(pixels).batches(0)), "expected a batch size of at least 1, got 0"),
+        (
+            lambda: list(ImageSet.from_tensors(pixels).batches(0)),
+            "size 0 is out of range; expected a whole number",
+        ),
         (lambda: ImageSet.from_files([], prepare), "expected at least one picture"),
     ],
 )

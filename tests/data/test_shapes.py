@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from viscircuits.data import shapes
-from viscircuits.errors import ImageError
+from viscircuits.errors import ViscircuitsError
 from viscircuits.store import digest
 
 
@@ -104,5 +104,5 @@ def test_textures_have_two_tones_and_plain_has_one(many):
 
 @pytest.mark.parametrize("bad", [{"n": 0, "seed": 0}, {"n": 1, "seed": -1}, {"n": 1, "seed": 0, "start": -1}])
 def test_impossible_requests_say_what_came(bad):
-    with pytest.raises(ImageError, match=r"expected n >= 1.*got n="):
+    with pytest.raises(ViscircuitsError, match=r"^(n|seed) (0|-1) is out of range|expected n >= 1.*got n="):
         shapes.generate(**bad)

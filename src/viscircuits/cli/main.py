@@ -78,6 +78,7 @@ def run() -> None:
     warnings.formatwarning = _warning
     if logging.lastResort is not None:  # what prints a log that nobody set up
         logging.lastResort.setFormatter(_LogLine())
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts interests nobody
     try:
         app()
     except (ViscircuitsError, OSError) as error:  # OSError: a full disk, a folder that may not be written

@@ -45,12 +45,6 @@ def check_map_style(dataset: Any) -> None:
             f"read in turn; hold what "
             f"you need of it: ImageSet.from_tensors(torch.stack([item[0] for item in dataset]))"
         )
-    if len(dataset) and not isinstance(dataset, Mapping) and isinstance(first := dataset[0], Mapping):  # pyright: ignore
-        raise ImageError(
-            f"expected items (image, label), got a {type(first).__name__} with the keys "
-            f"{', '.join(map(str, first))}; give "
-            f"a list, say: ImageSet.from_dataset([(item['image'], item['label']) for item in dataset], prepare)"
-        )
     if isinstance(dataset, Mapping):
         raise ImageError(
             f"expected a data set, got a {kind} with the keys "
@@ -58,13 +52,18 @@ def check_map_style(dataset: Any) -> None:
         )
 
 
-def labels_and_classes(dataset: Dataset, count: int) -> tuple[list[int] | None, tuple[str, ...] | None]:
+def labels_and_classes(dataset: Any, count: int) -> tuple[list[int] | None, tuple[str, ...] | None]:
     """Returns the label of every item, and the names of the classes where the dataset has some that belong to these.
 
     Items without a second entry have no labels. A second entry that is no class number (a caption, boxes, a map, -1)
     leaves the pictures without labels as well, which is logged.
     """
     first = dataset[0]
+    if isinstance(first, Mapping):
+        raise ImageError(
+            f"expected items (image, label), got a {type(first).__name__} with the keys {', '.join(map(str, first))}; "
+            f"give a list, say: ImageSet.from_dataset([(item['image'], item['label']) for item in dataset], prepare)"
+        )
     if not isinstance(first, tuple | list) or len(first) < 2:
         return None, None
     labels = _known(dataset, count) or _read(dataset, first, count)
@@ -137,7 +136,7 @@ def _is_torchvisions(dataset: Dataset, names: Iterable[str]) -> bool:
     return kind.__module__.startswith("torchvision.datasets") and kind.__name__ in names
 
 
-def _known(dataset: Dataset, count: int) -> list[int] | None:
+def _known(dataset: Any, count: int) -> list[int] | None:
     """The labels without reading all items, where that is safe."""
     owner, rows = _rows(dataset, count)
     if _relabels(owner):
@@ -161,7 +160,7 @@ def _relabels(dataset: Dataset) -> bool:
     return changed or getattr(dataset, "target_transform", None) is not None
 
 
-def _read(dataset: Dataset, first: Sequence[object], count: int) -> list[int] | None:
+def _read(dataset: Any, first: Sequence[object], count: int) -> list[int] | None:
     labels: list[int] = []
     for row in range(count):
         item = dataset[row] if row else first
@@ -179,7 +178,7 @@ def _read(dataset: Dataset, first: Sequence[object], count: int) -> list[int] | 
     return labels
 
 
-def _classes(dataset: Dataset, labels: Sequence[int]) -> tuple[str, ...] | None:
+def _classes(dataset: Any, labels: Sequence[int]) -> tuple[str, ...] | None:
     """The names, unless they cannot belong to these labels: too few, or those of labels that it holds beside."""
     owner, rows = _rows(dataset, len(labels))
     attribute = "wnids" if _is_torchvisions(owner, ("ImageNet",)) else "classes"  # its classes are tuples of synonyms

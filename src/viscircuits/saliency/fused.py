@@ -164,7 +164,11 @@ def compiled(kind: Literal["lay", "alone", "together"], dtype: str, n_taps: int 
         signature = numba.void(lines, stack, stack, numba.uint64[::1], numba.uint64, stack, whole, whole)
     # a run-time type checker may have wrapped the function; numba needs it bare
     bare = inspect.unwrap(loop)
-    return numba.njit(signature, fastmath=True, nogil=True, cache=True, error_model="numpy")(bare)
+    options = {"fastmath": True, "nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(signature, cache=True, **options)(bare)
+    except (RuntimeError, OSError):  # no place for a cache: package and home cannot be written, or the disk is full
+        return numba.njit(signature, **options)(bare)
 
 
 def number(tensor: Tensor) -> str:

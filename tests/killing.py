@@ -1,12 +1,14 @@
 """Runs commands in processes that start at once and can be killed at any moment: forks of one that has all imported.
 
-Reads a JSON line a command, ``{"arguments": [...], "after": seconds or null, "log": path}``, and answers each with one:
-``[exit status, seconds]``, where a status below 0 is the signal that ended it.
+Reads a JSON line a command, ``{"arguments": [...], "after": seconds or null, "room": bytes or null, "log": path}``, and
+answers each with one: ``[exit status, seconds]``, where a status below 0 is the signal that ended it. ``room`` is the
+most that a file may hold, as on a disk that is full.
 """
 
 import atexit
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -20,7 +22,7 @@ def serve() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         began = time.monotonic()
-        process = os.fork() or run(asked["arguments"], asked["log"])
+        process = os.fork() or run(asked["arguments"], asked["room"], asked["log"])
         if asked["after"] is not None:
             time.sleep(asked["after"])
             os.kill(process, signal.SIGKILL)
@@ -49,8 +51,12 @@ def warm_up() -> None:
     trace(model, images[0].shape)  # which computes no gradient: a fork could not, after that
 
 
-def run(arguments: list[str], log: str) -> int:
+def run(arguments: list[str], room: int | None, log: str) -> int:
     from viscircuits.cli.main import run
+
+    if room is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)

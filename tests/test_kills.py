@@ -1,5 +1,9 @@
-"""Commands that are killed at any moment and run again: as if nothing had happened, and nothing left behind."""
+"""Commands that are killed at any moment, or find the disk full, and run again: as if nothing had happened.
 
+Nothing is left behind either.
+"""
+
+import errno
 import itertools
 import json
 import os
@@ -58,10 +62,13 @@ class Runs:
             (folder / "photos" / "ab"[i % 2]).mkdir(exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "photos" / "ab"[i % 2] / f"{i:02}.png")
 
-    def __call__(self, name: str, study: Path, after: float | None = None) -> tuple[int, float]:
+    def __call__(
+        self, name: str, study: Path, after: float | None = None, room: int | None = None
+    ) -> tuple[int, float]:
         places = {"PHOTOS": str(self.folder / "photos"), "STUDY": str(study)}
         arguments = [places.get(word, word) for word in COMMANDS[name]]
-        self.server.stdin.write(json.dumps({"arguments": arguments, "after": after, "log": str(self.log)}) + "\n")
+        asked = {"arguments": arguments, "after": after, "room": room, "log": str(self.log)}
+        self.server.stdin.write(json.dumps(asked) + "\n")
         self.server.stdin.flush()
         return tuple(json.loads(self.server.stdout.readline()))
 
@@ -129,6 +136,11 @@ def killed(runs: Runs, name: str, share: float, study: Path) -> None:
     whole, seconds = runs.whole(name)
     runs.start(name, study)
     runs(name, study, after=share * seconds)
+    goes_on(runs, name, study, whole)
+
+
+def goes_on(runs: Runs, name: str, study: Path, whole: Path) -> None:
+    """Runs a command that was stopped again."""
     for file in files(study):
         check_whole(study / file)
     status, _ = runs(name, study)
@@ -137,6 +149,33 @@ def killed(runs: Runs, name: str, share: float, study: Path) -> None:
     for file in files(study):
         check_whole(study / file)
         assert content(study / file) == content(whole / file), file
+
+
+def without_room(runs: Runs, name: str, room: int, study: Path) -> None:
+    """Runs a command on a disk that takes no file larger than so many bytes, and then with room."""
+    whole, _ = runs.whole(name)
+    runs.start(name, study)
+    status, _ = runs(name, study, room=room)
+    told = [line for line in runs.log.read_text().splitlines() if not line.startswith("warning: ")]
+    if status:
+        assert status == 1, runs.log.read_text()
+        assert len(told) == 1, told
+        assert told[0].startswith("error: cannot write "), told
+        assert told[0].endswith("; make room there, or choose another place"), told
+    assert status or room > min((whole / file).stat().st_size for file in files(whole))
+    goes_on(runs, name, study, whole)
+
+
+@pytest.mark.parametrize(("name", "room"), [("extract", 300), ("top", 3000)])
+def test_a_full_disk_is_one_line_and_nothing_is_lost(runs, tmp_path, name, room):
+    without_room(runs, name, room, tmp_path / "s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("room", [400, 1000, 5000, 20_000, 100_000])
+def test_a_full_disk_is_one_line_and_nothing_is_lost_for_any_command(runs, tmp_path, name, room):
+    without_room(runs, name, room, tmp_path / "s")
 
 
 def moments(n: int) -> list[tuple[str, float]]:
@@ -182,6 +221,20 @@ class Dying:
             if self.seen == self.at:
                 self.dead, self.last = True, function.__name__
                 raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+
+class Full(Dying):
+    """The functions of `os` on a disk that is full from one call on."""
+
+    def calling(self, function):
+        def call(*arguments, **options):
+            self.seen += 1
+            if self.seen >= self.at:
+                self.dead = True
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return function(*arguments, **options)
 
         return call
@@ -253,6 +306,22 @@ def test_a_study_that_died_while_it_wrote_goes_on(small, undisturbed, ended, tmp
     assert dying.last == "open" or any("~" in file.name for file in files(tmp_path / "s", hidden=True))
     for file in files(tmp_path / "s"):
         check_whole(tmp_path / "s" / file)
+    study(small, tmp_path / "s")
+    assert files(tmp_path / "s", hidden=True) == files(whole)
+    for file in files(whole):
+        assert content(tmp_path / "s" / file) == content(whole / file), file
+
+
+@pytest.mark.parametrize("share", [i / 9 for i in range(9)])
+def test_a_study_that_found_the_disk_full_goes_on(small, undisturbed, tmp_path, monkeypatch, share):
+    whole, n = undisturbed
+    full = Full(1 + int(share * n))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "os", full)
+        with pytest.raises(vc.StudyError, match=r"^cannot write .* \(No space left on device\); "):
+            study(small, tmp_path / "s")
+    assert full.dead
+    assert not any("~" in file.name for file in files(tmp_path / "s", hidden=True))
     study(small, tmp_path / "s")
     assert files(tmp_path / "s", hidden=True) == files(whole)
     for file in files(whole):

@@ -191,6 +191,9 @@ class Study:
                 study.release()
                 raise _another(folder, different) from None
             return first
+        except BaseException:
+            study.release()
+            raise
         return study
 
     @classmethod
@@ -237,10 +240,7 @@ class Study:
             Study(self.path, header.model_copy(update={"continued": (*header.continued, own)}))._write()
 
     def _claim(self) -> None:
-        try:
-            temporary.claim(self.path)
-        except OSError as error:
-            raise StudyError(f"cannot write {str(self.path)!r} ({error.strerror}); choose another place") from None
+        temporary.claim(self.path)
         temporary.clear(self.path)
 
     def _check(self, graph: str) -> None:
@@ -275,6 +275,11 @@ class Study:
     def rungs(self) -> Path:
         """Where a criterion that trains keeps how far it has come."""
         return self.file(".rungs")
+
+    @property
+    def cache(self) -> Path | None:
+        """Where rendered pictures are kept; nowhere in a study that this user cannot write to, as another's."""
+        return self.file("pictures", "cache") if os.access(self.path, os.W_OK) else None
 
     @checked
     def file(self, *parts: str) -> Path:

@@ -15,6 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from viscircuits.errors import StudyError
+from viscircuits.header import shown
+
 _LONGEST = 32
 """Characters of a name that are kept; a file system takes 255 bytes in all."""
 
@@ -59,10 +62,18 @@ def clear(folder: str | Path) -> None:
 
 
 def claim(folder: Path) -> None:
-    """Says that this process works in a folder, until `release` or its end; the folder is made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Says that this process works in a folder, until `release` or its end; the folder is made where it is missing.
+
+    Raises:
+        StudyError: nothing can be written there.
+    """
     file = _claim(folder)
-    file.touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"cannot write {shown(str(folder))} ({reason}); choose another place") from None
     atexit.register(_end, file, os.getpid())
 
 

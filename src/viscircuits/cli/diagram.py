@@ -45,7 +45,7 @@ def diagram(
     with progress_bars() as report:
         made = drawn(
             chosen.circuit_of(opened.study, row, opened.model), scores=chosen.scores_of(opened.study, row),
-            images=opened.images, pictures=pictures.value, prepare=opened.prepare, most=most, cache=opened.cache,
+            images=opened.images, pictures=pictures.value, prepare=opened.prepare, most=most, cache=opened.study.cache,
             progress=report, about=chosen.about_row(opened.study, row, opened.images, str(images or "")),
         )  # fmt: skip
     files = made.save(out or opened.study.file("diagrams", chosen.name_of(row)), theme.value)

@@ -83,6 +83,9 @@ class Findings:
             if different := _differences(_asked_before(file), wanted):
                 temporary.release(path)
                 raise _others(path, different) from None
+        except BaseException:
+            temporary.release(path)
+            raise
         return cls(path, wanted)
 
     def file(self, *parts: str) -> Path:

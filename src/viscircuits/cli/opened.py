@@ -43,11 +43,6 @@ class Opened:
     prepare: Prepare
     images: ImageSet | None
 
-    @property
-    def cache(self) -> Path:
-        """Where rendered pictures are kept."""
-        return self.study.file("pictures", "cache")
-
 
 def open_study(path: Path, model: str | None, images: Path | None, device: str) -> Opened:
     """Returns a study with its model, and pictures from a folder or file, else those that it measured on.

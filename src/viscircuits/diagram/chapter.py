@@ -83,8 +83,8 @@ class Chapter:
         """The diagram of the circuit that is shown."""
         return diagram(
             self._circuit, scores=scores_of(self.study, self.row), images=self.images, pictures=self.source,
-            prepare=self.prepare, compared=self._agreement, most=self.most, cache=self._cache, progress=self.progress,
-            about=about_row(self.study, self.row, self.images, self.origin),
+            prepare=self.prepare, compared=self._agreement, most=self.most, cache=self.study.cache,
+            progress=self.progress, about=about_row(self.study, self.row, self.images, self.origin),
         )  # fmt: skip
 
     def html(self) -> Html:
@@ -133,10 +133,6 @@ class Chapter:
     def _own_pictures(self) -> bool:
         """Whether the pictures are those that the study measured on."""
         return self.images is not None and self.images.hash == self.study.header.spec.held_out.hash
-
-    @property
-    def _cache(self) -> Path:
-        return self.study.file("pictures", "cache")
 
     @cached_property
     def _unit(self) -> Unit | None:
@@ -205,7 +201,7 @@ class Chapter:
     def _tile(self, circuit: Circuit, said: Sequence[str], cls: str = "") -> Html:
         assert self._unit is not None
         made = rendered(
-            circuit, [self._unit], prepare=self.prepare, side=_SIDE, steps=_STEPS, cache=self._cache,
+            circuit, [self._unit], prepare=self.prepare, side=_SIDE, steps=_STEPS, cache=self.study.cache,
             progress=self.progress,
         )  # fmt: skip
         if blank(made[self._unit]):

@@ -48,7 +48,10 @@ def refused(command_line, places: bad_commands.Places, cases) -> list[str]:
         except BaseException as error:
             wrong.append(f"{case}: {type(error).__name__}: {error}")
             continue
-        told = status == 2 or (status == 1 and err.startswith("error: ") and err.count("\n") == 1)
+        lines = [line for line in err.splitlines() if line.strip()]  # bars may stand before
+        told = status == 2 or (
+            status == 1 and [line.startswith("error: ") for line in lines].index(True) + 1 == len(lines)
+        )
         if not told or "Traceback" in err:
             wrong.append(f"{case}: status {status}, {err[-300:]!r}")
     return wrong

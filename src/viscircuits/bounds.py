@@ -23,7 +23,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from viscircuits.errors import ArgumentError, ImageError, MaskError, ModelError, TargetError, ViscircuitsError
+from viscircuits.errors import ArgumentError, ImageError, MaskError, ModelError, TargetError, ViscircuitsError, closest
 from viscircuits.header import shown
 
 P = ParamSpec("P")
@@ -68,12 +68,13 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """Finite numbers in a range, without its lower end if ``above``."""
+    """Numbers in a range, without its lower end if ``above``; finite ones unless ``endless``."""
 
     least: float = -math.inf
     most: float = math.inf
     raised: type[ViscircuitsError] = ViscircuitsError
     above: bool = False
+    endless: bool = False
     such: str = ""
 
     @property
@@ -83,13 +84,13 @@ class Number:
             return f"a fraction in (0, 1]{self.such}"
         low = "" if math.isinf(self.least) else f" {'above' if self.above else 'from'} {self.least:g}"
         high = "" if math.isinf(self.most) else f" {'to' if low else 'up to'} {self.most:g}"
-        return f"a finite number{low}{high}{self.such}"
+        return f"a{'' if self.endless else ' finite'} number{low}{high}{self.such}"
 
     def holds(self, value: Any) -> bool:
         """Returns whether a number is in the range."""
         number = _float(value)
         low = self.least < number if self.above else self.least <= number
-        return math.isfinite(number) and low and number <= self.most
+        return (self.endless or math.isfinite(number)) and low and number <= self.most
 
 
 Rule = Whole | Number
@@ -115,7 +116,7 @@ RULES: Mapping[str, Rule] = {
     "at_most": COUNT,
     "n_random": Whole(0, MOST),
     "controls": Whole(0, MOST),
-    "most": COUNT,
+    "most": Whole(1, MOST, MaskError),
     "canvas": SIDE,
     "density": DENSITY,
     "densities": DENSITY,
@@ -136,7 +137,7 @@ RULES: Mapping[str, Rule] = {
     "learning_rate": POSITIVE,
     "decay": Number(0.0),
     "spread": POSITIVE,
-    "limit": POSITIVE,
+    "limit": Number(0.0, above=True, endless=True),
     "penalty": Number(0.0),
     "contrast": Number(0.0),
     "input_size": Whole(LEAST_PIXELS, PIXELS, ModelError),
@@ -200,7 +201,8 @@ def check(name: str, value: Any, hint: Any = None, rule: Rule | None = None) -> 
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices and (isinstance(value, str) or len(kinds) == 1) and str not in kinds and value not in choices:
         known = ", ".join(str(choice) for choice in choices)
-        raise _CHOICES.get(name, ViscircuitsError)(f"unknown {name} {shown(value)}; expected one of {known}")
+        near = closest(value, map(str, choices)) if isinstance(value, str) else ""
+        raise _CHOICES.get(name, ViscircuitsError)(f"unknown {name} {shown(value)}{near}; expected one of {known}")
     rule = rule or RULES.get(name)
     if rule is not None and any(kind in (int, float) or get_origin(kind) in _SEQUENCES for kind in kinds):
         for one in _numbers(value):
@@ -299,7 +301,9 @@ def _fits(value: Any, kind: Any, name: str) -> bool:
 
 def _is_items(value: Any, kind: Any, name: str) -> bool:
     """Whether a value is a series of items, each of the kind that is listed; what can be read once is not read here."""
-    if isinstance(value, str | bytes | Mapping) or not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
+    if isinstance(value, Mapping) and get_origin(kind) is not Iterable:  # of its names, there
+        return False
+    if isinstance(value, str | bytes) or not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
         return False
     items = get_args(kind)
     if not items or not isinstance(value, list | tuple):

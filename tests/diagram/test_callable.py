@@ -15,5 +15,5 @@ NAMED = "import viscircuits.diagram.svg as svg\nfrom viscircuits.diagram import 
 def test_in_every_order(quick_start, before, after):
     code = before + CALL + after + CALL
     done = subprocess.run([sys.executable, "-c", code], env=quick_start, capture_output=True, text=True)
-    told = "most 0 is out of range; a diagram needs at least one edge"
+    told = "most 0 is out of range; expected a whole number from 1 to 1,000,000"
     assert (done.stdout.splitlines(), done.stderr) == ([told, told], "")

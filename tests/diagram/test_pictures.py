@@ -157,7 +157,7 @@ def unchecked():
 
 @pytest.mark.usefixtures("unchecked")
 def test_wrong_sources_are_refused(circuit):
-    with pytest.raises(ImageError, match="unknown source of pictures 'optvs'; closest: 'optvis'"):
+    with pytest.raises(ImageError, match="unknown source 'optvs'; closest: 'optvis'"):
         vertex_pictures(circuit, shown(circuit), source="optvs")
     with pytest.raises(ImageError, match="crops are cut out of images, and there are none"):
         vertex_pictures(circuit, shown(circuit), source="crops")

@@ -106,8 +106,10 @@ def test_accentuation_starts_at_the_picture():
     assert cost.tolist() == pytest.approx([float(d**2 / expected.var()) for d in (0.1, 0.2)], rel=1e-4)
     half = Accentuation(image=images[0]).at((3, 12, 10), colours)
     assert half.picture(started(half, 0)).shape == (1, 3, 12, 10)
-    with pytest.raises(ImageError, match=r"expected one picture of 3 channels to accentuate, got \[1, 3, 8, 8\]"):
-        Accentuation(image=torch.zeros(1, 3, 8, 8)).at(SHAPE, GREY)
+    with pytest.raises(ImageError, match=r"expected one picture of 3 channels to accentuate, got \[1, 8, 8\]"):
+        Accentuation(image=torch.zeros(1, 8, 8)).at(SHAPE, GREY)
+    with pytest.raises(ImageError, match=r"expected one prepared picture \[c, h, w\] .* got shape \[1, 3, 8, 8\]"):
+        Accentuation(image=torch.zeros(1, 3, 8, 8))
 
 
 def test_recipes_tell_them_apart():

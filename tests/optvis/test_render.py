@@ -10,7 +10,7 @@ import viscircuits as vc
 from micro import Plain, randomised, toy
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import ImageError, ModelError, TargetError
+from viscircuits.errors import ImageError, ModelError, TargetError, ViscircuitsError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.receptive_field import Box
 from viscircuits.optvis.colour import Colours, probe
@@ -280,7 +280,7 @@ def test_errors(shapesnet):
         render(shapesnet, [], size=64)
     with pytest.raises(TargetError, match="channel 99 is out of range"):
         render(shapesnet, ["logit:3", "logit:99"], size=64)
-    with pytest.raises(TargetError, match=r"expected at least 1 of each; got steps=0"):
+    with pytest.raises(ViscircuitsError, match="steps 0 is out of range"):
         render(shapesnet, "logit:3", size=64, steps=0)
     with pytest.raises(ImageError, match="canvas of at least the 64 pixels that are seen, got 32"):
         render(shapesnet, "logit:3", size=64, canvas=32)

@@ -433,7 +433,7 @@ def test_scoring_within_inference_mode_or_no_grad_changes_nothing():
         ),
         ({"target": Target("conv2", channel=0, position=(1,))}, TargetError, r"position \(1,\) is outside the map"),
         ({"target": Target("relu", channel=0)}, TargetError, "layer 'relu' runs 4 times; name the call: 'relu@0'"),
-        ({"batch_size": 0}, ImageError, "batch size of at least 1"),
+        ({"batch_size": 0}, ImageError, "batch_size 0 is out of range"),
     ],
 )
 def test_errors_say_what_is_wrong(options, error, text):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from viscircuits.bounds import checked, within
+from viscircuits.bounds import RULES, checked, within
 from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import MaskError, TargetError, closest
 from viscircuits.model.clean import clean
@@ -89,7 +89,7 @@ def _option(text: str, criterion: str, function: Callable[..., list[Scores]]) ->
         wanted = "a whole number" if kind is int else "numbers, as in 0.1/0.05"
         raise MaskError(f"option {key} of {criterion}: expected {wanted}, got {value!r}") from None
     if kind is int:  # now, and not after pictures were read
-        within(key, read)
+        within(key, read, replace(RULES[key], raised=MaskError))
     return key, read
 
 

@@ -279,7 +279,7 @@ CASES = {
     ),
     "unknown scaling": (
         MaskError,
-        r"unknown normalise 'max'; expected one of .*minmax",
+        r"unknown normalise 'max'; .*expected one of .*minmax",
         lambda b: b.sweep(normalise="max"),
     ),
     "force without density": (

@@ -76,6 +76,7 @@ assert vc.score(model, vc.Target("features.3", 7), images).sums["features.3"].an
 """
 
 
+@pytest.mark.slow
 def test_scores_are_made_by_a_package_that_cannot_be_written(home):
     assert ran(home / "src", home, "-c", SCORES) == (0, "")
 
@@ -93,7 +94,7 @@ def test_a_study_of_somebody_elses_is_drawn_elsewhere(others, home, tmp_path):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["top", "probe"])
+@pytest.mark.parametrize("command", ["top", pytest.param("probe", marks=pytest.mark.slow)])
 def test_what_cannot_be_written_is_one_line(others, home, command):
     images = () if command == "probe" else ("-i", SOURCE)
     layer = "features.3:7" if command == "probe" else "features.3"

@@ -115,7 +115,7 @@ def test_it_says_network_criterion_density_pictures(drawn, circuit, scores, shap
     ],
 )
 def test_a_criterion_is_named_only_where_it_chose_the_circuit(shapesnet, scores, made, said):
-    drawn = diagram(Circuit(shapesnet, TARGET, made(scores)), scores=scores, most=10_000)
+    drawn = diagram(Circuit(shapesnet, TARGET, made(scores)), scores=scores, pictures="none")
     about = lines_below_the_title(drawn)[1]
     assert about.startswith(f"ShapesNet, {said}, density" if said else "ShapesNet, density")
 

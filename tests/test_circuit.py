@@ -450,7 +450,9 @@ def test_extraction_of_odd_graphs(run, biases: Biases):
         assert close(part.extract()(images), by_the_model(part, images))
 
 
-@pytest.mark.parametrize("position", [(0, 0), (3, 5), "center", "max"])
+@pytest.mark.parametrize(
+    "position", [(0, 0), "max", *(pytest.param(p, marks=pytest.mark.slow) for p in ((3, 5), "center"))]
+)
 @pytest.mark.parametrize("biases", BIASES)
 def test_a_single_position_is_computed_on_crops(biases: Biases, position):
     model = torchvision.models.squeezenet1_1(weights=None).double().eval()
@@ -469,6 +471,7 @@ def test_a_single_position_is_computed_on_crops(biases: Biases, position):
             assert cropped.get_total_flops() < 0.8 * whole.get_total_flops()
 
 
+@pytest.mark.slow
 def test_what_is_run_depends_on_counted_work_alone():
     """A thin circuit runs in the smaller network; the choice is the same every time."""
     model = torchvision.models.squeezenet1_1(weights=None).eval()

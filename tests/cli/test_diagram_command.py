@@ -173,6 +173,7 @@ def test_ranks_make_no_widths(study):
     assert control.criterion == "random"
 
 
+@pytest.mark.slow
 def test_again_is_the_same_and_takes_its_pictures_from_the_cache(study, command_line, tmp_path):
     asked = ("diagram", study.path, "-t", "features.6:7", "-d", 0.08, "--theme", "dark", "-o")
     assert command_line(*asked, tmp_path / "one")[0] == 0

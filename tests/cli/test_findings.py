@@ -174,6 +174,7 @@ def test_probe(tmp_path):
     assert (tmp_path / "report.html").read_text().count("<article") == 2
 
 
+@pytest.mark.slow
 def test_the_experiment_has_a_control(tmp_path, monkeypatch):
     seen = []
 

@@ -144,6 +144,7 @@ def test_of_several_targets_the_median_and_how_many_are_inverted(study, command_
     assert "2 targets, median" in out
 
 
+@pytest.mark.slow
 def test_pages_and_diagrams_show_the_sign(single, command_line, tmp_path):
     """All places at once: headline, list of targets, table, curve, tiles; nowhere the |r| alone."""
     turned = changed(single, tmp_path / "s", -0.9637, 0.0213)

@@ -209,6 +209,7 @@ def peak(n_images: int, n_targets: int, memory: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+@pytest.mark.slow
 def test_memory_is_bounded_and_does_not_grow_with_pictures_or_targets():
     few, more, many = peak(10, 1, 10**8), peak(50, 1, 10**8), peak(10, 12, 10**8)
     assert max(few, more, many) <= 10**8

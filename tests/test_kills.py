@@ -19,9 +19,10 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 import viscircuits as vc
+from small import Small
+from small import small as made
 from viscircuits import measurements, store, temporary
 from viscircuits.cli.job import Source, run_job
 from viscircuits.data.shapes import generate
@@ -239,20 +240,9 @@ class Full(Dying):
         return call
 
 
-class Small(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.relu(self.first(x))).mean((2, 3))
-
-
 @pytest.fixture(scope="module")
 def small() -> Small:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return Small().eval()
+    return made()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from bisect import bisect
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +19,9 @@ import torch
 from PIL import Image
 
 import viscircuits as vc
+from viscircuits.cli.extract import held
 from viscircuits.data.shapes import generate
+from viscircuits.evaluate.sweep import Sweep
 from viscircuits.study import Study
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -176,6 +180,27 @@ def test_memory_bounds_the_work_and_changes_no_result(command_line, photos, tmp_
     status, _, err = command_line(*arguments, "--memory", "lots", "-o", tmp_path / "3")
     assert status != 0
     assert "'lots' is not an amount of memory" in " ".join(err.split())
+
+
+def test_pictures_are_held_where_memory_takes_the_same_passes(photos, shapesnet):
+    prepare = vc.zoo.load("shapesnet").prepare
+    scoring, held_out = vc.ImageSet.from_folder(photos, prepare).split(0.5, seed=0)
+    size = 4 * len(scoring) * scoring[0].numel()
+    targets = [vc.Target("features.10", channel=c) for c in range(3)]
+    job = Sweep(shapesnet, targets, scoring, held_out, memory=2**31)
+    enough = bisect(range(2**31), 0, key=lambda m: job.plans(m) == job.plans(2**31))
+    assert job.plans(enough - 1) != job.plans(enough)
+
+    def in_memory(memory: int) -> list[bool]:
+        made = held(replace(job, memory=memory))
+        sources = [type(images._source).__name__ for images in (made.scoring, made.held_out)]
+        assert torch.equal(made.held_out[0], held_out[0])
+        return [name == "Held" for name in sources]
+
+    assert in_memory(enough) == [False, False]
+    assert in_memory(enough + size) == [True, False]
+    assert in_memory(enough + 2 * size) == [True, True]
+    assert in_memory(2**22) == [False, False]  # where not one picture fits, the sweep will say so
 
 
 def test_extract_with_a_model_of_ones_own(command_line, photos, tmp_path, monkeypatch):

@@ -13,9 +13,7 @@ from viscircuits.errors import ImageError
 
 if TYPE_CHECKING:
     from viscircuits.data.images import ImageSet
-
-_MEMORY = 2 * 2**30
-"""Prepared pictures up to this many bytes are kept in memory; a sweep reads them many times."""
+    from viscircuits.evaluate.sweep import Sweep
 
 
 class Structures(StrEnum):
@@ -87,8 +85,6 @@ def extract(
     Scores come from one half of the pictures and measurements from the other. Interrupted, the same command goes on
     where it stopped.
     """
-    from dataclasses import replace
-
     from viscircuits.cli.console import out as console
     from viscircuits.cli.job import Source, on_device, print_study, run_job
     from viscircuits.cli.pictures import read_classes, read_pictures
@@ -116,7 +112,7 @@ def extract(
         tuple(density or PAPER_DENSITIES), granularity.value, "minmax" if minmax else None, biases.value, seed,
         batch_size, memory,
     )  # fmt: skip
-    job = replace(job, scoring=_held(scoring, memory), held_out=_held(measuring, memory))
+    job = held(job)
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
     origin = Source(model, weights, str(images), source, numbers, white, found)
     study = run_job(job, out or Path("studies") / name, origin)
@@ -148,7 +144,19 @@ def _split(
     return scoring, measuring, str(source)
 
 
-def _held(images: "ImageSet", memory: int | None) -> "ImageSet":
-    """The set in memory, if it is small enough: a sweep reads it many times."""
-    size = len(images) * images[0].numel() * images[0].element_size()
-    return images.in_memory() if size <= (_MEMORY if memory is None else memory // 4) else images
+def held(job: "Sweep") -> "Sweep":
+    """Returns a job that holds its pictures, each set where what its memory limit then leaves takes the same passes."""
+    from dataclasses import replace
+
+    from viscircuits.cli.console import progress_bars
+    from viscircuits.saliency.plan import MEMORY
+
+    limit = left = MEMORY if job.memory is None else job.memory
+    wanted, sets = job.plans(limit), dict[str, "ImageSet"]()
+    with progress_bars() as report:
+        for name, images in (("scoring", job.scoring), ("held_out", job.held_out)):
+            size = len(images) * images[0].numel() * images[0].element_size()
+            if wanted is not None and size < left and job.plans(left - size) == wanted:
+                sets[name] = images.in_memory(progress=report)
+                left -= size
+    return replace(job, **sets)

@@ -164,7 +164,7 @@ class ImageSet:
         if images.ndim != 4:
             raise ImageError(f"expected images [n, c, h, w], got shape {list(images.shape)}")
         for i, image in enumerate(images):
-            sources.checked(image, f"image {i}", by="the caller")
+            sources.as_picture(image, f"image {i}", by="the caller")
         names = map(str, range(len(images))) if names is None else names
         return _make(sources.Held(images.detach().clone(), "tensors"), names, labels)
 

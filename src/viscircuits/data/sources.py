@@ -236,7 +236,7 @@ class Items:
         """Returns one picture, prepared when it comes as a Pillow picture."""
         image, name = self._image(row), _item(row)
         if not isinstance(image, Image.Image):
-            return checked(image, name, by="the dataset")
+            return as_picture(image, name, by="the dataset")
         if self.prepare is None:
             raise ImageError(f"{name} is a Pillow picture; give ImageSet.from_dataset a prepare")
         try:
@@ -279,7 +279,7 @@ def unreadable(broken: dict[Path, str], total: int) -> ImageError:
     return ImageError(f"{listed(broken, total)}. Repair or remove them{skip}")
 
 
-def checked(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
+def as_picture(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
     """Returns the value if it is a finite float tensor [c, h, w]; otherwise says what is wrong with it."""
     if isinstance(image, Mapping) and "pixel_values" in image:
         raise ImageError(
@@ -315,7 +315,7 @@ def _prepared(prepare: Prepare, image: Image.Image, name: str) -> Tensor:
     except (Exception, SystemExit) as error:  # scripts end with sys.exit
         size = f"{image.width} x {image.height} pixels"
         raise ImageError(f"prepare failed on {name} ({size}): {type(error).__name__}: {error}") from error
-    return checked(tensor, name, by="prepare")
+    return as_picture(tensor, name, by="prepare")
 
 
 def _digest(image: Tensor) -> str:

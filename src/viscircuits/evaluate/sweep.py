@@ -26,7 +26,7 @@ from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import judged, respond_full
 from viscircuits.saliency.fused import TOGETHER
-from viscircuits.saliency.plan import plan
+from viscircuits.saliency.plan import Plan, plan
 from viscircuits.saliency.registry import in_passes, lookup, needs_density, score_all
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
@@ -163,6 +163,13 @@ class Sweep:
         )
         return list(dict.fromkeys(every))
 
+    def plans(self, memory: int) -> list[Plan] | None:
+        """Returns how its targets would be scored within a memory limit; None where that is too little."""
+        try:
+            return [one for group in self._groups() for _, one in in_passes(self._readouts(group), memory=memory)]
+        except ImageError:
+            return None
+
     @checked
     def measurements(self, done: Collection[Key] = (), folder: Folder | None = None) -> Iterator[Measurement]:
         """Yields every measurement that is not done yet; both orders of one criterion come together.
@@ -190,8 +197,7 @@ class Sweep:
         every: dict[tuple[str, str], list[Key]] = {}
         for key in keys:
             every.setdefault((key.target, key.criterion), []).append(key)
-        groups = [self.targets[start : start + TOGETHER] for start in range(0, len(self.targets), TOGETHER)]
-        groups = [group for group in groups if not lacking.isdisjoint(map(str, group))]
+        groups = [group for group in self._groups() if not lacking.isdisjoint(map(str, group))]
         for group in groups[1:]:  # a dead one is better told now than after hours
             self._references(group, still)
         for group in groups:
@@ -209,10 +215,16 @@ class Sweep:
         limited = (self.limits or {}).get(criterion.partition(":")[0])
         return [d for d in self.densities if limited is None or d in limited]
 
+    def _groups(self) -> list[Sequence[AnyTarget]]:
+        """Targets whose responses are kept at a time."""
+        return [self.targets[start : start + TOGETHER] for start in range(0, len(self.targets), TOGETHER)]
+
+    def _readouts(self, targets: Sequence[AnyTarget]) -> list[Readout]:
+        return [Readout(target, trace(self.model, self.scoring[0].shape)) for target in targets]
+
     def _passes(self, targets: Sequence[AnyTarget]) -> list[list[AnyTarget]]:
         """Those of some targets that are scored together."""
-        readouts = [Readout(target, trace(self.model, self.scoring[0].shape)) for target in targets]
-        passes = in_passes(readouts, memory=self.memory, batch_size=self.batch_size)
+        passes = in_passes(self._readouts(targets), memory=self.memory, batch_size=self.batch_size)
         return [[readout.target for readout in some] for some, _ in passes]
 
     def _scored(

@@ -1,4 +1,4 @@
-"""The two prices in `viscircuits.model.cost`: multiplications and bytes a core manages in a second.
+"""The two prices in `viscircuits.model.small.cost`: multiplications and bytes a core manages in a second.
 
     uv run python benchmarks/rates.py
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torchvision
 
-from viscircuits.model.cost import Work
+from viscircuits.model.small.cost import Work
 
 NETWORKS = (
     "alexnet", "squeezenet1_1", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0", "densenet121", "vgg11",

@@ -29,8 +29,8 @@ from viscircuits.diagram.sheets import Scene
 from viscircuits.diagram.splits import renderings, split_plate
 from viscircuits.diagram.surface import experiment_plate
 from viscircuits.errors import ImageError
-from viscircuits.model import zoo
 from viscircuits.model.instrument import run
+from viscircuits.model.zoo import zoo
 from viscircuits.probes.control import shuffled
 from viscircuits.probes.detectors import detectors, standard_families
 from viscircuits.probes.experiment import CircleAndCorner, circle_and_corner

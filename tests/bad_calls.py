@@ -23,7 +23,7 @@ from torch import nn
 import viscircuits as vc
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ViscircuitsError
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Pictures, Spec
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**30

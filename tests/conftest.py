@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def shapesnet() -> torch.nn.Module:
     """The built-in network; shared, so take a copy before changing it."""
-    from viscircuits.model import zoo
+    from viscircuits.model.zoo import zoo
 
     return zoo.load("shapesnet").model
 
@@ -39,7 +39,7 @@ def shapes():
     """24 pictures with labels as the built-in network takes them, split in two halves."""
     from viscircuits.data.images import ImageSet
     from viscircuits.data.shapes import generate
-    from viscircuits.model import zoo
+    from viscircuits.model.zoo import zoo
 
     drawn = generate(24, seed=5)
     prepared = zoo.load("shapesnet").prepare(drawn.images)

@@ -16,7 +16,7 @@ from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model.reach import reach
+from viscircuits.model.flow.reach import reach
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import respond

@@ -15,7 +15,7 @@ import viscircuits as vc
 from viscircuits.data.classes import by_output, output_numbers
 from viscircuits.data.wnids import wnids
 from viscircuits.errors import ImageError
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 
 SHAPE = (3, 12, 10)
 

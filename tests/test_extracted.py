@@ -19,7 +19,7 @@ import viscircuits as vc
 from test_real_networks import NETWORKS, Network, model_of, short
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.model.shrink import Shrunk
+from viscircuits.model.small.shrink import Shrunk
 from viscircuits.target import Target
 
 TARGET = Target("features.8", 5)

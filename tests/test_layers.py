@@ -31,7 +31,7 @@ HOMES = {
     "scipy": ("subcircuits",),
     "umap": ("subcircuits",),
     "triton": ("saliency/fused_triton.py",),
-    "PIL": ("data", "model/builtin.py", "model/zoo.py", "diagram"),
+    "PIL": ("data", "model/zoo/builtin.py", "model/zoo/zoo.py", "diagram"),
     "polars": ("evaluate", "measurements.py", "study.py", "diagram", "cli"),
     "pydantic": ("study.py",),
 }
@@ -107,7 +107,7 @@ def test_public_names_resolve_to_what_type_checkers_see():
     block = next(node for node in source.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
     homes = {
-        n: h.removesuffix(f".{n}") if h == f"viscircuits.model.{n}" and n == "zoo" else h
+        n: h.removesuffix(f".{n}") if n == "zoo" else h
         for n, h in viscircuits._HOMES.items()
     }
     assert seen == homes

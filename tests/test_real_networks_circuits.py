@@ -14,8 +14,8 @@ from saliency.test_criteria import stacked
 from test_real_networks import LARGE_IS_SLOW, NETWORKS, Network, images_of, model_of, short
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.mask import Mask
-from viscircuits.model.aligned import aligned_crops
-from viscircuits.model.receptive_field import Box
+from viscircuits.model.field.aligned import aligned_crops
+from viscircuits.model.field.receptive_field import Box
 from viscircuits.target import Target
 
 pytestmark = pytest.mark.data

@@ -13,8 +13,8 @@ from torch.func import functional_call
 
 import viscircuits as vc
 from small import SHAPE, Small, small
-from viscircuits.model import replica
-from viscircuits.model.quiet import quiet
+from viscircuits.model.guard import replica
+from viscircuits.model.guard.quiet import quiet
 from viscircuits.model.trace import trace
 from viscircuits.subcircuits.top import top_activations
 

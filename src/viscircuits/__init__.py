@@ -22,7 +22,7 @@ _HOMES = {
     # what a network is, and what it looks at
     "trace": "viscircuits.model.trace",
     "NetGraph": "viscircuits.model.graph",
-    "zoo": "viscircuits.model.zoo",
+    "zoo": "viscircuits.model.zoo.zoo",
     "ImageSet": "viscircuits.data.images",
     # the core nouns
     "Target": "viscircuits.target",
@@ -67,7 +67,7 @@ _HOMES = {
     "Fourier": "viscircuits.optvis.parameterisation",
     "Maco": "viscircuits.optvis.parameterisation",
     "Accentuation": "viscircuits.optvis.parameterisation",
-    "receptive_field": "viscircuits.model.receptive_field",
+    "receptive_field": "viscircuits.model.field.receptive_field",
     # errors
     "ViscircuitsError": "viscircuits.errors",
     "UnsupportedOperation": "viscircuits.errors",
@@ -112,10 +112,10 @@ if TYPE_CHECKING:
     from viscircuits.evaluate.sweep import Sweep as Sweep
     from viscircuits.evaluate.sweep import sweep as sweep
     from viscircuits.mask import Mask as Mask
-    from viscircuits.model import zoo as zoo
+    from viscircuits.model.field.receptive_field import receptive_field as receptive_field
     from viscircuits.model.graph import NetGraph as NetGraph
-    from viscircuits.model.receptive_field import receptive_field as receptive_field
     from viscircuits.model.trace import trace as trace
+    from viscircuits.model.zoo import zoo as zoo
     from viscircuits.optvis.objective import KernelMap as KernelMap
     from viscircuits.optvis.parameterisation import Accentuation as Accentuation
     from viscircuits.optvis.parameterisation import Fourier as Fourier

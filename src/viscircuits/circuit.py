@@ -24,15 +24,15 @@ from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import MaskError, StudyError, TargetError, UnsupportedOperation, closest
 from viscircuits.header import BOOLS, FLOATS, IMAGE, TEXT, Array, Fields, Kind, maybe, one_of, record, whole
 from viscircuits.mask import Mask, axes_of, expand_relevant
-from viscircuits.model.affine import silenced
-from viscircuits.model.aligned import AlignedCrops
-from viscircuits.model.clean import clean
-from viscircuits.model.crops import tried_crops
+from viscircuits.model.field.aligned import AlignedCrops
+from viscircuits.model.field.crops import tried_crops
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.flow.affine import silenced
+from viscircuits.model.flow.reach import Reach, reach
 from viscircuits.model.graph import NetGraph, outline
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import needed_filters, run
-from viscircuits.model.reach import Reach, reach
-from viscircuits.model.shrink import Shrunk, shrink
+from viscircuits.model.small.shrink import Shrunk, shrink
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
 from viscircuits.response import Rows, freeze, judged, masked_weights, rows_of, to_model

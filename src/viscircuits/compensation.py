@@ -25,8 +25,8 @@ from torch import Tensor, fx, nn
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.mask import Mask, stored_factor
-from viscircuits.model.clean import clean
 from viscircuits.model.graph import KernelLayer, NetGraph
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.model.ops import op_name
 from viscircuits.readout import Readout

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from viscircuits.bounds import check_fields
 from viscircuits.errors import ImageError, TargetError
-from viscircuits.model.clean import clean
+from viscircuits.model.flow.reach import reach
 from viscircuits.model.graph import OUTPUT, NetGraph
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.output import with_channels
-from viscircuits.model.reach import reach
 from viscircuits.target import AnyTarget, Loss, Target, as_target
 
 Frozen = tuple[Int[Tensor, " n"] | None, ...]

@@ -12,10 +12,10 @@ from viscircuits.data.classes import by_output
 from viscircuits.data.images import Batch, ImageSet, as_images
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask
-from viscircuits.model import zoo
-from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, NetGraph
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import needed_filters, run
+from viscircuits.model.zoo import zoo
 from viscircuits.readout import Frozen, Readout
 from viscircuits.target import Loss
 from viscircuits.types import Progress

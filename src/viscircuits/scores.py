@@ -33,7 +33,7 @@ from viscircuits.header import (
     whole,
 )
 from viscircuits.mask import Mask, axes_of
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 from viscircuits.types import GRANULARITIES, Granularity
 
 FORMAT = 1

@@ -10,7 +10,7 @@ from viscircuits.cli.job import Source, run_job
 from viscircuits.data.images import ImageSet
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Study
 from viscircuits.target import parse_target
 

@@ -158,7 +158,7 @@ def test_demo_and_inspect(run, command_line, tmp_path, monkeypatch):
 def write_model(folder: Path) -> None:
     """A module of the user's own, and a weight file for it: the built-in network."""
     (folder / "mine.py").write_text(
-        "from viscircuits.model.builtin import ShapesNet, ShapesTransform\n"
+        "from viscircuits.model.zoo.builtin import ShapesNet, ShapesTransform\n"
         "def make():\n    return ShapesNet(), ShapesTransform()\n"
     )
     safetensors.torch.save_file(vc.zoo.load("shapesnet").model.state_dict(), folder / "w.safetensors")

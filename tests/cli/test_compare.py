@@ -14,8 +14,8 @@ from cli.studies import retold, small_study
 from viscircuits.data.shapes import generate
 from viscircuits.diagram.findings import sections
 from viscircuits.errors import ViscircuitsError
-from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Pictures, Spec, Study
 from viscircuits.subcircuits.algebra import Overlaps, overlaps, shared_core
 
@@ -199,7 +199,7 @@ def test_compare_takes_every_target_once(two, tmp_path, call):
 BRANCHES = """
 import torch
 from torch import nn
-from viscircuits.model.builtin import ShapesTransform
+from viscircuits.model.zoo.builtin import ShapesTransform
 class Branches(torch.nn.Module):
     def __init__(self):
         super().__init__()

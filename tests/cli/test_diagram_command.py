@@ -15,7 +15,7 @@ from cli.studies import small_study
 from viscircuits.cli.opened import held_out
 from viscircuits.data.shapes import generate
 from viscircuits.diagram.chosen import chosen, circuit_of, measured, scores_of
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Study
 
 

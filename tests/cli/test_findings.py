@@ -15,7 +15,7 @@ from viscircuits.data.shapes import generate
 from viscircuits.diagram import sheets
 from viscircuits.diagram.findings import sections
 from viscircuits.errors import ViscircuitsError
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.probes.experiment import circle_and_corner
 from viscircuits.probes.surface import Surface
 from viscircuits.subcircuits.polysemantic import Polysemantic

@@ -22,7 +22,7 @@ from viscircuits.cli import console
 from viscircuits.cli.opened import held_out, load_model
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Study
 
 pytestmark = pytest.mark.timeout(60)  # what hangs fails
@@ -31,11 +31,11 @@ EVIL = """
 from pathlib import Path
 Path(__file__).with_name("ran").touch()
 def make():
-    from viscircuits.model.builtin import ShapesTransform, load_shapesnet
+    from viscircuits.model.zoo.builtin import ShapesTransform, load_shapesnet
     return load_shapesnet(), ShapesTransform()
 """
 MINE = """
-from viscircuits.model.builtin import ShapesNet, ShapesTransform
+from viscircuits.model.zoo.builtin import ShapesNet, ShapesTransform
 class Whole(ShapesTransform):
     pass
 def make():
@@ -138,7 +138,7 @@ def test_names_that_download_are_not_loaded_on_the_word_of_a_file(stranger, comm
 
 
 def test_what_the_user_names_must_be_the_model_of_the_study(stranger, command_line, tmp_path):
-    (tmp_path / "mine_other.py").write_text("from viscircuits.model.builtin import ShapesNet\nmake = ShapesNet\n")
+    (tmp_path / "mine_other.py").write_text("from viscircuits.model.zoo.builtin import ShapesNet\nmake = ShapesNet\n")
     folder = stranger(model="evil:make")
     for asked in COMMANDS:
         line = refused(command_line(asked[0], folder, *asked[1:], "--model", "mine_other:make", "-o", tmp_path / "out"))

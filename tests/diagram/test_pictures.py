@@ -16,9 +16,9 @@ from viscircuits.diagram.extended import shown
 from viscircuits.diagram.pictures import blank, rendered, vertex_pictures
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model import zoo
-from viscircuits.model.receptive_field import Box
+from viscircuits.model.field.receptive_field import Box
 from viscircuits.model.trace import trace
+from viscircuits.model.zoo import zoo
 from viscircuits.optvis.colour import Colours
 from viscircuits.optvis.render import render
 from viscircuits.readout import Readout

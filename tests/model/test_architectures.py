@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_resnet20 import ResNet20
+from viscircuits.model.flow.reach import reach
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.reach import reach
 from viscircuits.model.trace import trace
 
 

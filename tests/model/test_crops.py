@@ -8,9 +8,9 @@ from torch.nn import functional as F
 import viscircuits as vc
 from model.toys import Compose
 from viscircuits.errors import ImageError
-from viscircuits.model import crops as tried
-from viscircuits.model.aligned import aligned_crops
-from viscircuits.model.crops import tried_crops
+from viscircuits.model.field import crops as tried
+from viscircuits.model.field.aligned import aligned_crops
+from viscircuits.model.field.crops import tried_crops
 from viscircuits.model.trace import trace
 
 SHAPE = (3, 64, 64)

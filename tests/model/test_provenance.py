@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import micro
 from model.toys import TOYS, Compose
-from viscircuits.model.provenance import Provenance, Stem, provenance
+from viscircuits.model.flow.provenance import Provenance, Stem, provenance
 from viscircuits.model.trace import trace
 
 KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)

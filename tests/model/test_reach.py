@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.toys import TOYS, Compose
-from viscircuits.model.reach import Reach, reach
+from viscircuits.model.flow.reach import Reach, reach
 from viscircuits.model.trace import trace
 
 

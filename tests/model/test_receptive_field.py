@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from model.test_architectures import CASES
 from model.toys import Compose
 from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
-from viscircuits.model.aligned import aligned_crop, aligned_crops
+from viscircuits.model.field.aligned import aligned_crop, aligned_crops
+from viscircuits.model.field.receptive_field import Box, Grid, crop, grid, paste, receptive_field
+from viscircuits.model.field.windows import Window
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
-from viscircuits.model.receptive_field import Box, Grid, crop, grid, paste, receptive_field
 from viscircuits.model.trace import trace
-from viscircuits.model.windows import Window
 
 EMPTY = Box(0, 0, 0, 0)
 LAYER = "head"

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from model.toys import TOYS, Compose
 from viscircuits.errors import ModelError, TargetError, UnsupportedOperation
+from viscircuits.model.flow.reach import reach
 from viscircuits.model.graph import OUTPUT, KernelLayer
 from viscircuits.model.instrument import run
-from viscircuits.model.reach import reach
 from viscircuits.model.trace import trace
 
 SHAPE = (3, 8, 6)

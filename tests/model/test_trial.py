@@ -12,9 +12,9 @@ from torch.nn import functional as F
 import viscircuits as vc
 from model.toys import Compose
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model.replica import use_itself
+from viscircuits.model.guard.replica import use_itself
+from viscircuits.model.guard.untouched import same_random_state, untouched
 from viscircuits.model.trace import trace
-from viscircuits.model.untouched import same_random_state, untouched
 
 SHAPE = (3, 12, 10)
 

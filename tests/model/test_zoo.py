@@ -15,8 +15,8 @@ from torch import nn
 
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ModelError
-from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.zoo import zoo
 
 RESNET20 = "cifar_resnet20:resnet20"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8))
@@ -75,7 +75,7 @@ def test_shapesnet_is_built_in(monkeypatch):
             return torch.zeros(3, self.size, self.size)
 
     builtin = types.SimpleNamespace(load_shapesnet=lambda: nn.Conv2d(3, 1, 1), ShapesTransform=Transform)
-    monkeypatch.setitem(sys.modules, "viscircuits.model.builtin", builtin)
+    monkeypatch.setitem(sys.modules, "viscircuits.model.zoo.builtin", builtin)
     model, prepare = zoo.load("shapesnet")
     assert (type(model), prepare.size) == (nn.Conv2d, 64)
     assert zoo.load("shapesnet", "DEFAULT", input_size=32).prepare.size == 32

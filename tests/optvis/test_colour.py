@@ -5,7 +5,7 @@ import torch
 from torchvision import transforms as tv
 
 from viscircuits.errors import ImageError
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.optvis.colour import MARGIN, Colours, colour_matrix, correlate, decorrelate, latent_of, probe
 
 

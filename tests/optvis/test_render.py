@@ -12,7 +12,7 @@ from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, ModelError, TargetError, ViscircuitsError
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model.receptive_field import Box
+from viscircuits.model.field.receptive_field import Box
 from viscircuits.optvis.colour import Colours, probe
 from viscircuits.optvis.diversity import likeness
 from viscircuits.optvis.objective import KernelMap, objective

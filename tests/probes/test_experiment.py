@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from viscircuits.circuit import Circuit
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.experiment import chosen, circle_and_corner
 from viscircuits.probes.stage import Stage

@@ -9,7 +9,7 @@ from oriented import ANGLES, FIELD, SIZE, Oriented, stage
 from viscircuits.circuit import Circuit
 from viscircuits.errors import ImageError, StudyError, TargetError
 from viscircuits.mask import Mask
-from viscircuits.model.receptive_field import Box
+from viscircuits.model.field.receptive_field import Box
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.points import subcircuit
 from viscircuits.probes.stage import Stage, responses

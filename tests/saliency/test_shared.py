@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from micro import TOYS, pictures, randomised
 from micro import toy as new_toy
 from viscircuits.errors import ImageError
-from viscircuits.model.footprint import activation_bytes, kernel_output_bytes
+from viscircuits.model.small.footprint import activation_bytes, kernel_output_bytes
 from viscircuits.model.trace import trace
-from viscircuits.model.zoo import load
+from viscircuits.model.zoo.zoo import load
 from viscircuits.readout import Readout
 from viscircuits.saliency import fused
 from viscircuits.saliency.plan import MEMORY, Plan, plan

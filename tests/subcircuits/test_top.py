@@ -8,8 +8,8 @@ from torch import nn
 
 import viscircuits as vc
 from viscircuits.errors import ImageError, StudyError, TargetError
+from viscircuits.model.field.receptive_field import crop, receptive_field
 from viscircuits.model.instrument import run
-from viscircuits.model.receptive_field import crop, receptive_field
 from viscircuits.model.trace import trace
 from viscircuits.subcircuits.top import TopActivations, crops, population, top_activations
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from viscircuits.model.builtin import ShapesNet
+from viscircuits.model.zoo.builtin import ShapesNet
 from viscircuits.train.penalties import conv_weights, hierarchical, l1, penalty
 
 

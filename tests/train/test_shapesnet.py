@@ -7,8 +7,8 @@ from PIL import Image
 
 from viscircuits.data import shapes
 from viscircuits.errors import ImageError
-from viscircuits.model import builtin
-from viscircuits.model.builtin import ShapesNet, ShapesTransform, load_shapesnet
+from viscircuits.model.zoo import builtin
+from viscircuits.model.zoo.builtin import ShapesNet, ShapesTransform, load_shapesnet
 from viscircuits.store import read_tensors
 from viscircuits.train.loop import Recipe, accuracy, fit
 from viscircuits.train.penalties import conv_weights

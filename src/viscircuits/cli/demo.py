@@ -24,7 +24,7 @@ def demo(
     from viscircuits.data.images import ImageSet
     from viscircuits.data.shapes import generate
     from viscircuits.evaluate.sweep import Sweep
-    from viscircuits.model import zoo
+    from viscircuits.model.zoo import zoo
     from viscircuits.target import parse_target
 
     model, prepare = zoo.load("shapesnet")

@@ -89,7 +89,7 @@ def extract(
     from viscircuits.cli.job import Source, on_device, print_study, run_job
     from viscircuits.cli.pictures import read_classes, read_pictures
     from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep
-    from viscircuits.model import zoo
+    from viscircuits.model.zoo import zoo
     from viscircuits.study import slug
     from viscircuits.target import parse_target
 

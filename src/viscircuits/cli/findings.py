@@ -35,9 +35,9 @@ from viscircuits.diagram.section import Section, Table
 from viscircuits.diagram.sheets import Scene
 from viscircuits.errors import StudyError
 from viscircuits.header import TEXT, Check, maybe, wrong
-from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.trace import trace
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Pictures, Study, slug
 
 FORMAT = 1

@@ -21,8 +21,8 @@ from viscircuits.cli.pictures import read_pictures
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError, StudyError
-from viscircuits.model import zoo
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Spec, Study
 
 log = logging.getLogger(__name__)

@@ -63,8 +63,8 @@ def probe(
     from viscircuits.cli.console import progress_bars
     from viscircuits.cli.findings import Findings, study_of
     from viscircuits.cli.job import on_device
-    from viscircuits.model import zoo
     from viscircuits.model.fingerprint import fingerprint
+    from viscircuits.model.zoo import zoo
     from viscircuits.optvis.colour import probe as colours_of
     from viscircuits.probes.stage import Stage
     from viscircuits.study import slug

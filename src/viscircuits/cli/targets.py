@@ -22,10 +22,10 @@ def targets(
     from rich.text import Text
 
     from viscircuits.cli.console import out, print_table
-    from viscircuits.model import zoo
     from viscircuits.model.graph import OUTPUT
     from viscircuits.model.output import is_part, module_of
     from viscircuits.model.trace import trace
+    from viscircuits.model.zoo import zoo
 
     network, prepare = zoo.load(model, weights, input_size=input_size)
     graph = trace(network, zoo.prepared_shape(prepare))

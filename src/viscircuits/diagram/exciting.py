@@ -11,11 +11,11 @@ from torch import Tensor
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet, Prepare
 from viscircuits.errors import ImageError, UnsupportedOperation
-from viscircuits.model.clean import clean
+from viscircuits.model.field.receptive_field import Box, receptive_field
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
-from viscircuits.model.receptive_field import Box, receptive_field
 from viscircuits.optvis.colour import Colours, probe
 from viscircuits.response import to_model
 from viscircuits.types import Progress

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from viscircuits.diagram.markup import Html, element, joined
 from viscircuits.diagram.svg import data_uri
-from viscircuits.model.receptive_field import Box
+from viscircuits.model.field.receptive_field import Box
 
 FRAME = "allow-scripts"
 """What a page in a notebook may do: run its own script, and nothing with the notebook."""

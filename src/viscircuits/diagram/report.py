@@ -19,7 +19,7 @@ from viscircuits.diagram.markup import Html, element, joined
 from viscircuits.diagram.page import write_page
 from viscircuits.diagram.pictures import Source
 from viscircuits.diagram.told import in_words
-from viscircuits.model import zoo
+from viscircuits.model.zoo import zoo
 from viscircuits.study import Header, Pictures, Study
 from viscircuits.types import Progress
 

@@ -1,8 +1,8 @@
 """From a circuit to the content of its diagram: everything on a path from the image to the target.
 
 Only *effective* kernels are drawn (`Circuit.effective`). The walk goes backwards from the target, cut by cut (see
-`viscircuits.model.provenance`); then what no path from the image reaches is dropped, and so is a join at which a single
-signal arrives, because it does nothing in this circuit.
+`viscircuits.model.flow.provenance`); then what no path from the image reaches is dropped, and so is a join at which a
+single signal arrives, because it does nothing in this circuit.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,8 @@ from torch import Tensor, fx
 from viscircuits.circuit import Circuit
 from viscircuits.diagram.content import Content, Edge, Kind, Vertex, Wire, merged
 from viscircuits.errors import MaskError
+from viscircuits.model.flow.provenance import Provenance, Stem, provenance
 from viscircuits.model.graph import KernelLayer
-from viscircuits.model.provenance import Provenance, Stem, provenance
 from viscircuits.scores import Scores
 from viscircuits.target import Target
 

@@ -15,7 +15,7 @@ from viscircuits.circuit import Circuit
 from viscircuits.compensation import removed_part
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, MaskError
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.response import Rows, freeze, judged, to_model
 from viscircuits.types import Progress

@@ -1,7 +1,7 @@
 """Responses of several circuits in one pass over the images.
 
 Pictures are read and prepared once for all circuits, what the full model fixes is found once, and so are the first
-layers (`viscircuits.model.stem`) where that is less work.
+layers (`viscircuits.model.small.stem`) where that is less work.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet
-from viscircuits.model.blank import Tensors
-from viscircuits.model.clean import clean
-from viscircuits.model.shrink import Shrunk
-from viscircuits.model.stem import Stem, stem_nodes
+from viscircuits.model.guard.clean import clean
+from viscircuits.model.small.blank import Tensors
+from viscircuits.model.small.shrink import Shrunk
+from viscircuits.model.small.stem import Stem, stem_nodes
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen
 from viscircuits.response import Rows, freeze, judged, rows_of, to_model

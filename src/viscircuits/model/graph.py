@@ -2,7 +2,7 @@
 
 A `NetGraph` is what `viscircuits.model.trace` makes of somebody's module. It names every kernel layer in the order in
 which the model runs them and knows, for every module, where its output stands. It never runs anything; what reaches
-what is asked of `viscircuits.model.reach`.
+what is asked of `viscircuits.model.flow.reach`.
 
 A kernel is indexed ``(out, in)`` within a layer. Grouped layers have ``out x in/groups`` kernels, so a layer's arrays
 have that shape; `KernelLayer.sources` says which global input channel stands behind each entry.

@@ -1,9 +1,9 @@
 """Running somebody's model with edited weights, watching it, and leaving no trace.
 
 This is the only file that adds hooks to modules or intercepts calls. Weights are edited, and outputs of modules read by
-forward hooks, on a replica of the user's model (`viscircuits.model.replica`). Calls of kernel layers are seen where
-they happen, in `torch.nn.functional`, which also covers functional calls, modules that are used twice and every padding
-mode.
+forward hooks, on a replica of the user's model (`viscircuits.model.guard.replica`). Calls of kernel layers are seen
+where they happen, in `torch.nn.functional`, which also covers functional calls, modules that are used twice and every
+padding mode.
 """
 
 from collections import Counter
@@ -22,8 +22,8 @@ from torch.utils.hooks import RemovableHandle
 
 from viscircuits.errors import ModelError, UnsupportedOperation
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
+from viscircuits.model.guard.replica import private
 from viscircuits.model.output import is_part, meant, module_of
-from viscircuits.model.replica import private
 
 _KERNEL_CALLS: dict[Callable[..., Tensor], str] = {
     torch.conv1d: "conv",

@@ -22,18 +22,18 @@ from torch.utils._pytree import tree_unflatten
 
 from viscircuits.bounds import checked
 from viscircuits.errors import ModelError, UnsupportedOperation, ViscircuitsError
-from viscircuits.model.alone import exporting, lock
 from viscircuits.model.axes import channel_axes, image_inputs
-from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph, Output
+from viscircuits.model.guard.alone import exporting, lock
+from viscircuits.model.guard.clean import clean
+from viscircuits.model.guard.plain import check_plain
+from viscircuits.model.guard.quiet import quiet, unheard
+from viscircuits.model.guard.replica import private
+from viscircuits.model.guard.untouched import same_random_state, untouched
 from viscircuits.model.instrument import computing_first_outputs_last
 from viscircuits.model.ops import concrete, in_attention, is_random, kernel_op, op_name, origin
 from viscircuits.model.output import chosen, named_leaves
-from viscircuits.model.plain import check_plain
-from viscircuits.model.quiet import quiet, unheard
-from viscircuits.model.replica import private
 from viscircuits.model.trial import Tried, again, tried
-from viscircuits.model.untouched import same_random_state, untouched
 
 _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
 _cache: "weakref.WeakKeyDictionary[nn.Module, tuple[object, _Graphs]]" = weakref.WeakKeyDictionary()

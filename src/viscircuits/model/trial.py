@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from viscircuits.model.guard.replica import Strays, private, use_itself, without_replica
 from viscircuits.model.instrument import constants, kernel_calls
 from viscircuits.model.output import named_leaves
-from viscircuits.model.replica import Strays, private, use_itself, without_replica
 
 MIXED = 1e-3
 """A picture's output in company and alone may differ by this share of the largest output."""

@@ -12,9 +12,9 @@ from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Prepare
 from viscircuits.errors import ImageError, TargetError, closest
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.trace import trace
-from viscircuits.model.zoo import prepared_shape
+from viscircuits.model.zoo.zoo import prepared_shape
 from viscircuits.optvis.ascent import Ascent
 from viscircuits.optvis.cache import Cache
 from viscircuits.optvis.colour import Colours, probe

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from viscircuits import store
 from viscircuits.bounds import checked
-from viscircuits.model.receptive_field import Box, crop
+from viscircuits.model.field.receptive_field import Box, crop
 
 
 class Picture(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.data.images import ImageSet
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 from viscircuits.optvis.colour import Colours, latent_of
 from viscircuits.types import Progress
 

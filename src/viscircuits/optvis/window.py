@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.model.receptive_field import Box, receptive_field
+from viscircuits.model.field.receptive_field import Box, receptive_field
 from viscircuits.optvis.network import Network
 from viscircuits.optvis.objective import KernelMap, Objective
 from viscircuits.readout import Readout

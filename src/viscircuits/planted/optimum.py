@@ -19,8 +19,8 @@ from torch.func import vmap
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, ModelError
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model.clean import clean
-from viscircuits.model.replica import private
+from viscircuits.model.guard.clean import clean
+from viscircuits.model.guard.replica import private
 from viscircuits.model.trace import trace
 from viscircuits.planted.cases import Planted
 from viscircuits.readout import Readout

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 
 
 @clean

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from viscircuits.data.images import Batch
 from viscircuits.errors import ImageError, TargetError, closest
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
 from viscircuits.model.trace import trace

@@ -11,8 +11,8 @@ from viscircuits.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model.clean import clean
-from viscircuits.model.receptive_field import Box, paste, receptive_field
+from viscircuits.model.field.receptive_field import Box, paste, receptive_field
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import draw
 from viscircuits.probes.stimulus import Stimulus

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from viscircuits.errors import ImageError
-from viscircuits.model.footprint import activation_bytes, kernel_output_bytes
+from viscircuits.model.small.footprint import activation_bytes, kernel_output_bytes
 from viscircuits.readout import Readout
 from viscircuits.saliency.fused import TOGETHER
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from viscircuits.bounds import RULES, checked, within
 from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import MaskError, TargetError, closest
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.saliency.actgrad import actgrad

@@ -15,7 +15,7 @@ from viscircuits.circuit import Circuit
 from viscircuits.compensation import Scales
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
-from viscircuits.model.clean import clean
+from viscircuits.model.guard.clean import clean
 from viscircuits.saliency.gates import Gates
 from viscircuits.saliency.learned import divided
 from viscircuits.saliency.passes import Pass

@@ -19,11 +19,11 @@ from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.header import FLOATS, INTS, TEXT, Array, Fields, Kind, listed, whole
-from viscircuits.model.clean import clean
+from viscircuits.model.field.receptive_field import crop, receptive_field
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
-from viscircuits.model.receptive_field import crop, receptive_field
 from viscircuits.model.trace import trace
 from viscircuits.response import to_model
 from viscircuits.types import Progress

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from viscircuits.data import shapes
-from viscircuits.model.builtin import ShapesNet, ShapesTransform
-from viscircuits.model.seeded import seeded
+from viscircuits.model.guard.seeded import seeded
+from viscircuits.model.zoo.builtin import ShapesNet, ShapesTransform
 from viscircuits.store import write_tensors
 from viscircuits.train.loop import Recipe, Report, accuracy, fit
 from viscircuits.train.penalties import conv_weights, penalty

@@ -1,6 +1,6 @@
 """Reads a weight file, without ever executing it, and says why it does not fit a model.
 
-Not here: which models there are, and downloads (`viscircuits.model.zoo`).
+Not here: which models there are, and downloads (`viscircuits.model.zoo.zoo`).
 """
 
 import pickle
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from viscircuits import store
 from viscircuits.errors import ModelError
-from viscircuits.model.quiet import quiet
+from viscircuits.model.guard.quiet import quiet
 
 State = Mapping[str, Tensor]
 

@@ -16,7 +16,7 @@ import torch.utils._python_dispatch as dispatch
 from torch._C import _autograd  # pyright: ignore[reportAttributeAccessIssue]
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 
-from viscircuits.model.neutral import DEVICES, neutral
+from viscircuits.model.guard.neutral import DEVICES, neutral
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,8 +25,8 @@ T = TypeVar("T")
 def clean(function: Callable[P, T]) -> Callable[P, T]:
     """Returns a function that leaves its thread as it was, after success, an error and Ctrl-C.
 
-    Meanwhile it finds the thread as a new process would (`viscircuits.model.neutral`). One that yields has its own
-    state only between two of its values.
+    Meanwhile it finds the thread as a new process would (`viscircuits.model.guard.neutral`). One that yields has its
+    own state only between two of its values.
     """
     if isgeneratorfunction(unwrap(function)):  # what checks types wraps functions
         return _step_by_step(function)

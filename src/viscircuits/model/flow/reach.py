@@ -1,7 +1,7 @@
 """What reaches what: relevant kernels, effective circuits, disconnection.
 
 One forward pass of wires from the image and one backward pass from the target answer all of it (see
-`viscircuits.model.wires`). Masks come in as plain arrays of kept kernels, so this file knows no `Mask`.
+`viscircuits.model.flow.wires`). Masks come in as plain arrays of kept kernels, so this file knows no `Mask`.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model.clean import clean
+from viscircuits.model.flow.wires import KernelUse, kernels, recording, step, wires_in
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.ops import concrete, leading_to
-from viscircuits.model.wires import KernelUse, kernels, recording, step, wires_in
 
 Seeds = Mapping[str, Bool[Tensor, " c"]]
 """Which channels of which modules' outputs are asked for."""

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, fx
 
-from viscircuits.model import wires
-from viscircuits.model.affine import CHANNEL_NORMS
+from viscircuits.model.flow import wires
+from viscircuits.model.flow.affine import CHANNEL_NORMS
 from viscircuits.model.ops import PERMUTATIONS, concrete, moved_axis, op_name, reduced_axes
 
 _LARGEST = 2**25 - 1

@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
+from viscircuits.model.flow.wires import any_but, keeps_zero, recording, step
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.ops import op_name, origin
-from viscircuits.model.wires import any_but, keeps_zero, recording, step
 
 CHANNEL_NORMS = {
     *("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"),

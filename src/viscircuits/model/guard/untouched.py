@@ -1,7 +1,7 @@
 """Putting back what a forward stores beside a model's replica: in plain objects that hang on it, in random states.
 
-What a replica copies (`viscircuits.model.replica`) is the run's own. The rest is put back: all that a forward wrote to
-where there is no replica, else what is in the objects of somebody's own class that modules hold.
+What a replica copies (`viscircuits.model.guard.replica`) is the run's own. The rest is put back: all that a forward
+wrote to where there is no replica, else what is in the objects of somebody's own class that modules hold.
 """
 
 import random
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from viscircuits.model.replica import replica, without_replica
+from viscircuits.model.guard.replica import replica, without_replica
 
 _LIBRARIES = frozenset({"torch", "numpy", *sys.stdlib_module_names}) - {"__main__"}
 

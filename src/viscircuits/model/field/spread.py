@@ -1,8 +1,8 @@
 """How receptive fields spread through one operation, backwards: the rules, one a family of operations.
 
-A rule is given what is asked of an operation's output (`viscircuits.model.places.Call`) and says what that asks of its
-inputs. Weights and activations play no part, so nothing can cancel or be dead. Operations that move values about in a
-less common way, and those that have no rule, are asked themselves (`moved`, `probed`).
+A rule is given what is asked of an operation's output (`viscircuits.model.field.places.Call`) and says what that asks
+of its inputs. Weights and activations play no part, so nothing can cancel or be dead. Operations that move values about
+in a less common way, and those that have no rule, are asked themselves (`moved`, `probed`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,20 +13,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from viscircuits.model.affine import CHANNEL_NORMS
+from viscircuits.model.field.places import Asked, Call, Demand, Places, everything, inside, moved, unsupported
+from viscircuits.model.field.windows import space_axes, windows
+from viscircuits.model.flow.affine import CHANNEL_NORMS
+from viscircuits.model.flow.wires import JOINS, REDUCTIONS
 from viscircuits.model.ops import argument, concrete, op_name, reduced_axes, shape_of
-from viscircuits.model.places import (
-    Asked,
-    Call,
-    Demand,
-    Places,
-    everything,
-    inside,
-    moved,
-    unsupported,
-)
-from viscircuits.model.windows import space_axes, windows
-from viscircuits.model.wires import JOINS, REDUCTIONS
 
 # ---- windows ---------------------------------------------------------------------------------------------------------
 

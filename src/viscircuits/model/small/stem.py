@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, fx, nn
 
-from viscircuits.model import wires
-from viscircuits.model.affine import CHANNEL_NORMS
-from viscircuits.model.blank import Tensors
-from viscircuits.model.cost import Work
+from viscircuits.model.flow import wires
+from viscircuits.model.flow.affine import CHANNEL_NORMS
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.ops import concrete, op_name
-from viscircuits.model.rewrite import axis_after, even_parts, images_at_once, pick, write_in_place
+from viscircuits.model.small.blank import Tensors
+from viscircuits.model.small.cost import Work
+from viscircuits.model.small.rewrite import axis_after, even_parts, images_at_once, pick, write_in_place
 
 _VECTOR = 8
 """Filters are computed in multiples of this; vector code is slow on what is left over."""

@@ -2,9 +2,9 @@
 
 The network is cut at the image, behind every scored kernel layer, and at every *join*, an operation that puts several
 signals together element by element (a residual sum, a gate). What lies between two cuts is followed by the wires of
-`viscircuits.model.wires`: one channel is asked for at the end of a stretch, and autograd says which channels of which
-cuts it stems from. So this is exact for whatever moves channels (concatenation, shuffling, groups, flattening) and for
-what mixes them (a layer norm, attention), where a channel stems from many.
+`viscircuits.model.flow.wires`: one channel is asked for at the end of a stretch, and autograd says which channels of
+which cuts it stems from. So this is exact for whatever moves channels (concatenation, shuffling, groups, flattening)
+and for what mixes them (a layer norm, attention), where a channel stems from many.
 """
 
 from collections.abc import Iterable
@@ -17,9 +17,9 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
+from viscircuits.model.flow.wires import JOINS, KernelUse, any_but, kernels, recording, step, wires_in
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.ops import concrete, leading_to, op_name
-from viscircuits.model.wires import JOINS, KernelUse, any_but, kernels, recording, step, wires_in
 
 _SYMBOLS = {"add": "+", "sub": "−", "rsub": "−", "mul": "×", "div": "÷", "maximum": "max", "minimum": "min"}
 

@@ -6,7 +6,8 @@ holds for any weights and any image: it is what the *graph* allows, so a kernel 
 Where operations on the way read every position (attention, squeeze-and-excitation, a mean over space, a linear layer),
 the field truly is the whole image, and says so.
 
-The rules are in `viscircuits.model.spread`; crops that give a position's exact value in `viscircuits.model.aligned`.
+The rules are in `viscircuits.model.field.spread`; crops that give a position's exact value in
+`viscircuits.model.field.aligned`.
 """
 
 import operator
@@ -20,11 +21,11 @@ from torch import Tensor, fx
 
 from viscircuits.bounds import checked
 from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
-from viscircuits.model.clean import clean
+from viscircuits.model.field.places import Call, Demand, Places, inside, probed
+from viscircuits.model.field.spread import CREATED, OVERWRITTEN, RULES
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.clean import clean
 from viscircuits.model.ops import op_name, shape_of
-from viscircuits.model.places import Call, Demand, Places, inside, probed
-from viscircuits.model.spread import CREATED, OVERWRITTEN, RULES
 
 
 @dataclass(frozen=True)

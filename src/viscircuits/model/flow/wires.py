@@ -20,9 +20,9 @@ from torch.fx.node import map_aggregate
 from torch.nn import functional
 
 from viscircuits.errors import UnsupportedOperation
+from viscircuits.model.field.windows import Window, windows
 from viscircuits.model.graph import KernelLayer
 from viscircuits.model.ops import PERMUTATIONS, argument, concrete, op_name, origin, reduced_axes
-from viscircuits.model.windows import Window, windows
 
 Value = Any  # what a node holds: a wire, a constant tensor, a number, a tuple of them
 Rule = Callable[[fx.Node, list[Value], dict[str, Value]], Value]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from viscircuits.errors import ImageError, ModelError, StudyError
-from viscircuits.model.weights import misfit
+from viscircuits.model.zoo.weights import misfit
 from viscircuits.store import read_tensors
 
 WEIGHTS = "shapesnet.safetensors"

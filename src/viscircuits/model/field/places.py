@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model import wires
+from viscircuits.model.flow import wires
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.ops import concrete, op_name, origin, shape_of
 

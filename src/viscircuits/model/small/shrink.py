@@ -19,15 +19,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
-from viscircuits.model import wires
-from viscircuits.model.affine import CHANNEL_NORMS
-from viscircuits.model.blank import Tensors, run_blank
-from viscircuits.model.cost import Work
+from viscircuits.model.flow import wires
+from viscircuits.model.flow.affine import CHANNEL_NORMS
+from viscircuits.model.flow.reach import Seeds, reach
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.ops import concrete, op_name, origin, to_run
-from viscircuits.model.program import Program
-from viscircuits.model.reach import Seeds, reach
-from viscircuits.model.rewrite import (
+from viscircuits.model.small.blank import Tensors, run_blank
+from viscircuits.model.small.cost import Work
+from viscircuits.model.small.program import Program
+from viscircuits.model.small.rewrite import (
     axis_after,
     cat_axis,
     even,
@@ -40,7 +40,7 @@ from viscircuits.model.rewrite import (
     rounded,
     widened,
     write_in_place,
-)  # fmt: skip
+)
 
 
 class Shrunk(nn.Module):

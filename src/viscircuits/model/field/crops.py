@@ -1,4 +1,4 @@
-"""Crops that were tried: those of `viscircuits.model.aligned`, if the model computes on them what it computes on all.
+"""Crops that were tried: those of `aligned`, if the model computes on them what it computes on all of the picture.
 
 The graph is that of one size of image. A forward that does something else at another size (pads its input to a
 multiple of 32, pads convolutions by the size of what comes in) is noticed only by running it.
@@ -7,12 +7,12 @@ multiple of 32, pads convolutions by the size of what comes in) is noticed only 
 import torch
 from torch import nn
 
-from viscircuits.model.aligned import AlignedCrops, aligned_crops
-from viscircuits.model.clean import clean
+from viscircuits.model.field.aligned import AlignedCrops, aligned_crops
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.clean import clean
+from viscircuits.model.guard.untouched import untouched
 from viscircuits.model.instrument import run
 from viscircuits.model.trial import at_least_rounding, noise
-from viscircuits.model.untouched import untouched
 
 EXACT = 1e-4
 """How far a value may be off on a crop, as a share of the largest of the map."""

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx
 
 from viscircuits.errors import TargetError
-from viscircuits.model import spread
+from viscircuits.model.field import spread
+from viscircuits.model.field.places import Places
+from viscircuits.model.field.receptive_field import Box, demands, image_node, varying_nodes
+from viscircuits.model.field.windows import each, windows
+from viscircuits.model.flow.wires import REDUCTIONS
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.ops import argument, op_name, reduced_axes, shape_of
-from viscircuits.model.places import Places
-from viscircuits.model.receptive_field import Box, demands, image_node, varying_nodes
-from viscircuits.model.windows import each, windows
-from viscircuits.model.wires import REDUCTIONS
 
 
 @dataclass(frozen=True)

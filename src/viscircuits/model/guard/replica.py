@@ -25,7 +25,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from viscircuits.model.neutral import callers_device
+from viscircuits.model.guard.neutral import callers_device
 
 _originals: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
 """The models that have no replica, each with the lock under which it is used."""

@@ -2,7 +2,7 @@
 
 Names: ``shapesnet`` (built in, trained), a torchvision classifier (``resnet18``), ``timm:NAME``, or
 ``package.module:callable`` for a model of one's own. Nothing here but such a callable touches the global random state,
-and torchvision is imported only when it is used. Not here: reading weight files (`viscircuits.model.weights`).
+and torchvision is imported only when it is used. Not here: reading weight files (`viscircuits.model.zoo.weights`).
 """
 
 import importlib
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from viscircuits.bounds import PIXELS, checked
 from viscircuits.errors import ModelError, closest
-from viscircuits.model import weights as files
-from viscircuits.model.seeded import seeded
+from viscircuits.model.guard.seeded import seeded
+from viscircuits.model.zoo import weights as files
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None
 
 
 def _shapesnet(named: str | None, input_size: int | None) -> tuple[nn.Module, Prepare]:
-    from viscircuits.model.builtin import ShapesTransform, load_shapesnet
+    from viscircuits.model.zoo.builtin import ShapesTransform, load_shapesnet
 
     _only_default("shapesnet", named)
     return load_shapesnet(), ShapesTransform() if input_size is None else ShapesTransform(size=input_size)

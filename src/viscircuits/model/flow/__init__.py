@@ -1,0 +1,1 @@
+"""What reaches what: how a change of one channel travels through the operations of a graph."""

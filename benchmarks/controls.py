@@ -31,14 +31,14 @@ import learned
 import polars as pl
 import torch
 from torch import nn
+from viscircuits.saliency.gates.gates.gates import Gates, best
+from viscircuits.saliency.gates.gates.ladder import Ladder
+from viscircuits.saliency.gates.gates.training import Training
 
 import viscircuits as vc
 from viscircuits.response import Response, respond, respond_full
-from viscircuits.saliency.gates import Gates, best
-from viscircuits.saliency.ladder import Ladder
+from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.learned import START_PICTURES, STARTS, STEPS, divided
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.training import Training
 from viscircuits.scores import Scores, kept_count
 
 ROWS = learned.RESULTS / "learned-controls.csv"

@@ -30,7 +30,7 @@ HOMES = {
     "sklearn": ("subcircuits",),
     "scipy": ("subcircuits",),
     "umap": ("subcircuits",),
-    "triton": ("saliency/fused_triton.py",),
+    "triton": ("saliency/engine/fused_triton.py",),
     "PIL": ("data", "model/zoo/builtin.py", "model/zoo/zoo.py", "diagram"),
     "polars": ("evaluate", "measurements.py", "study.py", "diagram", "cli"),
     "pydantic": ("study.py",),
@@ -106,10 +106,7 @@ def test_public_names_resolve_to_what_type_checkers_see():
     source = ast.parse((ROOT / "__init__.py").read_text())
     block = next(node for node in source.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
-    homes = {
-        n: h.removesuffix(f".{n}") if n == "zoo" else h
-        for n, h in viscircuits._HOMES.items()
-    }
+    homes = {n: h.removesuffix(f".{n}") if n == "zoo" else h for n, h in viscircuits._HOMES.items()}
     assert seen == homes
     assert list(viscircuits.__all__) == list(viscircuits._HOMES)
     for name, home in seen.items():

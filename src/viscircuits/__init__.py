@@ -37,7 +37,7 @@ _HOMES = {
     "score": "viscircuits.saliency.registry",
     "score_all": "viscircuits.saliency.registry",
     "find": "viscircuits.saliency.find",
-    "rescaled": "viscircuits.saliency.scales",
+    "rescaled": "viscircuits.saliency.gates.scales",
     # measuring
     "Preservation": "viscircuits.evaluate.preservation",
     "Reference": "viscircuits.evaluate.preservation",
@@ -125,10 +125,10 @@ if TYPE_CHECKING:
     from viscircuits.readout import Readout as Readout
     from viscircuits.response import respond as respond
     from viscircuits.saliency.find import find as find
+    from viscircuits.saliency.gates.gates.scales import rescaled as rescaled
     from viscircuits.saliency.registry import CRITERIA as CRITERIA
     from viscircuits.saliency.registry import score as score
     from viscircuits.saliency.registry import score_all as score_all
-    from viscircuits.saliency.scales import rescaled as rescaled
     from viscircuits.scores import Scores as Scores
     from viscircuits.study import Study as Study
     from viscircuits.target import Loss as Loss

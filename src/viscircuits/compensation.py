@@ -11,7 +11,7 @@ and ``b + m`` takes the place of ``b``. Of all constants m is the one with the l
 output, as long as its kept inputs are those of the full model. A layer without a bias has m taken off the running mean
 of the batch norm behind it, which subtracts it: ``(y + m - mu) / s = (y - (mu - m)) / s``. No other weight changes.
 
-*Scales*: kept structures multiplied by positive numbers, which `viscircuits.saliency.scales` trains; biases stay.
+*Scales*: kept structures multiplied by positive numbers, which `viscircuits.saliency.gates.scales` trains; biases stay.
 """
 
 from collections.abc import Mapping

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from viscircuits.saliency import fused
-from viscircuits.saliency.fused import MOST_TAPS, TOGETHER, weighted_absolute_maps
+from viscircuits.saliency.engine import fused
+from viscircuits.saliency.engine.fused import MOST_TAPS, TOGETHER, weighted_absolute_maps
 
 GEOMETRIES = [  # in, out, kernel, stride, padding, dilation, picture
     (3, 5, (3, 3), (1, 1), (1, 1), (1, 1), (9, 11)),
@@ -59,7 +59,7 @@ def test_the_number_of_threads_changes_no_bit():
 def test_blocks_of_pictures_change_nothing_but_rounding(monkeypatch):
     x, weight, m = torch.randn(7, 3, 9, 9), torch.randn(4, 3, 3, 3), [torch.rand(7, 4, 9, 9)]
     whole = weighted_absolute_maps(x, weight, m, (1, 1), (1, 1), (1, 1))
-    monkeypatch.setattr("viscircuits.saliency.fused._CACHE_BYTES", 1)
+    monkeypatch.setattr("viscircuits.saliency.engine.fused._CACHE_BYTES", 1)
     assert torch.allclose(weighted_absolute_maps(x, weight, m, (1, 1), (1, 1), (1, 1)), whole, rtol=1e-5)
 
 

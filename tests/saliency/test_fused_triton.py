@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_fused import GEOMETRIES
 
-from viscircuits.saliency.fused import weighted_absolute_maps
+from viscircuits.saliency.engine.fused import weighted_absolute_maps
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="no triton here")
 
@@ -32,7 +32,7 @@ def _start(interpreter: bool) -> None:
 
 
 def _run(x, weight, weightings, *geometry):
-    from viscircuits.saliency import fused_triton
+    from viscircuits.saliency.engine import fused_triton
 
     device = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
     weightings = [m.to(device) for m in weightings]
@@ -58,7 +58,7 @@ def _compile(*case):
     """Goes the whole way up to the launch; returns what the assembler is given."""
     from triton.runtime import driver
 
-    from viscircuits.saliency import fused_triton
+    from viscircuits.saliency.engine import fused_triton
 
     class Prepare:
         def __getitem__(self, grid):

@@ -15,9 +15,9 @@ from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
 from viscircuits.evaluate.preservation import preservation
 from viscircuits.saliency import learned as module
+from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.find import find
 from viscircuits.saliency.learned import learned
-from viscircuits.saliency.passes import Pass
 from viscircuits.saliency.registry import needs_density, score
 from viscircuits.target import Target
 

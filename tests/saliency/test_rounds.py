@@ -11,9 +11,9 @@ from micro import toy as new_toy
 from oracles import kernel_weights, oracle
 from viscircuits.errors import MaskError
 from viscircuits.mask import Mask
-from viscircuits.saliency.passes import Pass
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.engine.rounds import Dimmed
 from viscircuits.saliency.registry import needs_density, score
-from viscircuits.saliency.rounds import Dimmed
 from viscircuits.target import Target
 
 GRADIENT_CRITERIA = ("actgrad", "snip", "gradient")

@@ -16,8 +16,8 @@ from viscircuits.model.small.footprint import activation_bytes, kernel_output_by
 from viscircuits.model.trace import trace
 from viscircuits.model.zoo.zoo import load
 from viscircuits.readout import Readout
-from viscircuits.saliency import fused
-from viscircuits.saliency.plan import MEMORY, Plan, plan
+from viscircuits.saliency.engine import fused
+from viscircuits.saliency.engine.plan import MEMORY, Plan, plan
 from viscircuits.saliency.registry import CRITERIA, needs_density, score, score_all
 from viscircuits.target import Loss, Target, parse_target
 

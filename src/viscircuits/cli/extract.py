@@ -149,7 +149,7 @@ def held(job: "Sweep") -> "Sweep":
     from dataclasses import replace
 
     from viscircuits.cli.console import progress_bars
-    from viscircuits.saliency.plan import MEMORY
+    from viscircuits.saliency.engine.plan import MEMORY
 
     limit = left = MEMORY if job.memory is None else job.memory
     wanted, sets = job.plans(limit), dict[str, "ImageSet"]()

@@ -21,7 +21,7 @@ from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
 from viscircuits.header import shown
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace
-from viscircuits.saliency.maps import engine
+from viscircuits.saliency.engine.maps import engine
 from viscircuits.study import Pictures, Spec, Study
 
 CURVE = "preservation"

@@ -25,8 +25,8 @@ from viscircuits.measurements import SCHEMA, read, write
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import judged, respond_full
-from viscircuits.saliency.fused import TOGETHER
-from viscircuits.saliency.plan import Plan, plan
+from viscircuits.saliency.engine.fused import TOGETHER
+from viscircuits.saliency.engine.plan import Plan, plan
 from viscircuits.saliency.registry import in_passes, lookup, needs_density, score_all
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget

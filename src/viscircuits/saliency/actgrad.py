@@ -12,9 +12,9 @@ from typing import Literal
 
 from viscircuits.mask import Mask
 from viscircuits.model.instrument import KernelCall
-from viscircuits.saliency.maps import summed_maps
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.rounds import measured
+from viscircuits.saliency.engine.maps import summed_maps
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.engine.rounds import measured
 from viscircuits.scores import Scores
 
 
@@ -34,7 +34,7 @@ def actgrad(
 
     Args:
         job: the model, the targets, the pictures.
-        rounds, steps, density, normalise: see `viscircuits.saliency.rounds`.
+        rounds, steps, density, normalise: see `viscircuits.saliency.engine.rounds`.
     """
     return measured(job, "actgrad", _maps, rounds=rounds, steps=steps, density=density, normalise=normalise)
 

@@ -5,8 +5,8 @@ Source: VISCNN, section 2.1 (the "activations" criterion), on kernels:
     S[o, i] = sum_n  1/HW  sum_hw  |a[o, i]|,     a[o, i] = w[o, i] * x[i]
 """
 
-from viscircuits.saliency.maps import summed_maps
-from viscircuits.saliency.passes import Pass
+from viscircuits.saliency.engine.maps import summed_maps
+from viscircuits.saliency.engine.passes import Pass
 from viscircuits.scores import Scores
 
 

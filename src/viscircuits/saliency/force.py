@@ -1,13 +1,13 @@
 """FORCE: SNIP measured in ever sparser networks, because a kernel matters differently where others are gone.
 
 Source: circuit pruning, sections 3.3 and 8.3, equations 10 and 11 (de Jorge et al. 2020), with T = 10 rounds. The
-schedule is that of `viscircuits.saliency.rounds`, which any gradient criterion can take.
+schedule is that of `viscircuits.saliency.engine.rounds`, which any gradient criterion can take.
 """
 
 from typing import Literal
 
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.rounds import measured
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.engine.rounds import measured
 from viscircuits.saliency.snip import sensitivity
 from viscircuits.scores import Scores
 

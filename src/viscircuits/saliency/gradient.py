@@ -6,9 +6,9 @@ Source: VISCNN, section 2.1 (the "gradients" criterion), on weights: ``S[o, i] =
 from typing import Literal
 
 from viscircuits.mask import Mask
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.pool import pool
-from viscircuits.saliency.rounds import measured
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.engine.pool import pool
+from viscircuits.saliency.engine.rounds import measured
 from viscircuits.scores import Scores
 
 
@@ -24,7 +24,7 @@ def gradient(
 
     Args:
         job: the model, the targets, the pictures.
-        rounds, steps, density, normalise: see `viscircuits.saliency.rounds`.
+        rounds, steps, density, normalise: see `viscircuits.saliency.engine.rounds`.
 
     Differs: 1. VISCNN averages gradients of activation maps; here, as in SNIP, they are those of the weights.
     """

@@ -3,8 +3,8 @@
 Source: circuit pruning, section 3.3, equation 7: ``S[o, i] = 1/KK sum_k |w[o, i, k]|``, zero for what cannot reach f.
 """
 
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.pool import pool
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.engine.pool import pool
 from viscircuits.scores import Scores
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from viscircuits.saliency.passes import Pass
+from viscircuits.saliency.engine.passes import Pass
 from viscircuits.scores import Scores
 
 

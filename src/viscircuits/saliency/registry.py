@@ -18,12 +18,12 @@ from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.saliency.actgrad import actgrad
 from viscircuits.saliency.activation import activation
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.engine.plan import Plan, plan
 from viscircuits.saliency.force import force
 from viscircuits.saliency.gradient import gradient
 from viscircuits.saliency.learned import learned
 from viscircuits.saliency.magnitude import magnitude
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.plan import Plan, plan
 from viscircuits.saliency.random import random
 from viscircuits.saliency.snip import snip
 from viscircuits.scores import Scores

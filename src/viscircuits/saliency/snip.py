@@ -8,9 +8,9 @@ Source: circuit pruning, section 3.3, equations 6 and 9 (Lee et al. 2018), summe
 from typing import Literal
 
 from viscircuits.mask import Mask
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.pool import pool
-from viscircuits.saliency.rounds import measured
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.engine.pool import pool
+from viscircuits.saliency.engine.rounds import measured
 from viscircuits.scores import Scores
 
 
@@ -30,7 +30,7 @@ def snip(
 
     Args:
         job: the model, the targets, the pictures.
-        rounds, steps, density, normalise: see `viscircuits.saliency.rounds`; ten rounds are FORCE.
+        rounds, steps, density, normalise: see `viscircuits.saliency.engine.rounds`; ten rounds are FORCE.
     """
     return measured(job, "snip", sensitivity, rounds=rounds, steps=steps, density=density, normalise=normalise)
 

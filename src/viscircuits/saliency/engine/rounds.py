@@ -25,7 +25,7 @@ from torch import Tensor
 from viscircuits.errors import MaskError
 from viscircuits.mask import Mask
 from viscircuits.model.graph import NetGraph
-from viscircuits.saliency.passes import Pass
+from viscircuits.saliency.engine.passes import Pass
 from viscircuits.scores import Scores, kept_count
 
 Measure = Callable[[Pass, str, Mask | None], list[Scores]]

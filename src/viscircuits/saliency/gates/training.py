@@ -4,7 +4,7 @@ A *rung* is a number of structures to keep. Going down to it the sum of the gate
 the temperature falls round by round, and the binary mask of the largest logits is measured on pictures that are not
 trained on, until that gets no better. What is shut at a rung stays shut, so the masks are nested.
 
-Convention: everything about gates is one flat vector over the relevant structures (`viscircuits.saliency.gates`).
+Convention: everything about gates is one flat vector over the relevant structures (`viscircuits.saliency.gates.gates`).
 """
 
 import math
@@ -19,8 +19,8 @@ from torch import Tensor
 from viscircuits.data.images import ImageSet
 from viscircuits.model.instrument import keeping_copies, needed_filters, run
 from viscircuits.response import Response, respond, to_model
-from viscircuits.saliency.gates import Gates, best, soft_top, soft_top_gradient
-from viscircuits.saliency.passes import Pass
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.gates.gates.gates import Gates, best, soft_top, soft_top_gradient
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(responses of the circuit, of the full model, of the full model to all pictures) -> a number``; 0 where they agree.

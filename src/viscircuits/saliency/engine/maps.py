@@ -21,8 +21,8 @@ from torch import Tensor
 
 from viscircuits.model.graph import KernelLayer
 from viscircuits.model.instrument import KernelCall
-from viscircuits.saliency.fused import MOST_TAPS, Pair, compiled, number, weighted_absolute_maps
-from viscircuits.saliency.gradients import weight_gradient
+from viscircuits.saliency.engine.fused import MOST_TAPS, Pair, compiled, number, weighted_absolute_maps
+from viscircuits.saliency.engine.gradients import weight_gradient
 from viscircuits.types import Granularity, Progress
 
 
@@ -66,7 +66,7 @@ def _loop(layer: KernelLayer, like: Tensor) -> Callable[..., Tensor] | None:
     if kind == "numba" and prod(layer.kernel_size) <= MOST_TAPS:
         return weighted_absolute_maps
     if kind == "triton" and layer.shape[1] * 4 > layer.groups:  # one launch a group: many thin groups go together
-        from viscircuits.saliency import fused_triton  # only where there is a GPU
+        from viscircuits.saliency.engine import fused_triton  # only where there is a GPU
 
         return fused_triton.weighted_absolute_maps
     return None

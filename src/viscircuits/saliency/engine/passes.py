@@ -28,8 +28,8 @@ from viscircuits.model.ops import concrete
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import freeze, judged, masked_weights, relevant_to_any, to_model
-from viscircuits.saliency.gradients import absolute_gradients, stacked_gradients
-from viscircuits.saliency.maps import compile_loops
+from viscircuits.saliency.engine.gradients import absolute_gradients, stacked_gradients
+from viscircuits.saliency.engine.maps import compile_loops
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
 from viscircuits.types import Granularity, Progress

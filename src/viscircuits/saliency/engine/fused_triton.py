@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from viscircuits.saliency.fused import TOGETHER, Pair
+from viscircuits.saliency.engine.fused import TOGETHER, Pair
 
 _THREADS = 128
 _PROGRAMS = 2048

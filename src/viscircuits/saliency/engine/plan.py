@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from viscircuits.errors import ImageError
 from viscircuits.model.small.footprint import activation_bytes, kernel_output_bytes
 from viscircuits.readout import Readout
-from viscircuits.saliency.fused import TOGETHER
+from viscircuits.saliency.engine.fused import TOGETHER
 
 MEMORY = 2**31
 """Bytes a pass may take unless told otherwise."""

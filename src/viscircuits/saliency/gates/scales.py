@@ -16,10 +16,10 @@ from viscircuits.compensation import Scales
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
 from viscircuits.model.guard.clean import clean
-from viscircuits.saliency.gates import Gates
+from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.gates.gates.gates import Gates
+from viscircuits.saliency.gates.gates.training import LOSSES, Training
 from viscircuits.saliency.learned import divided
-from viscircuits.saliency.passes import Pass
-from viscircuits.saliency.training import LOSSES, Training
 from viscircuits.types import Progress
 
 RATE = 0.03

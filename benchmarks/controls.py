@@ -31,13 +31,13 @@ import learned
 import polars as pl
 import torch
 from torch import nn
-from viscircuits.saliency.gates.gates.gates import Gates, best
-from viscircuits.saliency.gates.gates.ladder import Ladder
-from viscircuits.saliency.gates.gates.training import Training
 
 import viscircuits as vc
 from viscircuits.response import Response, respond, respond_full
 from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.gates.gates import Gates, best
+from viscircuits.saliency.gates.ladder import Ladder
+from viscircuits.saliency.gates.training import Training
 from viscircuits.saliency.learned import START_PICTURES, STARTS, STEPS, divided
 from viscircuits.scores import Scores, kept_count
 

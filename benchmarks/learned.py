@@ -27,12 +27,12 @@ from typing import Any
 import criteria
 import polars as pl
 import torch
-from viscircuits.saliency.gates.gates.training import ROUNDS, SOME
 
 import viscircuits as vc
 from viscircuits.evaluate.sweep import sweep as swept
 from viscircuits.planted import CASES, recovery
 from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.gates.training import ROUNDS, SOME
 from viscircuits.saliency.learned import STEPS, learned
 from viscircuits.target import AnyTarget
 

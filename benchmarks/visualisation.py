@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import viscircuits as vc
+from viscircuits.data.colours import Colours
 from viscircuits.diagram.exciting import colours_of
 from viscircuits.model.instrument import run
-from viscircuits.optvis.colour import Colours
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("VISCIRCUITS_DATA", ROOT / "../shared/data"))

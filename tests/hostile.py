@@ -13,7 +13,6 @@ import polars as pl
 import safetensors.torch
 import torch
 from torch import nn
-from viscircuits.saliency.gates.gates.training import State
 
 import viscircuits as vc
 from viscircuits import measurements, store
@@ -26,7 +25,8 @@ from viscircuits.optvis.rendering import Picture
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.stimulus import Arc
 from viscircuits.probes.surface import Surface
-from viscircuits.saliency.gates.gates import ladder
+from viscircuits.saliency.gates import ladder
+from viscircuits.saliency.gates.training import State
 from viscircuits.study import Pictures, Spec, Study
 from viscircuits.subcircuits.algebra import Overlaps, overlaps
 from viscircuits.subcircuits.known import Known

@@ -16,7 +16,7 @@ Names are resolved when first used, so that importing the package costs nothing.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from viscircuits.version import __version__ as __version__
 
 _HOMES = {
     # what a network is, and what it looks at
@@ -125,7 +125,7 @@ if TYPE_CHECKING:
     from viscircuits.readout import Readout as Readout
     from viscircuits.response import respond as respond
     from viscircuits.saliency.find import find as find
-    from viscircuits.saliency.gates.gates.scales import rescaled as rescaled
+    from viscircuits.saliency.gates.scales import rescaled as rescaled
     from viscircuits.saliency.registry import CRITERIA as CRITERIA
     from viscircuits.saliency.registry import score as score
     from viscircuits.saliency.registry import score_all as score_all

@@ -15,11 +15,12 @@ from typing import NamedTuple, get_args
 
 import polars as pl
 
-from viscircuits import __version__, store
+from viscircuits import store
 from viscircuits.circuit import Biases
 from viscircuits.errors import StudyError
 from viscircuits.header import shown
 from viscircuits.types import GRANULARITIES
+from viscircuits.version import __version__
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "target": pl.String, "criterion": pl.String, "order": pl.String, "density": pl.Float64, "sparsity": pl.Float64,

@@ -30,7 +30,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from viscircuits import __version__, measurements, store, temporary
+from viscircuits import measurements, store, temporary
 from viscircuits.bounds import checked
 from viscircuits.circuit import KIND, Biases, Circuit
 from viscircuits.data.images import ImageSet
@@ -39,6 +39,7 @@ from viscircuits.header import IMAGE, shown
 from viscircuits.scores import Scores
 from viscircuits.target import target_from_json
 from viscircuits.types import Granularity
+from viscircuits.version import __version__
 
 FORMAT = 1
 """Version of the folder; a folder of another one is refused."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, features
 
-from viscircuits.data.decoding import FORMATS
 from viscircuits.data.folder import SUFFIXES
 from viscircuits.data.images import ImageSet
+from viscircuits.data.reading.decoding import FORMATS
 from viscircuits.errors import ImageError
 
 

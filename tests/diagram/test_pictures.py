@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from viscircuits.circuit import Circuit
+from viscircuits.data.colours import Colours
 from viscircuits.data.images import ImageSet
 from viscircuits.diagram.exciting import colours_of, pixels, ranked, seen, strongest
 from viscircuits.diagram.extended import shown
@@ -19,7 +20,6 @@ from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.field.receptive_field import Box
 from viscircuits.model.trace import trace
 from viscircuits.model.zoo import zoo
-from viscircuits.optvis.colour import Colours
 from viscircuits.optvis.render import render
 from viscircuits.readout import Readout
 from viscircuits.saliency.registry import score

@@ -7,9 +7,9 @@ import torch
 
 import viscircuits as vc
 from viscircuits.circuit import Circuit
+from viscircuits.data.colours import Colours
 from viscircuits.optvis import render as rendering
 from viscircuits.optvis.ascent import Ascent
-from viscircuits.optvis.colour import Colours
 from viscircuits.optvis.parameterisation import Fourier, Maco
 from viscircuits.optvis.transforms import Jitter
 

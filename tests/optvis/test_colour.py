@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision import transforms as tv
 
+from viscircuits.data.colours import MARGIN, Colours, colour_matrix, correlate, decorrelate, latent_of, probe
 from viscircuits.errors import ImageError
 from viscircuits.model.zoo import zoo
-from viscircuits.optvis.colour import MARGIN, Colours, colour_matrix, correlate, decorrelate, latent_of, probe
 
 
 def test_the_matrix_is_the_published_one_and_its_inverse_undoes_it():

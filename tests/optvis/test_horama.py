@@ -9,7 +9,7 @@ import statistics
 import pytest
 import torch
 
-from viscircuits.optvis.colour import Colours
+from viscircuits.data.colours import Colours
 from viscircuits.optvis.render import render
 
 horama = pytest.importorskip(

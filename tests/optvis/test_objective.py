@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from micro import MICRO_IMAGE, MicroNet, toy
+from viscircuits.data.colours import Colours
 from viscircuits.errors import TargetError, UnsupportedOperation
 from viscircuits.model.trace import trace
-from viscircuits.optvis.colour import Colours
 from viscircuits.optvis.network import Network
 from viscircuits.optvis.objective import Activation, KernelMap, Objective, objective
 from viscircuits.target import Loss, Target

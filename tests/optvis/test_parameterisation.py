@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from micro import pictures as random_pictures
+from viscircuits.data.colours import MARGIN, Colours, decorrelate, latent_of
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError
-from viscircuits.optvis.colour import MARGIN, Colours, decorrelate, latent_of
 from viscircuits.optvis.parameterisation import Accentuation, Fourier, Maco, Parameterisation, Pixels
 from viscircuits.optvis.spectrum import frequencies, natural_spectrum
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 import viscircuits as vc
 from micro import Plain, randomised, toy
 from viscircuits.circuit import Circuit
+from viscircuits.data.colours import Colours, probe
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, ModelError, TargetError, ViscircuitsError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.field.receptive_field import Box
-from viscircuits.optvis.colour import Colours, probe
 from viscircuits.optvis.diversity import likeness
 from viscircuits.optvis.objective import KernelMap, objective
 from viscircuits.optvis.parameterisation import Accentuation, Fourier, Maco, Pixels

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from viscircuits.data.colours import Colours, latent_of
 from viscircuits.data.images import ImageSet
-from viscircuits.optvis.colour import Colours, latent_of
 from viscircuits.optvis.spectrum import envelope, frequencies, natural_spectrum, with_phase
 
 SIZES = [(8, 8), (7, 8), (8, 7), (5, 9)]

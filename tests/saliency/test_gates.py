@@ -5,15 +5,15 @@ import functools
 import numpy as np
 import pytest
 import torch
-from viscircuits.saliency.gates.gates.gates import Gates, best, soft_top, soft_top_gradient
-from viscircuits.saliency.gates.gates.ladder import falling, nested, never_worse
-from viscircuits.saliency.gates.gates.training import FAINT, Loss, correlation_loss, difference_loss, first_logits
 
 from micro import TOYS
 from micro import toy as new_toy
 from viscircuits.mask import Mask
 from viscircuits.response import masked_weights
 from viscircuits.saliency.engine.passes import Pass
+from viscircuits.saliency.gates.gates import Gates, best, soft_top, soft_top_gradient
+from viscircuits.saliency.gates.ladder import falling, nested, never_worse
+from viscircuits.saliency.gates.training import FAINT, Loss, correlation_loss, difference_loss, first_logits
 
 toy = functools.cache(new_toy)  # tracing is what takes long
 

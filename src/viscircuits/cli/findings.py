@@ -26,7 +26,7 @@ import torch
 from rich.text import Text
 from torch import nn
 
-from viscircuits import __version__, store, temporary
+from viscircuits import store, temporary
 from viscircuits.cli.console import out
 from viscircuits.cli.job import on_device
 from viscircuits.data.images import ImageSet, Prepare
@@ -39,6 +39,7 @@ from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.trace import trace
 from viscircuits.model.zoo import zoo
 from viscircuits.study import Pictures, Study, slug
+from viscircuits.version import __version__
 
 FORMAT = 1
 """Version of the folder; a folder of another one is refused."""

@@ -7,7 +7,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from viscircuits import __version__
 from viscircuits.cli import (
     compare,
     demo,
@@ -23,6 +22,7 @@ from viscircuits.cli import (
 )  # fmt: skip
 from viscircuits.cli.options import Command
 from viscircuits.errors import ViscircuitsError
+from viscircuits.version import __version__
 
 app = typer.Typer(
     name="viscircuits",

@@ -63,9 +63,9 @@ def probe(
     from viscircuits.cli.console import progress_bars
     from viscircuits.cli.findings import Findings, study_of
     from viscircuits.cli.job import on_device
+    from viscircuits.data.colours import probe as colours_of
     from viscircuits.model.fingerprint import fingerprint
     from viscircuits.model.zoo import zoo
-    from viscircuits.optvis.colour import probe as colours_of
     from viscircuits.probes.stage import Stage
     from viscircuits.study import slug
     from viscircuits.target import Target, parse_target

@@ -3,7 +3,7 @@
 Convention: a set is *rows of a source* (files, tensors, a torch dataset) plus names and labels; a subset is other rows
 of the same source. ``prepare`` turns an upright RGB picture into a tensor and must be deterministic, as pictures are
 read again on every pass, in worker threads; the first one is prepared twice, and a difference is refused. Not here:
-decoding (`viscircuits.data.decoding`), downloads, augmentation.
+decoding (`viscircuits.data.reading.decoding`), downloads, augmentation.
 """
 
 import logging
@@ -21,10 +21,10 @@ from torch import Tensor
 
 from viscircuits.bounds import PICTURES, checked, within
 from viscircuits.data import datasets, sources
-from viscircuits.data.decoding import UnreadableError
 from viscircuits.data.folder import scan
+from viscircuits.data.reading.decoding import UnreadableError
+from viscircuits.data.reading.white import Number, Whites
 from viscircuits.data.sources import Prepare, Source
-from viscircuits.data.white import Number, Whites
 from viscircuits.errors import ImageError, closest
 from viscircuits.store import digest
 from viscircuits.types import Images, Progress
@@ -99,7 +99,7 @@ class ImageSet:
             unreadable: ``"error"`` decodes nothing now and raises when a damaged picture is met; ``"skip"`` decodes
                 every picture once now, leaves the damaged ones out and logs their names.
             white: the value that is white in pictures of more than 8 bits, such as 4095, where their header does not
-                state it or states it wrongly (`viscircuits.data.white`); others are not changed by it.
+                state it or states it wrongly (`viscircuits.data.reading.white`); others are not changed by it.
             most: for a folder that somebody else names: the search ends with an ImageError where more pictures are met
                 than this, or next to none among very many files.
         """

@@ -3,7 +3,7 @@
 A source is numbered pictures: ``read(row)`` gives the prepared, checked tensor, ``digest(row)`` its content hash. The
 first reading of all, in the caller's thread, is done by ``first(row)``, which also sees to it that a picture is the
 same when it is read again. Not here: names, labels, subsets, batches (`viscircuits.data.images`), and how a file
-becomes RGB (`viscircuits.data.decoding`).
+becomes RGB (`viscircuits.data.reading.decoding`).
 """
 
 import os
@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from viscircuits.data import datasets
-from viscircuits.data.decoding import UnreadableError, content, decode, opened, rgb
-from viscircuits.data.depth import Depth, depth_of
-from viscircuits.data.steady import read_twice
-from viscircuits.data.white import Whites
+from viscircuits.data.reading.decoding import UnreadableError, content, decode, opened, rgb
+from viscircuits.data.reading.depth import Depth, depth_of
+from viscircuits.data.reading.steady import read_twice
+from viscircuits.data.reading.white import Whites
 from viscircuits.errors import ImageError
 from viscircuits.store import digest
 

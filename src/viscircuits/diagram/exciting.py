@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.circuit import Circuit
+from viscircuits.data.colours import Colours, probe
 from viscircuits.data.images import Batch, ImageSet, Prepare
 from viscircuits.errors import ImageError, UnsupportedOperation
 from viscircuits.model.field.receptive_field import Box, receptive_field
@@ -16,7 +17,6 @@ from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
-from viscircuits.optvis.colour import Colours, probe
 from viscircuits.response import to_model
 from viscircuits.types import Progress
 

@@ -14,13 +14,14 @@ import shlex
 import stat
 from pathlib import Path
 
-from viscircuits import __version__, store
-from viscircuits.data.decoding import identified
+from viscircuits import store
+from viscircuits.data.reading.decoding import identified
 from viscircuits.diagram.html import listed
 from viscircuits.diagram.markup import Html, element, joined, plain
 from viscircuits.diagram.page import write_page
 from viscircuits.diagram.section import SECTION, Section
 from viscircuits.errors import StudyError
+from viscircuits.version import __version__
 
 FOLDER = "findings"
 """Where findings stand in a study's folder."""

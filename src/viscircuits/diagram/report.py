@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from viscircuits import __version__, store
+from viscircuits import store
 from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.chapter import Chapter, anchor
@@ -22,6 +22,7 @@ from viscircuits.diagram.told import in_words
 from viscircuits.model.zoo import zoo
 from viscircuits.study import Header, Pictures, Study
 from viscircuits.types import Progress
+from viscircuits.version import __version__
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from viscircuits import __version__, store
+from viscircuits import store
 from viscircuits.errors import StudyError
 from viscircuits.header import FLOATS, TEXT, Array, Kind, number, whole
 from viscircuits.optvis.rendering import Picture
+from viscircuits.version import __version__
 
 FORMAT = 1
 """Version of the picture file; a file with another number is rendered again."""

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from viscircuits.data.colours import Colours
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, run
-from viscircuits.optvis.colour import Colours
 from viscircuits.optvis.objective import KernelMap, Objective, Seen
 from viscircuits.store import digest
 

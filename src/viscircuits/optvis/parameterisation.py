@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.bounds import check_fields
+from viscircuits.data.colours import MARGIN, Colours, correlate
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError
-from viscircuits.optvis.colour import MARGIN, Colours, correlate
 from viscircuits.optvis.spectrum import Spectrum, envelope, natural_spectrum, with_phase
 from viscircuits.store import digest
 from viscircuits.types import Progress

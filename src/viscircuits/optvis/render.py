@@ -10,6 +10,7 @@ from torch import nn
 
 from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
+from viscircuits.data.colours import Colours, probe
 from viscircuits.data.images import Prepare
 from viscircuits.errors import ImageError, TargetError, closest
 from viscircuits.model.guard.clean import clean
@@ -17,7 +18,6 @@ from viscircuits.model.trace import trace
 from viscircuits.model.zoo.zoo import prepared_shape
 from viscircuits.optvis.ascent import Ascent
 from viscircuits.optvis.cache import Cache
-from viscircuits.optvis.colour import Colours, probe
 from viscircuits.optvis.network import Network
 from viscircuits.optvis.objective import Objective, Renderable, objective
 from viscircuits.optvis.parameterisation import Fourier, Parameterisation, Pixels

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.data.colours import Colours, latent_of
 from viscircuits.data.images import ImageSet
 from viscircuits.model.guard.clean import clean
-from viscircuits.optvis.colour import Colours, latent_of
 from viscircuits.types import Progress
 
 

@@ -31,9 +31,9 @@ from viscircuits.errors import MaskError
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.saliency.actgrad import actgrad
 from viscircuits.saliency.engine.passes import Pass
-from viscircuits.saliency.gates.gates.gates import Gates, best
-from viscircuits.saliency.gates.gates.ladder import Ladder
-from viscircuits.saliency.gates.gates.training import LOSSES, Training
+from viscircuits.saliency.gates.gates import Gates, best
+from viscircuits.saliency.gates.ladder import Ladder
+from viscircuits.saliency.gates.training import LOSSES, Training
 from viscircuits.saliency.snip import snip
 from viscircuits.scores import Scores, kept_count
 from viscircuits.store import digest

@@ -16,8 +16,8 @@ from torch import Tensor
 from viscircuits import store
 from viscircuits.errors import StudyError
 from viscircuits.header import BOOLS, FLOATS, Array, Fields, Kind, listed, number, whole
-from viscircuits.saliency.gates.gates.gates import best
-from viscircuits.saliency.gates.gates.training import State, Training, first_logits
+from viscircuits.saliency.gates.gates import best
+from viscircuits.saliency.gates.training import State, Training, first_logits
 from viscircuits.types import Progress
 
 Starts = Mapping[str, Float[Tensor, " m"]]

@@ -17,8 +17,8 @@ from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
 from viscircuits.model.guard.clean import clean
 from viscircuits.saliency.engine.passes import Pass
-from viscircuits.saliency.gates.gates.gates import Gates
-from viscircuits.saliency.gates.gates.training import LOSSES, Training
+from viscircuits.saliency.gates.gates import Gates
+from viscircuits.saliency.gates.training import LOSSES, Training
 from viscircuits.saliency.learned import divided
 from viscircuits.types import Progress
 

@@ -20,7 +20,7 @@ from viscircuits.data.images import ImageSet
 from viscircuits.model.instrument import keeping_copies, needed_filters, run
 from viscircuits.response import Response, respond, to_model
 from viscircuits.saliency.engine.passes import Pass
-from viscircuits.saliency.gates.gates.gates import Gates, best, soft_top, soft_top_gradient
+from viscircuits.saliency.gates.gates import Gates, best, soft_top, soft_top_gradient
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(responses of the circuit, of the full model, of the full model to all pictures) -> a number``; 0 where they agree.

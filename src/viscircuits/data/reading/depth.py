@@ -2,7 +2,7 @@
 
 Convention: values are samples as Pillow hands them over. It keeps TIFF and PNG grey as it is, and scales the grey of
 PPM and JPEG 2000 files to 16 bits (`Depth.scale`); of 16-bit colour it keeps the high bytes alone (`Depth.cut`).
-Not here: what becomes of a picture whose header says nothing (`viscircuits.data.white`).
+Not here: what becomes of a picture whose header says nothing (`viscircuits.data.reading.white`).
 """
 
 import math

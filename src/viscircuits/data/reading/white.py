@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 from PIL import Image
 
-from viscircuits.data.depth import FULL, Depth
+from viscircuits.data.reading.depth import FULL, Depth
 from viscircuits.errors import ImageError
 
 Number = int | float

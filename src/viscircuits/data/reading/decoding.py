@@ -10,10 +10,10 @@ alpha, a transparent colour laid on white, as on a page, because the colour stor
 EXIF orientation            turned upright
 animation, MPO              the first picture
 several pages (TIFF)        refused; smaller copies of the one page do not count
-grey of 10 to 16 bits       scaled to 8 bits, from 0..white (`viscircuits.data.white`); inverted where 0 is white
-16-bit colour               the high bytes; refused where the set has no value above a quarter of 65535
-32-bit, signed, float grey  refused unless the header or the caller says what is white
-==========================  ========================================================================================
+grey of 10 to 16 bits       scaled to 8 bits, from 0..white (`viscircuits.data.reading.white`); inverted where 0 is
+white 16-bit colour               the high bytes; refused where the set has no value above a quarter of 65535 32-bit,
+signed, float grey  refused unless the header or the caller says what is white ==========================
+========================================================================================
 
 Pillow is asked for the formats of `FORMATS` alone, whatever a file is called: it has others that start programs
 (Ghostscript for PostScript) or follow names in the file.
@@ -33,8 +33,8 @@ from typing import IO
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from viscircuits.data.depth import depth_of
-from viscircuits.data.white import Survey, Whites
+from viscircuits.data.reading.depth import depth_of
+from viscircuits.data.reading.white import Survey, Whites
 from viscircuits.errors import ImageError
 
 _LARGEST = 4 * 2**30

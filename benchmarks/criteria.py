@@ -22,8 +22,8 @@ import torch
 
 import viscircuits as vc
 from viscircuits.data.shapes import generate
-from viscircuits.diagram.curve import preservation_curve
 from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep, sweep
+from viscircuits.plots.curve import preservation_curve
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs/results"

@@ -22,15 +22,15 @@ import torch
 
 import viscircuits as vc
 from viscircuits import store
-from viscircuits.diagram.clusters import cluster_map
-from viscircuits.diagram.curve import Curve
 from viscircuits.diagram.exciting import colours_of
-from viscircuits.diagram.sheets import Scene
-from viscircuits.diagram.splits import renderings, split_plate
-from viscircuits.diagram.surface import experiment_plate
 from viscircuits.errors import ImageError
 from viscircuits.model.instrument import run
 from viscircuits.model.zoo import zoo
+from viscircuits.plots.clusters import cluster_map
+from viscircuits.plots.curve import Curve
+from viscircuits.plots.sheets import Scene
+from viscircuits.plots.splits import renderings, split_plate
+from viscircuits.plots.surface import experiment_plate
 from viscircuits.probes.control import shuffled
 from viscircuits.probes.detectors import detectors, standard_families
 from viscircuits.probes.experiment import CircleAndCorner, circle_and_corner

@@ -223,7 +223,7 @@ def test_a_graph_has_one_hash_whatever_its_nodes_and_functions_are_called(small)
 
 
 def test_going_on_with_another_version_is_recorded_and_told(small, made):
-    from viscircuits.diagram.report import _again
+    from viscircuits.report.report import _again
 
     edited(made, viscircuits="0.0.1")
     study(small, made.path)  # nothing was left to do

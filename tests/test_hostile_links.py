@@ -12,12 +12,12 @@ from viscircuits import store
 from viscircuits.cli.findings import Findings
 from viscircuits.diagram.chosen import scores_of
 from viscircuits.diagram.extended import Diagram
-from viscircuits.diagram.report import Report
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.optvis.cache import Cache
 from viscircuits.optvis.rendering import Picture
+from viscircuits.report.report import Report
 from viscircuits.study import Pictures, Spec, Study, slug
 
 ASKED = {"model": "shapesnet", "fingerprint": "0"}

@@ -15,7 +15,7 @@ LAYERS = (
     {"model", "data"},
     {"target", "readout", "mask", "scores", "response", "compensation", "circuit", "saliency", "measurements"},
     {"evaluate", "subcircuits", "optvis", "dissect", "attribution", "train", "planted", "probes", "study"},
-    {"diagram"},
+    {"canvas", "plots", "diagram", "report"},
     {"explorer", "runs", "cli", "__main__"},
 )
 NOUNS = (  # a noun imports those before it
@@ -24,15 +24,15 @@ NOUNS = (  # a noun imports those before it
 STUDIES = LAYERS[3] - {"study"}  # none of these imports another
 MAY = {("train", "study"), ("cli", "explorer"), ("cli", "runs"), ("__main__", "cli")}  # beside what the layers allow
 HOMES = {
-    "matplotlib": ("diagram",),
+    "matplotlib": ("plots",),
     "typer": ("cli",),
     "rich": ("cli",),
     "sklearn": ("subcircuits",),
     "scipy": ("subcircuits",),
     "umap": ("subcircuits",),
     "triton": ("saliency/engine/fused_triton.py",),
-    "PIL": ("data", "model/zoo/builtin.py", "model/zoo/zoo.py", "diagram"),
-    "polars": ("evaluate", "measurements.py", "study.py", "diagram", "cli"),
+    "PIL": ("data", "model/zoo/builtin.py", "model/zoo/zoo.py", "plots", "canvas", "diagram", "report"),
+    "polars": ("evaluate", "measurements.py", "study.py", "plots", "diagram", "report", "cli"),
     "pydantic": ("study.py",),
 }
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

@@ -14,6 +14,7 @@ Names are resolved when first used, so that importing the package costs nothing.
 """
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from viscircuits.version import __version__ as __version__
@@ -54,12 +55,12 @@ _HOMES = {
     "sweep": "viscircuits.evaluate.sweep",
     # results and pictures
     "Study": "viscircuits.study",
-    "preservation_curve": "viscircuits.diagram.curve",
-    "faithfulness_curve": "viscircuits.diagram.faithfulness",
+    "preservation_curve": "viscircuits.plots.curve",
+    "faithfulness_curve": "viscircuits.plots.faithfulness",
     "diagram": "viscircuits.diagram.extended",
     "Diagram": "viscircuits.diagram.extended",
     "vertex_pictures": "viscircuits.diagram.pictures",
-    "report": "viscircuits.diagram.report",
+    "report": "viscircuits.report.report",
     # what drives it
     "render": "viscircuits.optvis.render",
     "Rendering": "viscircuits.optvis.rendering",
@@ -84,12 +85,9 @@ __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:
     from viscircuits.circuit import Circuit as Circuit
     from viscircuits.data.images import ImageSet as ImageSet
-    from viscircuits.diagram.curve import preservation_curve as preservation_curve
     from viscircuits.diagram.extended import Diagram as Diagram
     from viscircuits.diagram.extended import diagram as diagram
-    from viscircuits.diagram.faithfulness import faithfulness_curve as faithfulness_curve
     from viscircuits.diagram.pictures import vertex_pictures as vertex_pictures
-    from viscircuits.diagram.report import report as report
     from viscircuits.errors import ArgumentError as ArgumentError
     from viscircuits.errors import ImageError as ImageError
     from viscircuits.errors import MaskError as MaskError
@@ -122,7 +120,10 @@ if TYPE_CHECKING:
     from viscircuits.optvis.parameterisation import Maco as Maco
     from viscircuits.optvis.render import render as render
     from viscircuits.optvis.rendering import Rendering as Rendering
+    from viscircuits.plots.curve import preservation_curve as preservation_curve
+    from viscircuits.plots.faithfulness import faithfulness_curve as faithfulness_curve
     from viscircuits.readout import Readout as Readout
+    from viscircuits.report.report import report as report
     from viscircuits.response import respond as respond
     from viscircuits.saliency.find import find as find
     from viscircuits.saliency.gates.scales import rescaled as rescaled
@@ -134,6 +135,19 @@ if TYPE_CHECKING:
     from viscircuits.target import Loss as Loss
     from viscircuits.target import Target as Target
     from viscircuits.target import parse_target as parse_target
+
+
+class CallablePackage(ModuleType):
+    """A package that shares its name with a public function, and can be called like it.
+
+    Python binds a package's name to the package as soon as anything in it is imported: ``viscircuits.diagram(circuit)``
+    would no longer be a function after that.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what the function of this name returns."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module(_HOMES[name]), name)(*args, **kwargs)
 
 
 def __getattr__(name: str) -> Any:

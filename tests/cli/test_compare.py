@@ -12,10 +12,10 @@ from torch import nn
 import viscircuits as vc
 from cli.studies import retold, small_study
 from viscircuits.data.shapes import generate
-from viscircuits.diagram.findings import sections
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.zoo import zoo
+from viscircuits.report.findings import sections
 from viscircuits.study import Pictures, Spec, Study
 from viscircuits.subcircuits.algebra import Overlaps, overlaps, shared_core
 

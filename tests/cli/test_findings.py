@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 import viscircuits as vc
 from viscircuits.cli import polysemantic, probe, report, split, top
 from viscircuits.data.shapes import generate
-from viscircuits.diagram import sheets
-from viscircuits.diagram.findings import sections
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model.zoo import zoo
+from viscircuits.plots import sheets
 from viscircuits.probes.experiment import circle_and_corner
 from viscircuits.probes.surface import Surface
+from viscircuits.report.findings import sections
 from viscircuits.subcircuits.polysemantic import Polysemantic
 from viscircuits.subcircuits.top import TopActivations, top_activations
 
@@ -83,7 +83,7 @@ def test_top(photos, images, shapesnet, tmp_path):
 def test_as_many_as_were_asked_for_are_drawn(photos, images, shapesnet, tmp_path, monkeypatch):
     """All of up to twelve; of more, six, and it says so."""
     seen = []
-    made = "viscircuits.diagram.sheets.contact_sheet"
+    made = "viscircuits.plots.sheets.contact_sheet"
     monkeypatch.setattr(made, lambda *given: seen.append(given) or sheets.Plate(1, 1))
     for number in (8, 13):
         call("top", "shapesnet", "features.3", "-i", photos, "-n", number, "--channel", 5, "-o", tmp_path / str(number))
@@ -98,7 +98,7 @@ def test_interrupted_work_goes_on(photos, tmp_path, monkeypatch):
     """Pictures are run once: the second time what was found is read."""
     asked = ("top", "shapesnet", "features.3", "-i", photos, "-n", 2, "--channel", 5, "-o", tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("viscircuits.diagram.sheets.contact_sheet", _interrupt)
+        patch.setattr("viscircuits.plots.sheets.contact_sheet", _interrupt)
         with pytest.raises(RuntimeError, match="cut"):
             call(*asked)
     header = tmp_path / "findings" / "top__features.3" / "findings.json"
@@ -208,7 +208,7 @@ def test_split_by_clusters_says_so_where_there_are_none(photos, tmp_path):
 def test_as_many_activations_as_pictures_are_all_of_them(photos, tmp_path, monkeypatch):
     """Asked for 20 or more of 20 pictures, nothing was chosen; and no text speaks of more pictures than there are."""
     seen = []
-    made = "viscircuits.diagram.sheets.contact_sheet"
+    made = "viscircuits.plots.sheets.contact_sheet"
     monkeypatch.setattr(made, lambda *given: seen.append(given) or sheets.Plate(1, 1))
     whole = "20 of 20: all of them, ranked"
     for number in (20, 300):

@@ -6,11 +6,11 @@ import re
 import pytest
 
 from diagram.tables import row, study
-from viscircuits.diagram import told
+from viscircuits.canvas import told
 from viscircuits.diagram.chosen import about_row, asked_as, called, chosen, is_control, measured, name_of
-from viscircuits.diagram.headline import Numbers
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import table
+from viscircuits.report.headline import Numbers
 
 CRITERIA = ("actgrad", "snip", "learned,steps=5", "random", "actgrad:worst")
 

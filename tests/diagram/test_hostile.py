@@ -15,12 +15,12 @@ import viscircuits
 from cli.studies import small_study
 from diagram.test_page import whole
 from viscircuits import zoo
+from viscircuits.canvas.markup import Html, element, joined
+from viscircuits.canvas.page import write_page
 from viscircuits.data.images import ImageSet
 from viscircuits.diagram.extended import diagram
-from viscircuits.diagram.markup import Html, element, joined
-from viscircuits.diagram.page import write_page
-from viscircuits.diagram.report import report
-from viscircuits.diagram.section import Section
+from viscircuits.report.report import report
+from viscircuits.report.section import Section
 from viscircuits.study import Study, slug
 from viscircuits.target import Target
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from viscircuits.diagram.findings import sections, typed, write_findings
-from viscircuits.diagram.section import SECTION, Section
 from viscircuits.errors import StudyError
+from viscircuits.report.findings import sections, typed, write_findings
+from viscircuits.report.section import SECTION, Section
 from viscircuits.study import slug
 
 

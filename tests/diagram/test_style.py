@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from diagram.test_curve import rows
-from viscircuits.diagram.curve import preservation_curve
-from viscircuits.diagram.marks import Box, Disc, Line, Scene, Text
-from viscircuits.diagram.plate import Plate, Strip
-from viscircuits.diagram.raster import write_png
-from viscircuits.diagram.surface import surfaces
+from viscircuits.canvas.marks import Box, Disc, Line, Scene, Text
 from viscircuits.evaluate.sweep import table
+from viscircuits.plots.curve import preservation_curve
+from viscircuits.plots.plate import Plate, Strip
+from viscircuits.plots.raster import write_png
+from viscircuits.plots.surface import surfaces
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.stimulus import Arc
 from viscircuits.probes.surface import Surface

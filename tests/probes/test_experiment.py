@@ -95,8 +95,8 @@ def test_overlap_counts_nothing_that_scored_zero(done):
 
 
 def test_the_picture(done, tmp_path):
-    from viscircuits.diagram.surface import surfaces
     from viscircuits.errors import StudyError
+    from viscircuits.plots.surface import surfaces
 
     _, found, _ = done
     row = {"model": found.full["arcs"], "arc": found.parts[0].surfaces["arcs"]}

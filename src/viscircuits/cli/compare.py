@@ -75,7 +75,7 @@ def _tell(
     from viscircuits import store
     from viscircuits.cli.console import print_table
     from viscircuits.cli.job import print_notes
-    from viscircuits.diagram.kinship import kinship
+    from viscircuits.plots.kinship import kinship
     from viscircuits.subcircuits.algebra import shared_core
 
     found.save(findings.file("overlaps.safetensors"))

@@ -30,14 +30,14 @@ from viscircuits import store, temporary
 from viscircuits.cli.console import out
 from viscircuits.cli.job import on_device
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.findings import FOLDER, HEADER, OLD_SECTION, write_findings
-from viscircuits.diagram.section import Section, Table
-from viscircuits.diagram.sheets import Scene
 from viscircuits.errors import StudyError
 from viscircuits.header import TEXT, Check, maybe, wrong
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.trace import trace
 from viscircuits.model.zoo import zoo
+from viscircuits.plots.sheets import Scene
+from viscircuits.report.findings import FOLDER, HEADER, OLD_SECTION, write_findings
+from viscircuits.report.section import Section, Table
 from viscircuits.study import Pictures, Study, slug
 from viscircuits.version import __version__
 
@@ -106,7 +106,7 @@ class Findings:
 
         Args:
             found: what came of it, in short.
-            title, lead, note, tables: of the section; see `viscircuits.diagram.section.Section`.
+            title, lead, note, tables: of the section; see `viscircuits.report.section.Section`.
             pictures: what each shows -> a picture that was saved in this folder.
         """
         command = " ".join(["viscircuits", *map(shlex.quote, sys.argv[1:])])

@@ -11,16 +11,16 @@ import torch
 from rich.text import Text
 from torch import nn
 
+from viscircuits.canvas.told import WEAK, in_a_cell, inverted
 from viscircuits.cli.command import typed
 from viscircuits.cli.console import out, print_table, progress_bars
 from viscircuits.diagram.chosen import series_of, titled
-from viscircuits.diagram.curve import preservation_curve
-from viscircuits.diagram.told import WEAK, in_a_cell, inverted
 from viscircuits.errors import ModelError
 from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
 from viscircuits.header import shown
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace
+from viscircuits.plots.curve import preservation_curve
 from viscircuits.saliency.engine.maps import engine
 from viscircuits.study import Pictures, Spec, Study
 

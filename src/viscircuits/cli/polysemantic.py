@@ -47,7 +47,7 @@ def polysemantic(
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
     from viscircuits.cli.top import kept_tops
-    from viscircuits.diagram.sheets import all_ranked
+    from viscircuits.plots.sheets import all_ranked
     from viscircuits.study import slug
     from viscircuits.target import read_layer
 
@@ -118,7 +118,7 @@ def _mapped(
     report: "Progress",
 ) -> "tuple[list[dict[str, object]], dict[str, Path]]":  # fmt: skip
     """Points of the maps, as rows, and the maps with their pictures."""
-    from viscircuits.diagram.clusters import cluster_map
+    from viscircuits.plots.clusters import cluster_map
     from viscircuits.study import slug
     from viscircuits.subcircuits.polysemantic import flat_map
     from viscircuits.subcircuits.top import population

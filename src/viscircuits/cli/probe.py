@@ -109,8 +109,8 @@ class _Probe:
 
     def layer(self, family: str, count: int, seed: int, report: "Progress") -> None:
         from viscircuits.cli.console import print_table
-        from viscircuits.diagram.sheets import contact_sheet
-        from viscircuits.diagram.surface import stimuli_strips
+        from viscircuits.plots.sheets import contact_sheet
+        from viscircuits.plots.surface import stimuli_strips
         from viscircuits.probes.detectors import detectors, standard_families
 
         layer = self.target.layer
@@ -139,7 +139,7 @@ class _Probe:
         report: "Progress",
     ) -> None:  # fmt: skip
         from viscircuits.circuit import Circuit
-        from viscircuits.diagram.surface import surfaces
+        from viscircuits.plots.surface import surfaces
         from viscircuits.probes.stimulus import family_of
         from viscircuits.probes.surface import surface
 
@@ -166,7 +166,7 @@ class _Probe:
         )  # fmt: skip
 
     def experiment(self, common: dict[str, float], seed: int | None, report: "Progress") -> None:
-        from viscircuits.diagram.surface import experiment_plate
+        from viscircuits.plots.surface import experiment_plate
         from viscircuits.probes.control import shuffled
 
         networks = {"model": self.network}

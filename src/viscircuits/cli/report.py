@@ -27,8 +27,8 @@ def report(
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import progress_bars
     from viscircuits.cli.opened import open_study
-    from viscircuits.diagram.findings import FOLDER, write_findings
-    from viscircuits.diagram.report import report as written
+    from viscircuits.report.findings import FOLDER, write_findings
+    from viscircuits.report.report import report as written
 
     if not (study / "study.json").is_file() and (study / FOLDER).is_dir():
         console.print(str(write_findings(study, out)), soft_wrap=True)

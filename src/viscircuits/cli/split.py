@@ -66,7 +66,7 @@ def split(
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
-    from viscircuits.diagram.sheets import all_ranked
+    from viscircuits.plots.sheets import all_ranked
     from viscircuits.study import slug
     from viscircuits.subcircuits.split import DENSITIES
     from viscircuits.subcircuits.split import split as divided
@@ -166,7 +166,7 @@ def _pictures(found: "Split", names: dict[int, str]) -> list[dict[str, object]]:
 def _drawn(
     loaded: "Loaded", found: "Split", names: dict[int, str], pictures: bool, findings: "Findings", report: "Progress"
 ) -> "Path":
-    from viscircuits.diagram.splits import renderings, split_plate
+    from viscircuits.plots.splits import renderings, split_plate
 
     scene = loaded.scene(found.images)
     made = renderings(found, scene, cache=findings.file("cache"), progress=report) if pictures else []

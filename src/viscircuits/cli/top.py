@@ -39,7 +39,7 @@ def top(
     """Find the highest activations of every channel: values, pictures and positions; draw contact sheets."""
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
-    from viscircuits.diagram.sheets import all_ranked, contact_sheet, liveliest, per_row, strips
+    from viscircuits.plots.sheets import all_ranked, contact_sheet, liveliest, per_row, strips
     from viscircuits.study import slug
     from viscircuits.target import read_layer
 

@@ -6,23 +6,24 @@ from typing import NamedTuple
 
 from viscircuits import store
 from viscircuits.bounds import checked
+from viscircuits.canvas import marks
+from viscircuits.canvas.html import framed
+from viscircuits.canvas.page import interactive, write_page
+from viscircuits.canvas.palette import Theme
+from viscircuits.canvas.svg import write_svg
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram import legend, marks
+from viscircuits.diagram import legend
 from viscircuits.diagram.bundles import bundled
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.drawing import MARGIN, WIDTH, Drawing
 from viscircuits.diagram.glyphs import Pictures, headings, vertices
-from viscircuits.diagram.html import framed
 from viscircuits.diagram.inset import Agreement, agreement, inset
 from viscircuits.diagram.lines import labels, lines
-from viscircuits.diagram.page import interactive, write_page
-from viscircuits.diagram.palette import Theme
 from viscircuits.diagram.pictures import Source, blank, vertex_pictures
-from viscircuits.diagram.raster import write_png
-from viscircuits.diagram.svg import write_svg
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
+from viscircuits.plots.raster import write_png
 from viscircuits.scores import Scores
 from viscircuits.types import Progress
 

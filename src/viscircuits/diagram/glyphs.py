@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from viscircuits.canvas.marks import Box, Disc, Group, Mark, Raster, Text
+from viscircuits.canvas.palette import image_kernel
 from viscircuits.diagram.content import Vertex
 from viscircuits.diagram.drawing import LINE, Drawing
-from viscircuits.diagram.marks import Box, Disc, Group, Mark, Raster, Text
-from viscircuits.diagram.palette import image_kernel
 
 Pictures = Mapping[tuple[str, int], Float[np.ndarray, "3 height width"]]
 """(layer, channel) -> a picture of it, values in [0, 1]."""

@@ -6,10 +6,10 @@ from math import isfinite
 import numpy as np
 from jaxtyping import Float
 
+from viscircuits.canvas.marks import Anchor, Box, Disc, Group, Line, Text
+from viscircuits.canvas.told import beside, inverted, measure, number
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
-from viscircuits.diagram.marks import Anchor, Box, Disc, Group, Line, Text
-from viscircuits.diagram.told import beside, inverted, measure, number
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
 from viscircuits.types import Progress
 

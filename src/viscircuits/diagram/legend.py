@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
+from viscircuits.canvas.marks import Box, Disc, Line, Mark, Text
+from viscircuits.canvas.palette import LEVELS, ramp_role
 from viscircuits.circuit import Circuit
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.drawing import Drawing
 from viscircuits.diagram.inset import Agreement
-from viscircuits.diagram.marks import Box, Disc, Line, Mark, Text
-from viscircuits.diagram.palette import LEVELS, ramp_role
 from viscircuits.scores import Scores
 
 _LETTER = 6.2

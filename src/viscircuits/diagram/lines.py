@@ -1,10 +1,10 @@
 """The lines of a diagram: kernels with their pictures, wires, and the way of channels that are read far away."""
 
+from viscircuits.canvas.marks import Box, Group, Line, Raster, Text
+from viscircuits.canvas.palette import balance_role, heat_map
 from viscircuits.diagram.content import Edge, Wire
 from viscircuits.diagram.curves import point
 from viscircuits.diagram.drawing import Drawing
-from viscircuits.diagram.marks import Box, Group, Line, Raster, Text
-from viscircuits.diagram.palette import balance_role, heat_map
 
 _WIRE = 1.6
 

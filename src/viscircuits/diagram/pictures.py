@@ -12,11 +12,11 @@ from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.exciting import Unit, colours_of, field, pixels, seen, strongest
 from viscircuits.diagram.glyphs import Pictures
-from viscircuits.diagram.plate import Pixels
 from viscircuits.errors import ImageError, ModelError, UnsupportedOperation, closest
 from viscircuits.model.trace import trace
 from viscircuits.optvis.objective import Activation, Renderable
 from viscircuits.optvis.render import render
+from viscircuits.plots.plate import Pixels
 from viscircuits.target import Loss, Target
 from viscircuits.types import Progress
 

@@ -5,9 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits.bounds import checked
-from viscircuits.diagram.curve import _TICKS, Curve, explained, mark_inverted
-from viscircuits.diagram.style import drawing, dressed, lettered
 from viscircuits.evaluate.faithfulness import Faithfulness
+from viscircuits.plots.curve import _TICKS, Curve, explained, mark_inverted
+from viscircuits.plots.style import drawing, dressed, lettered
 
 _LINES = {
     "alone": ("the circuit alone", "#0072B2", "-"),

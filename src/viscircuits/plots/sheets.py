@@ -7,8 +7,8 @@ import torch
 
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.exciting import colours_of, pixels, seen
-from viscircuits.diagram.plate import Pixels, Plate, Strip
 from viscircuits.model.graph import NetGraph
+from viscircuits.plots.plate import Pixels, Plate, Strip
 from viscircuits.subcircuits.top import TopActivations
 
 SHOWN = 12

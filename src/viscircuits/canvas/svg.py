@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from viscircuits.diagram.marks import Box, Disc, Group, Line, Mark, Number, Raster, Scene, Text
-from viscircuits.diagram.markup import Html, escaped, joined, plain
-from viscircuits.diagram.palette import PALETTES, Theme
+from viscircuits.canvas.marks import Box, Disc, Group, Line, Mark, Number, Raster, Scene, Text
+from viscircuits.canvas.markup import Html, escaped, joined, plain
+from viscircuits.canvas.palette import PALETTES, Theme
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 

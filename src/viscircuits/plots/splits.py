@@ -11,14 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from viscircuits.canvas.markup import plain
 from viscircuits.circuit import Circuit
 from viscircuits.diagram.legend import percent
-from viscircuits.diagram.markup import plain
 from viscircuits.diagram.pictures import blank, rendered
-from viscircuits.diagram.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, colour_of
-from viscircuits.diagram.sheets import Scene
-from viscircuits.diagram.style import AS_IT_IS, drawing
 from viscircuits.mask import Mask
+from viscircuits.plots.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, colour_of
+from viscircuits.plots.sheets import Scene
+from viscircuits.plots.style import AS_IT_IS, drawing
 from viscircuits.subcircuits.split import Split
 from viscircuits.types import Progress
 

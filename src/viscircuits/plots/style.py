@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
-from viscircuits.diagram.markup import plain
+from viscircuits.canvas.markup import plain
 
 FONTS = ("Helvetica Neue", "Arial", "DejaVu Sans")
 """The fonts of curves and pages, the best first; matplotlib brings the last one along."""

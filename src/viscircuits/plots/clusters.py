@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.diagram.plate import FAINT, MUTED, Plate, Strip, colour_of
-from viscircuits.diagram.sheets import Scene, all_ranked
-from viscircuits.diagram.style import drawing
+from viscircuits.plots.plate import FAINT, MUTED, Plate, Strip, colour_of
+from viscircuits.plots.sheets import Scene, all_ranked
+from viscircuits.plots.style import drawing
 from viscircuits.subcircuits.polysemantic import NOISE, Polysemantic
 
 ACROSS = 8

@@ -9,17 +9,17 @@ from torch import nn
 
 from viscircuits import store
 from viscircuits.bounds import checked
+from viscircuits.canvas.html import framed, listed
+from viscircuits.canvas.markup import Html, element, joined
+from viscircuits.canvas.page import write_page
+from viscircuits.canvas.told import in_words
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.chapter import Chapter, anchor
 from viscircuits.diagram.chosen import KEEP, name_of
 from viscircuits.diagram.extended import MOST, Diagram
-from viscircuits.diagram.findings import sections
-from viscircuits.diagram.html import framed, listed
-from viscircuits.diagram.markup import Html, element, joined
-from viscircuits.diagram.page import write_page
 from viscircuits.diagram.pictures import Source
-from viscircuits.diagram.told import in_words
 from viscircuits.model.zoo import zoo
+from viscircuits.report.chapter import Chapter, anchor
+from viscircuits.report.findings import sections, styles
 from viscircuits.study import Header, Pictures, Study
 from viscircuits.types import Progress
 from viscircuits.version import __version__
@@ -96,7 +96,7 @@ def report(
     if len(chapters) > 1:
         body.insert(1, _contents(chapters))
     diagrams = {name_of(chapter.row): chapter.drawn for chapter in chapters}
-    return Report(write_page(title, joined(body, "\n"), "report.css", "findings.css"), diagrams)
+    return Report(write_page(title, joined(body, "\n"), *styles()), diagrams)
 
 
 def _head(title: str, header: Header) -> Html:

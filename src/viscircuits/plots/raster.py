@@ -11,10 +11,10 @@ from matplotlib.patches import Rectangle as Sharp
 from matplotlib.path import Path as Curve
 from matplotlib.patheffects import withStroke
 
-from viscircuits.diagram.marks import Box, Disc, Line, Number, Raster, Scene, Text, flat
-from viscircuits.diagram.markup import plain
-from viscircuits.diagram.palette import PALETTES, Theme
-from viscircuits.diagram.style import AS_IT_IS, drawing, font
+from viscircuits.canvas.marks import Box, Disc, Line, Number, Raster, Scene, Text, flat
+from viscircuits.canvas.markup import plain
+from viscircuits.canvas.palette import PALETTES, Theme
+from viscircuits.plots.style import AS_IT_IS, drawing, font
 
 _DPI = 100
 _POINTS = 72 / _DPI

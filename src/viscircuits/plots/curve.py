@@ -14,9 +14,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from viscircuits import store
 from viscircuits.bounds import checked
 from viscircuits.diagram.chosen import asked_as, called, is_control, series_of, titled
-from viscircuits.diagram.style import drawing, dressed, lettered
-from viscircuits.diagram.vector import svg
 from viscircuits.errors import StudyError
+from viscircuits.plots.style import drawing, dressed, lettered
+from viscircuits.plots.vector import svg
 
 _COLOURS = {  # Okabe and Ito's palette: told apart with any colour vision
     "actgrad": "#0072B2",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from viscircuits import store
-from viscircuits.diagram.html import listed, table
-from viscircuits.diagram.markup import Html, element
+from viscircuits.canvas.html import listed, table
+from viscircuits.canvas.markup import Html, element
 from viscircuits.errors import StudyError
 
 SECTION = "section.json"

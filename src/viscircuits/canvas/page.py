@@ -9,10 +9,10 @@ import hashlib
 import re
 from importlib import resources
 
-from viscircuits.diagram.marks import Scene
-from viscircuits.diagram.markup import Html, escaped
-from viscircuits.diagram.palette import PALETTES, Theme
-from viscircuits.diagram.svg import inline_svg
+from viscircuits.canvas.marks import Scene
+from viscircuits.canvas.markup import Html, escaped
+from viscircuits.canvas.palette import PALETTES, Theme
+from viscircuits.canvas.svg import inline_svg
 
 
 def write_page(title: str, body: Html, *styles: str) -> str:
@@ -21,7 +21,7 @@ def write_page(title: str, body: Html, *styles: str) -> str:
     Args:
         title: its name.
         body: its content; text that is no `Html` is escaped here too.
-        styles: names of further style sheets of this package.
+        styles: further style sheets.
     """
     script = template("page.js")
     return filled(
@@ -29,7 +29,7 @@ def write_page(title: str, body: Html, *styles: str) -> str:
         {
             "/*LIGHT*/": _variables("light"),
             "/*DARK*/": _variables("dark"),
-            "/*STYLE*/": "\n".join(map(template, ("page.css", *styles))),
+            "/*STYLE*/": "\n".join([template("page.css"), *styles]),
             "/*SCRIPT*/": script,
             "@HASH@": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             "@TITLE@": escaped(title),
@@ -51,9 +51,9 @@ def filled(text: str, parts: dict[str, str]) -> str:
     return re.sub("|".join(map(re.escape, parts)), lambda place: parts[place[0]], text)
 
 
-def template(name: str) -> str:
-    """Returns a file of this package."""
-    return resources.files("viscircuits.diagram").joinpath(name).read_text(encoding="utf-8")
+def template(name: str, package: str = "viscircuits.canvas") -> str:
+    """Returns the text of a file in a package."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def _variables(theme: Theme) -> str:

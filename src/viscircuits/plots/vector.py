@@ -1,6 +1,6 @@
 """matplotlib's SVG with letters that stay letters, and the same bytes for the same figure, whatever the rcParams say.
 
-``figure.savefig(..., backend="module://viscircuits.diagram.vector")`` finds `FigureCanvas` here.
+``figure.savefig(..., backend="module://viscircuits.plots.vector")`` finds `FigureCanvas` here.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 
-from viscircuits.diagram.style import FONTS
+from viscircuits.plots.style import FONTS
 
 _POINTS = 72
 _MARK = "viscircuits sans"

@@ -10,6 +10,10 @@ import polars as pl
 import torch
 from torch import nn
 
+from viscircuits.canvas.html import bar, picture, table, vector
+from viscircuits.canvas.markup import Html, element, joined
+from viscircuits.canvas.page import interactive
+from viscircuits.canvas.told import in_a_cell, number, r_of
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.chosen import (
@@ -22,17 +26,13 @@ from viscircuits.diagram.chosen import (
     scores_of,
     titled,
 )
-from viscircuits.diagram.curve import preservation_curve
 from viscircuits.diagram.exciting import Place, Unit, colours_of, pixels, ranked, seen
 from viscircuits.diagram.extended import Diagram, diagram
-from viscircuits.diagram.headline import Numbers
-from viscircuits.diagram.html import bar, picture, table, vector
 from viscircuits.diagram.inset import Agreement, agreement
 from viscircuits.diagram.legend import percent
-from viscircuits.diagram.markup import Html, element, joined
-from viscircuits.diagram.page import interactive
 from viscircuits.diagram.pictures import Source, blank, rendered
-from viscircuits.diagram.told import in_a_cell, number, r_of
+from viscircuits.plots.curve import preservation_curve
+from viscircuits.report.headline import Numbers
 from viscircuits.study import Study
 from viscircuits.target import Loss, Target
 from viscircuits.types import Progress

@@ -6,11 +6,11 @@ from functools import cached_property
 
 import polars as pl
 
-from viscircuits.diagram import told
+from viscircuits.canvas import told
+from viscircuits.canvas.html import table
+from viscircuits.canvas.markup import Html, element, joined
 from viscircuits.diagram.chosen import CONTROL, Row, asked_as, is_control, is_trained, series_of, titled
-from viscircuits.diagram.html import table
 from viscircuits.diagram.legend import percent
-from viscircuits.diagram.markup import Html, element, joined
 
 _ROUNDING = 1e-6
 

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from viscircuits.diagram.curve import Curve
 from viscircuits.diagram.exciting import pixels
-from viscircuits.diagram.plate import MUTED, Strip
-from viscircuits.diagram.style import drawing, dressed, lettered
 from viscircuits.errors import StudyError
+from viscircuits.plots.curve import Curve
+from viscircuits.plots.plate import MUTED, Strip
+from viscircuits.plots.style import drawing, dressed, lettered
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.detectors import Detectors
 from viscircuits.probes.experiment import CircleAndCorner

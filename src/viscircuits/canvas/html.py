@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from viscircuits.diagram.markup import Html, element, joined
-from viscircuits.diagram.svg import data_uri
+from viscircuits.canvas.markup import Html, element, joined
+from viscircuits.canvas.svg import data_uri
 from viscircuits.model.field.receptive_field import Box
 
 FRAME = "allow-scripts"

@@ -1,6 +1,6 @@
 """What a picture is made of: lines, boxes, discs, rasters and texts, in groups with names.
 
-Colours are *roles* ("ink", "wire", "excite7"), given a value by a `viscircuits.diagram.palette.Palette` when painted.
+Colours are *roles* ("ink", "wire", "excite7"), given a value by a `viscircuits.canvas.palette.Palette` when painted.
 Two painters know these marks: `svg` writes them as vectors, `raster` draws them as pixels. Coordinates are pixels, y
 downwards.
 """

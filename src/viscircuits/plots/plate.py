@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from viscircuits import store
-from viscircuits.diagram.marks import Number
-from viscircuits.diagram.markup import plain
-from viscircuits.diagram.style import AS_IT_IS, drawing, dressed, lettered
+from viscircuits.canvas.marks import Number
+from viscircuits.canvas.markup import plain
+from viscircuits.plots.style import AS_IT_IS, drawing, dressed, lettered
 
 INK, MUTED, FAINT = "#1b1f24", "#5c6570", "#d5dadf"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from viscircuits.diagram.markup import plain
-from viscircuits.diagram.plate import FAINT, INK, MUTED, Plate
-from viscircuits.diagram.style import AS_IT_IS, drawing
+from viscircuits.canvas.markup import plain
 from viscircuits.errors import StudyError
+from viscircuits.plots.plate import FAINT, INK, MUTED, Plate
+from viscircuits.plots.style import AS_IT_IS, drawing
 from viscircuits.subcircuits.algebra import WHOLE, Overlaps
 
 _COLOURS = "Blues"

@@ -15,12 +15,12 @@ import stat
 from pathlib import Path
 
 from viscircuits import store
+from viscircuits.canvas.html import listed
+from viscircuits.canvas.markup import Html, element, joined, plain
+from viscircuits.canvas.page import template, write_page
 from viscircuits.data.reading.decoding import identified
-from viscircuits.diagram.html import listed
-from viscircuits.diagram.markup import Html, element, joined, plain
-from viscircuits.diagram.page import write_page
-from viscircuits.diagram.section import SECTION, Section
 from viscircuits.errors import StudyError
+from viscircuits.report.section import SECTION, Section
 from viscircuits.version import __version__
 
 FOLDER = "findings"
@@ -161,4 +161,9 @@ def _page(study: str | Path) -> str:
         raise StudyError(f"{str(study)!r} is not a study folder: it has no study.json, and no findings")
     title = f"Findings in {Path(study).resolve().name}"
     head = element("div", element("h1", title), listed({"shown with": f"viscircuits {__version__}"}), cls="title")
-    return write_page(title, joined([head, *parts], "\n"), "report.css", "findings.css")
+    return write_page(title, joined([head, *parts], "\n"), *styles())
+
+
+def styles() -> list[str]:
+    """Returns the style sheets of reports and findings."""
+    return [template(name, "viscircuits.report") for name in ("report.css", "findings.css")]

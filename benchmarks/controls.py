@@ -33,7 +33,7 @@ import torch
 from torch import nn
 
 import viscircuits as vc
-from viscircuits.response import Response, respond, respond_full
+from viscircuits.execution.response import Response, respond, respond_full
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.gates.gates import Gates, best
 from viscircuits.saliency.gates.ladder import Ladder

@@ -22,23 +22,24 @@ import torch
 
 import viscircuits as vc
 from viscircuits import store
-from viscircuits.diagram.exciting import colours_of
+from viscircuits.activations.exciting import colours_of
+from viscircuits.activations.top import TopActivations, population, top_activations
+from viscircuits.diagram.pictures import renderings
 from viscircuits.errors import ImageError
+from viscircuits.execution.response import to_model
 from viscircuits.model.instrument import run
 from viscircuits.model.zoo import zoo
 from viscircuits.plots.clusters import cluster_map
 from viscircuits.plots.curve import Curve
 from viscircuits.plots.sheets import Scene
-from viscircuits.plots.splits import renderings, split_plate
+from viscircuits.plots.splits import split_plate
 from viscircuits.plots.surface import experiment_plate
 from viscircuits.probes.control import shuffled
 from viscircuits.probes.detectors import detectors, standard_families
 from viscircuits.probes.experiment import CircleAndCorner, circle_and_corner
 from viscircuits.probes.stage import Stage
-from viscircuits.response import to_model
 from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic, flat_map, polysemantic
 from viscircuits.subcircuits.split import Split, split
-from viscircuits.subcircuits.top import TopActivations, population, top_activations
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/results/subcircuits.md"
@@ -117,7 +118,7 @@ class Bench(NamedTuple):
         (vectors,) = population(self.model, found.top, self.images, [clusters.channel])
         plate = cluster_map(scene, found, clusters.channel, flat_map(vectors))
         own = scene._replace(images=done.images)
-        made = renderings(done, own, cache=self.folder / "cache", progress=told)
+        made = renderings(done, own.prepare, cache=self.folder / "cache", progress=told)
         return [
             plate.save(SHOWN / f"{name}-map.jpg").name,
             split_plate(done, own, None, made).save(SHOWN / f"{name}-split.jpg").name,

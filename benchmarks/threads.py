@@ -17,8 +17,8 @@ from timing import Clock, machine, table
 from torch import Tensor, nn
 
 import viscircuits as vc
+from viscircuits.activations.top import top_activations
 from viscircuits.model.trace import trace
-from viscircuits.subcircuits.top import top_activations
 
 SHAPE = (3, 16, 16)
 TRIES = 5

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 import viscircuits as vc
+from viscircuits.activations.exciting import colours_of
 from viscircuits.data.colours import Colours
-from viscircuits.diagram.exciting import colours_of
 from viscircuits.model.instrument import run
 
 ROOT = Path(__file__).parent.parent

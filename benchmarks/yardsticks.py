@@ -103,11 +103,11 @@ def masks(setting: Setting, criterion: str, densities: Sequence[float], pictures
 
 def circuits(setting: Setting, kept: Sequence[vc.Mask]) -> Callable[[], list[Tensor]]:
     """Our responses of some circuits, which are made anew every time."""
-    from viscircuits.evaluate.responses import respond_all
+    from viscircuits.execution.together import respond_all
 
     def run() -> list[Tensor]:
         made = [vc.Circuit(setting.model, setting.target, mask) for mask in kept]
-        return respond_all(made, setting.images, frozen=None, batch_size=setting.batch)
+        return respond_all([one.execution for one in made], setting.images, frozen=None, batch_size=setting.batch)
 
     return run
 

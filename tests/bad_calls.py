@@ -24,7 +24,7 @@ import viscircuits as vc
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model.zoo import zoo
-from viscircuits.study import Pictures, Spec
+from viscircuits.study.folder import Pictures, Spec
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**30
 
@@ -200,7 +200,7 @@ MADE = frozenset({
 
 INNER = frozenset({
     "NetGraph.check", "NetGraph.outline", "NetGraph.output", "Readout.freeze", "Readout.objective", "Readout.response",
-    "Readout.needs_freezing", "Readout.seeds", "Circuit.respond_to", "Circuit.extract", "Mask.factors",
+    "Readout.needs_freezing", "Readout.seeds", "Circuit.extract", "Mask.factors",
     "Diagram.html", "Diagram.svg", "Rendering.to_pil", "KernelMap.layers", "KernelMap.map", "KernelMap.value",
     *(f"{kind}.{name}" for kind in ("Fourier", "Maco", "Accentuation")
       for name in ("at", "distance", "latent", "picture", "start")),

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import viscircuits as vc
-from viscircuits import measurements, store
+from viscircuits import store
+from viscircuits.activations.top import TopActivations, top_activations
 from viscircuits.cli.findings import Findings
 from viscircuits.compensation import Scales
 from viscircuits.evaluate.sweep import Sweep, read_table, sweep
@@ -27,11 +28,11 @@ from viscircuits.probes.stimulus import Arc
 from viscircuits.probes.surface import Surface
 from viscircuits.saliency.gates import ladder
 from viscircuits.saliency.gates.training import State
-from viscircuits.study import Pictures, Spec, Study
+from viscircuits.study import measurements
+from viscircuits.study.folder import Pictures, Spec, Study
 from viscircuits.subcircuits.algebra import Overlaps, overlaps
 from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic
-from viscircuits.subcircuits.top import TopActivations, top_activations
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ def warm_up() -> None:
         import_module(name)
     import viscircuits as vc
     import viscircuits.cli.findings
-    import viscircuits.cli.job
     import viscircuits.cli.main
-    import viscircuits.cli.opened
+    import viscircuits.runs.job
+    import viscircuits.runs.opened
     from viscircuits.data.shapes import generate
     from viscircuits.model.trace import trace
 

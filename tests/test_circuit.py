@@ -15,11 +15,11 @@ from model.toys import TOYS, Compose, Concat, Normed, Plain, Residual, Toy
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation
+from viscircuits.execution.response import respond
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.flow.reach import reach
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
-from viscircuits.response import respond
 from viscircuits.target import AnyTarget, Loss, Target
 from viscircuits.types import GRANULARITIES, Granularity
 
@@ -466,7 +466,7 @@ def test_a_single_position_is_computed_on_crops(biases: Biases, position):
             assert close(part.respond(pictures, batch_size=2), expected)
         with FlopCounterMode(display=False) as whole:
             by_the_model(part, images)
-        assert part._on_crops is not None
+        assert part.execution.on_crops is not None
         if position != "max":  # the full model finds the place, on whole images
             assert cropped.get_total_flops() < 0.8 * whole.get_total_flops()
 
@@ -476,12 +476,14 @@ def test_what_is_run_depends_on_counted_work_alone():
     """A thin circuit runs in the smaller network; the choice is the same every time."""
     model = torchvision.models.squeezenet1_1(weights=None).eval()
     target = Target("features.4.expand3x3", 7)
-    savings = [circuit(model, target, (3, 64, 64), keep=keep)._shrunk().saving for keep in (0.9, 0.5, 0.2, 0.2)]
+    savings = [
+        circuit(model, target, (3, 64, 64), keep=keep).execution.shrunk().saving for keep in (0.9, 0.5, 0.2, 0.2)
+    ]
     assert savings[2] == savings[3] < savings[1] < savings[0] < 1
     mixing = torchvision.models.convnext_tiny(weights=None).eval()  # its norms need all channels back
     wide = circuit(mixing, Target("features.3.1.block.3", 7), (3, 64, 64), keep=0.9)
-    assert wide._shrunk().saving > 1
-    assert wide._small is None
+    assert wide.execution.shrunk().saving > 1
+    assert wide.execution.small is None
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(wide.respond(ImageSet.from_tensors(images)), by_the_model(wide, images))
 

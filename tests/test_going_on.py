@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 import viscircuits as vc
-from viscircuits import measurements, store, temporary
-from viscircuits.cli.job import Source, run_job
+from viscircuits import store, temporary
 from viscircuits.errors import StudyError
 from viscircuits.evaluate import sweep as module
 from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace
-from viscircuits.study import Study
+from viscircuits.runs.job import Source, run_job
+from viscircuits.study import measurements
+from viscircuits.study.folder import Study
 
 DENSITIES = (0.9, 0.7, 0.5, 0.3, 0.1)
 
@@ -129,7 +130,7 @@ def study(model: nn.Module, folder: Path, **changes) -> Study:
     options = {"targets": [vc.Target("second", 1), vc.Target("second", 2)], "densities": (0.5, 0.2),
                "criteria": ("actgrad", "random")} | changes  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("viscircuits.cli.job.preservation_curve", Mock())
+        patch.setattr("viscircuits.runs.job.preservation_curve", Mock())
         return run_job(job(model, **options), folder, Source("small", None, "here", "here"))
 
 
@@ -241,7 +242,7 @@ def test_going_on_with_another_version_is_recorded_and_told(small, made):
 ENTERS = """
 import sys, time
 from viscircuits.errors import StudyError
-from viscircuits.study import Pictures, Spec, Study
+from viscircuits.study.folder import Pictures, Spec, Study
 images = Pictures(source="here", count=3, hash="x")
 spec = Spec(model="m", weights=None, fingerprint="f", input_shape=(3, 8, 8), targets=("a:1",), scoring=images,
             held_out=images, criteria=("random",), densities=(0.5,), seed=int(sys.argv[2]))

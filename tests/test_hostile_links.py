@@ -10,7 +10,6 @@ import torch
 import viscircuits as vc
 from viscircuits import store
 from viscircuits.cli.findings import Findings
-from viscircuits.diagram.chosen import scores_of
 from viscircuits.diagram.extended import Diagram
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import Sweep, sweep
@@ -18,7 +17,8 @@ from viscircuits.model.fingerprint import fingerprint
 from viscircuits.optvis.cache import Cache
 from viscircuits.optvis.rendering import Picture
 from viscircuits.report.report import Report
-from viscircuits.study import Pictures, Spec, Study, slug
+from viscircuits.study.chosen import scores_of
+from viscircuits.study.folder import Pictures, Spec, Study, slug
 
 ASKED = {"model": "shapesnet", "fingerprint": "0"}
 

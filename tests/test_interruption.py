@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import viscircuits as vc
 from small import SHAPE, Small, small
+from viscircuits.activations.top import top_activations
 from viscircuits.errors import Cancelled
 from viscircuits.model.trace import trace
-from viscircuits.subcircuits.top import top_activations
 
 OURS = str(Path(vc.__file__).parent)
 TORCHS = ("autograd/grad_mode.py", "utils/_contextlib.py", "overrides.py", "utils/_python_dispatch.py")

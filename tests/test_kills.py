@@ -23,11 +23,12 @@ from PIL import Image
 import viscircuits as vc
 from small import Small
 from small import small as made
-from viscircuits import measurements, store, temporary
-from viscircuits.cli.job import Source, run_job
+from viscircuits import store, temporary
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
-from viscircuits.study import Study
+from viscircuits.runs.job import Source, run_job
+from viscircuits.study import measurements
+from viscircuits.study.folder import Study
 
 EXTRACT = ("extract", "shapesnet", "features.3:7", "logit:2", "-d", "0.5", "-d", "0.1", "--device", "cpu")
 COMMANDS = {
@@ -265,7 +266,7 @@ def study(model: Small, folder: Path) -> Study:
     seconds = itertools.count(0, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("viscircuits.evaluate.sweep.time.monotonic", lambda: next(seconds))
-        patch.setattr("viscircuits.cli.job.preservation_curve", Mock())
+        patch.setattr("viscircuits.runs.job.preservation_curve", Mock())
         return run_job(job(model), folder, Source("small", None, "here", "here"))
 
 

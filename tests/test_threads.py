@@ -13,10 +13,10 @@ from torch.func import functional_call
 
 import viscircuits as vc
 from small import SHAPE, Small, small
+from viscircuits.activations.top import top_activations
 from viscircuits.model.guard import replica
 from viscircuits.model.guard.quiet import quiet
 from viscircuits.model.trace import trace
-from viscircuits.subcircuits.top import top_activations
 
 
 @contextmanager

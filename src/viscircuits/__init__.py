@@ -30,7 +30,7 @@ _HOMES = {
     "Loss": "viscircuits.target",
     "parse_target": "viscircuits.target",
     "Readout": "viscircuits.readout",
-    "respond": "viscircuits.response",
+    "respond": "viscircuits.execution.response",
     "Scores": "viscircuits.scores",
     "Mask": "viscircuits.mask",
     "Circuit": "viscircuits.circuit",
@@ -54,7 +54,7 @@ _HOMES = {
     "Sweep": "viscircuits.evaluate.sweep",
     "sweep": "viscircuits.evaluate.sweep",
     # results and pictures
-    "Study": "viscircuits.study",
+    "Study": "viscircuits.study.folder",
     "preservation_curve": "viscircuits.plots.curve",
     "faithfulness_curve": "viscircuits.plots.faithfulness",
     "diagram": "viscircuits.diagram.extended",
@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     from viscircuits.evaluate.stability import stability as stability
     from viscircuits.evaluate.sweep import Sweep as Sweep
     from viscircuits.evaluate.sweep import sweep as sweep
+    from viscircuits.execution.response import respond as respond
     from viscircuits.mask import Mask as Mask
     from viscircuits.model.field.receptive_field import receptive_field as receptive_field
     from viscircuits.model.graph import NetGraph as NetGraph
@@ -124,14 +125,13 @@ if TYPE_CHECKING:
     from viscircuits.plots.faithfulness import faithfulness_curve as faithfulness_curve
     from viscircuits.readout import Readout as Readout
     from viscircuits.report.report import report as report
-    from viscircuits.response import respond as respond
     from viscircuits.saliency.find import find as find
     from viscircuits.saliency.gates.scales import rescaled as rescaled
     from viscircuits.saliency.registry import CRITERIA as CRITERIA
     from viscircuits.saliency.registry import score as score
     from viscircuits.saliency.registry import score_all as score_all
     from viscircuits.scores import Scores as Scores
-    from viscircuits.study import Study as Study
+    from viscircuits.study.folder import Study as Study
     from viscircuits.target import Loss as Loss
     from viscircuits.target import Target as Target
     from viscircuits.target import parse_target as parse_target

@@ -7,7 +7,7 @@ added to the biases. *Rescaled*: masked, with kept kernels multiplied by trained
 Never one of these two unless asked for.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,28 +15,27 @@ from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.bounds import check_fields, checked
 from viscircuits.compensation import Means, Scales, means
-from viscircuits.data.images import Batch, ImageSet
-from viscircuits.errors import MaskError, StudyError, TargetError, UnsupportedOperation, closest
+from viscircuits.data.images import ImageSet
+from viscircuits.errors import MaskError, StudyError, TargetError, closest
+from viscircuits.execution.alone import extract
+from viscircuits.execution.execution import Execution
+from viscircuits.execution.response import masked_weights
 from viscircuits.header import BOOLS, FLOATS, IMAGE, TEXT, Array, Fields, Kind, maybe, one_of, record, whole
 from viscircuits.mask import Mask, axes_of, expand_relevant
-from viscircuits.model.field.aligned import AlignedCrops
-from viscircuits.model.field.crops import tried_crops
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.flow.affine import silenced
 from viscircuits.model.flow.reach import Reach, reach
-from viscircuits.model.graph import NetGraph, outline
+from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
-from viscircuits.model.instrument import needed_filters, run
-from viscircuits.model.small.shrink import Shrunk, shrink
+from viscircuits.model.small.shrink import Shrunk
 from viscircuits.model.trace import trace
 from viscircuits.readout import Frozen, Readout
-from viscircuits.response import Rows, freeze, judged, masked_weights, rows_of, to_model
-from viscircuits.target import JSON, AnyTarget, Loss, Target, as_target, target_from_json, target_to_json
+from viscircuits.target import JSON, AnyTarget, as_target, target_from_json, target_to_json
 from viscircuits.types import GRANULARITIES, Progress
 
 Biases = Literal["masked", "pruned"]
@@ -204,47 +203,14 @@ class Circuit:
         Raises:
             ImageError: pictures of another size.
         """
-        images = judged(images, self.model, [self.readout])
-        batches = images.batches(batch_size, self.graph.memory_format, progress=progress, what="responses")
-        rows = Rows(len(images))
-        for batch in batches:
-            rows.add(self.respond_to(batch, frozen))
-        return rows.tensor
-
-    @clean
-    @torch.no_grad()
-    def respond_to(self, batch: Batch, frozen: tuple[Tensor | None, ...] | None = None) -> Float[Tensor, "n p"]:
-        """Returns the responses to one batch; ``frozen`` is that of the whole set.
-
-        Runs whatever is least work: the user's module with edited weights, the physically smaller network, and, for a
-        single position, either of them on the part of each image that the position sees. All give the same responses.
-        """
-        images, labels = to_model(batch, self.model, self.graph)
-        here = freeze(self.model, self.readout, images) if frozen is None else rows_of(frozen, batch)
-        if self._on_crops is not None:
-            return self._on_crops(images, here)
-        if self._small is not None:
-            outputs = self._small.outputs(images)
-        else:
-            outputs = run(
-                self.model, self.graph, images.clone(), self.readout.layers, weights=self.weights,  # a copy to write to
-                filters=needed_filters(self.graph, self.readout.relevant_kernels),
-            )  # fmt: skip
-        return self.readout.response(outputs, here, labels).cpu()
+        return self.execution.respond(images, frozen=frozen, batch_size=batch_size, progress=progress)
 
     @cached_property
-    def _small(self) -> Shrunk | None:
-        """The physically smaller network, where it is less work."""
-        small = self._shrunk()
-        return small if small.saving < 1 else None
-
-    @cached_property
-    def _on_crops(self) -> "Callable[[Tensor, Frozen], Tensor] | None":
-        """The circuit on crops of images, where its target is one position that does not see the whole image."""
-        if not isinstance(self.target, Target) or self.target.position is None:
-            return None
-        crops = tried_crops(self.model, self.graph, self.target.layer)
-        return None if crops is None else _OnCrops(self, crops)
+    def execution(self) -> Execution:
+        """What runs for this circuit: the model with its weights, read at its target."""
+        conducting = self._conducting if self.biases == "masked" else self._reach.used
+        connected = self._reach.connected
+        return Execution(self.model, self.graph, self.readout, self.weights, conducting, connected)
 
     @clean
     def extract(self) -> Shrunk:
@@ -256,17 +222,7 @@ class Circuit:
         Raises:
             UnsupportedOperation: the target is a loss (it needs labels) or reads each image's arg-max.
         """
-        if isinstance(self.target, Loss) or self.readout.needs_freezing():
-            raise UnsupportedOperation(
-                f"target {self.target} cannot stand alone: it needs labels or the full model's arg-max"
-            )
-        return self._shrunk(_Head(self.readout))
-
-    @clean
-    def _shrunk(self, head: nn.Module | None = None, after: fx.Node | None = None) -> Shrunk:
-        graph = trace(self.model, self.mask.input_shape, any_batch=True)
-        conducting = self._conducting if self.biases == "masked" else self._reach.used
-        return shrink(self.model, graph, self.readout.seeds(), conducting, self.weights, head, after)
+        return extract(self.execution)
 
     @checked
     def save(self, path: str | Path) -> None:
@@ -309,61 +265,6 @@ class Circuit:
                 f"model has {fingerprint(model)}); load the weights it was made with"
             )
         return _restored(cls, model, tensors, header)
-
-
-class _OnCrops:
-    """A circuit with a target at one position, on the part of each image that the position sees."""
-
-    def __init__(self, whole: Circuit, crops: AlignedCrops) -> None:
-        assert isinstance(whole.target, Target)
-        self.whole, self.crops = whole, crops
-        shape = (whole.mask.input_shape[0], *crops.size)
-        mask = replace(whole.mask, input_shape=shape)
-        target = replace(whole.target, position="max")  # each image has a position of its own on its crop
-        self.circuit = Circuit(whole.model, target, mask, whole.biases, whole.compensation)
-        assert self.circuit.mask == whole.mask
-
-    def __call__(self, images: Tensor, frozen: Frozen) -> Float[Tensor, "n 1"]:
-        (layer,) = self.whole.readout.layers
-        width, small = (c.graph.output(layer).map_shape[1] for c in (self.whole, self.circuit))
-        found = [self.crops.at(divmod(place, width)) for place in self._places(len(images), frozen[0])]
-        parts = torch.stack([image[:, *box.slices] for image, (box, _) in zip(images, found, strict=True)])
-        places = torch.tensor([y * small + x for _, (y, x) in found])
-        return self.circuit.respond_to(Batch(parts, None, 0), (places,))
-
-    def _places(self, n: int, frozen: Tensor | None) -> list[int]:
-        """Where on the flat map each image is read."""
-        if frozen is not None:
-            return frozen.tolist()
-        assert isinstance(self.whole.target, Target)
-        where, shape = self.whole.target.position, self.whole.graph.output(self.whole.target.layer).map_shape
-        y, x = where if isinstance(where, tuple) else (size // 2 for size in shape)
-        return [y * shape[1] + x] * n
-
-
-class _Head(nn.Module):
-    """The last step of an extracted circuit: from module outputs to the target's response."""
-
-    def __init__(self, readout: Readout) -> None:
-        super().__init__()
-        outputs = {name: readout.graph.output(name) for name in readout.layers}
-        places = {name: (output.shape, output.channel_axis) for name, output in outputs.items()}
-        self._outline = readout.target, readout.graph.input_shape, places
-        self._readout = _outlined(*self._outline)
-
-    def forward(self, outputs: dict[str, Tensor]) -> Tensor:
-        return self._readout.response(outputs, (None,) * len(self._readout.terms))
-
-    def __getstate__(self) -> dict[str, Any]:  # graphs do not pickle
-        return {name: value for name, value in self.__dict__.items() if name != "_readout"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._readout = _outlined(*self._outline)
-
-
-def _outlined(target: AnyTarget, shape: tuple[int, ...], outputs: dict[str, tuple[tuple[int, ...], int]]) -> Readout:
-    return Readout(target, outline(shape, outputs))
 
 
 def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:

@@ -24,13 +24,13 @@ from torch import Tensor, fx, nn
 
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import UnsupportedOperation
+from viscircuits.execution.loop import batches
 from viscircuits.mask import Mask, stored_factor
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.model.ops import op_name
 from viscircuits.readout import Readout
-from viscircuits.response import to_model
 from viscircuits.types import Progress
 
 _NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"} | {
@@ -130,8 +130,8 @@ def means(
             counts[name] += values.shape[1]
         return call.output
 
-    for batch in images.batches(batch_size, graph.memory_format, progress=progress, what="means"):
-        run(model, graph, to_model(batch, model, graph)[0], readout.layers, see=see)
+    for batch in batches(images, model, graph, batch_size, progress=progress, what="means"):
+        run(model, graph, batch.images, readout.layers, see=see)
     return Means(mask, {name: sums[name] / counts[name] for name in layers}, len(images))
 
 

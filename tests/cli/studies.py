@@ -6,12 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
-from viscircuits.cli.job import Source, run_job
 from viscircuits.data.images import ImageSet
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
 from viscircuits.model.zoo import zoo
-from viscircuits.study import Study
+from viscircuits.runs.job import Source, run_job
+from viscircuits.study.folder import Study
 from viscircuits.target import parse_target
 
 TARGETS = ("features.3:7", "features.6:7")

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 
 import viscircuits as vc
-from viscircuits.cli.extract import held
+from viscircuits.cli.circuits.extract import held
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
-from viscircuits.study import Study
+from viscircuits.study.folder import Study
 
 GOLDEN = Path(__file__).parent / "golden"
 CODE = "from viscircuits.cli.main import run; run()"

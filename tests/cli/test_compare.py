@@ -16,7 +16,7 @@ from viscircuits.errors import ViscircuitsError
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.zoo import zoo
 from viscircuits.report.findings import sections
-from viscircuits.study import Pictures, Spec, Study
+from viscircuits.study.folder import Pictures, Spec, Study
 from viscircuits.subcircuits.algebra import Overlaps, overlaps, shared_core
 
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from cli.studies import small_study
-from viscircuits.cli.opened import held_out
 from viscircuits.data.shapes import generate
-from viscircuits.diagram.chosen import chosen, circuit_of, measured, scores_of
 from viscircuits.model.zoo import zoo
-from viscircuits.study import Study
+from viscircuits.runs.opened import held_out
+from viscircuits.study.chosen import chosen, circuit_of, measured, scores_of
+from viscircuits.study.folder import Study
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import viscircuits as vc
-from viscircuits.cli import polysemantic, probe, report, split, top
+from viscircuits.activations.top import TopActivations, top_activations
+from viscircuits.cli.circuits import report
+from viscircuits.cli.features import polysemantic, probe, split, top
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model.zoo import zoo
@@ -19,7 +21,6 @@ from viscircuits.probes.experiment import circle_and_corner
 from viscircuits.probes.surface import Surface
 from viscircuits.report.findings import sections
 from viscircuits.subcircuits.polysemantic import Polysemantic
-from viscircuits.subcircuits.top import TopActivations, top_activations
 
 app = typer.Typer()
 for name, command in (
@@ -105,7 +106,7 @@ def test_interrupted_work_goes_on(photos, tmp_path, monkeypatch):
     assert json.loads(header.read_text())["found"] is None
     with pytest.raises(ViscircuitsError, match="no findings"):
         call("report", tmp_path)
-    monkeypatch.setattr("viscircuits.subcircuits.top.top_activations", _interrupt)
+    monkeypatch.setattr("viscircuits.activations.top.top_activations", _interrupt)
     call(*asked)
     assert json.loads(header.read_text())["found"] == {"activations": 48 * 2}
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cli.studies import TARGETS, small_study
-from viscircuits.diagram.chosen import chosen, measured
+from viscircuits.study.chosen import chosen, measured
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 from cli.studies import small_study
-from viscircuits import measurements
 from viscircuits.cli import console
-from viscircuits.cli.opened import held_out, load_model
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError
 from viscircuits.model.zoo import zoo
-from viscircuits.study import Study
+from viscircuits.runs.opened import held_out, load_model
+from viscircuits.study import measurements
+from viscircuits.study.folder import Study
 
 pytestmark = pytest.mark.timeout(60)  # what hangs fails
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from cli.studies import DENSITIES, TARGETS, retold, small_study
-from viscircuits.study import Study
+from viscircuits.study.folder import Study
 
 CRITERIA = ("snip:worst", "actgrad", "random", "snip")
 """Asked in an order that is neither that of the alphabet nor the one in which they are measured."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from viscircuits.evaluate.sweep import Row, table
-from viscircuits.study import Pictures, Spec, Study
+from viscircuits.study.folder import Pictures, Spec, Study
 
 N = 1000
 """Relevant kernels."""

@@ -7,10 +7,10 @@ import pytest
 
 from diagram.tables import row, study
 from viscircuits.canvas import told
-from viscircuits.diagram.chosen import about_row, asked_as, called, chosen, is_control, measured, name_of
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import table
 from viscircuits.report.headline import Numbers
+from viscircuits.study.chosen import asked_as, called, chosen, is_control, measured, name_of
 
 CRITERIA = ("actgrad", "snip", "learned,steps=5", "random", "actgrad:worst")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from viscircuits.diagram.chosen import called
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.faithfulness import Faithful, Faithfulness, Interval
 from viscircuits.evaluate.preservation import Preservation
 from viscircuits.evaluate.sweep import table
 from viscircuits.plots.curve import preservation_curve
 from viscircuits.plots.faithfulness import faithfulness_curve
+from viscircuits.study.chosen import called
 
 
 def rows(target: str = "features.10:5", shift: float = 0.0) -> list[dict]:

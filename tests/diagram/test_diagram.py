@@ -21,7 +21,7 @@ from viscircuits.diagram.pictures import vertex_pictures
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
 from viscircuits.evaluate.preservation import Reference, preservation
-from viscircuits.response import Response
+from viscircuits.execution.response import Response
 from viscircuits.saliency.registry import score
 from viscircuits.target import Target
 

@@ -10,19 +10,20 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 
 import viscircuits as vc
+from viscircuits.activations.top import TopActivations, population, top_activations
+from viscircuits.diagram.pictures import renderings
 from viscircuits.errors import StudyError
 from viscircuits.planted.cases import either
 from viscircuits.plots.clusters import cluster_map
 from viscircuits.plots.kinship import kinship
 from viscircuits.plots.plate import NOISE, Plate, Strip, colour_of
 from viscircuits.plots.sheets import Scene, all_ranked, contact_sheet, liveliest, per_row, strips
-from viscircuits.plots.splits import renderings, split_plate
+from viscircuits.plots.splits import split_plate
 from viscircuits.report.findings import sections, write_findings
 from viscircuits.report.section import Section
 from viscircuits.subcircuits.algebra import overlaps
 from viscircuits.subcircuits.polysemantic import flat_map, polysemantic
 from viscircuits.subcircuits.split import split
-from viscircuits.subcircuits.top import TopActivations, population, top_activations
 
 
 def texts(plate: Plate) -> list[str]:
@@ -137,9 +138,8 @@ def test_each_circuit_is_rendered(done, monkeypatch):
         seen.append(circuit.mask.n_kept)
         return {units[0]: np.zeros((3, 4, 4), dtype=np.float32)}
 
-    monkeypatch.setattr("viscircuits.plots.splits.rendered", rendered)
-    scene = Scene(vc.trace(done.model, (3, 20, 20)), done.images, None)
-    assert len(renderings(done, scene)) == 3
+    monkeypatch.setattr("viscircuits.diagram.pictures.rendered", rendered)
+    assert len(renderings(done)) == 3
     assert seen == [576, *(mask.n_kept for mask in done.division.masks)]
 
 

@@ -21,7 +21,7 @@ from viscircuits.data.images import ImageSet
 from viscircuits.diagram.extended import diagram
 from viscircuits.report.report import report
 from viscircuits.report.section import Section
-from viscircuits.study import Study, slug
+from viscircuits.study.folder import Study, slug
 from viscircuits.target import Target
 
 ROOT = Path(viscircuits.__file__).parent

@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from viscircuits.activations.exciting import colours_of, pixels, ranked, seen, strongest
 from viscircuits.circuit import Circuit
 from viscircuits.data.colours import Colours
 from viscircuits.data.images import ImageSet
-from viscircuits.diagram.exciting import colours_of, pixels, ranked, seen, strongest
 from viscircuits.diagram.extended import shown
-from viscircuits.diagram.pictures import blank, rendered, vertex_pictures
+from viscircuits.diagram.pictures import rendered, vertex_pictures
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.field.receptive_field import Box
 from viscircuits.model.trace import trace
 from viscircuits.model.zoo import zoo
 from viscircuits.optvis.render import render
+from viscircuits.plots.plate import blank
 from viscircuits.readout import Readout
 from viscircuits.saliency.registry import score
 from viscircuits.target import Target, parse_target

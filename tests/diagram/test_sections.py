@@ -13,7 +13,7 @@ from PIL import Image
 from viscircuits.errors import StudyError
 from viscircuits.report.findings import sections, typed, write_findings
 from viscircuits.report.section import SECTION, Section
-from viscircuits.study import slug
+from viscircuits.study.folder import slug
 
 
 def told(study: Path, name: str, section: Section | None = None, command: str = "") -> Path:

@@ -8,7 +8,7 @@ import torch
 import viscircuits as vc
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.evaluate.preservation import Reference, reference
-from viscircuits.response import Response
+from viscircuits.execution.response import Response
 
 TARGETS = (
     "features.10:5", "features.10:5@max", "features.10:5@center", "features.10:5@7,0", "features.11:5", "logit:3",

@@ -80,7 +80,7 @@ def test_an_ordinary_network_still_runs_on_crops_and_is_tried_once(monkeypatch):
     assert runs == [1, 5]
     target = vc.Target("2", 1, position=(20, 21))
     circuit = vc.Circuit(model, target, vc.score(model, target, pictures()).select(density=0.5))
-    assert circuit._on_crops is not None
+    assert circuit.execution.on_crops is not None
 
 
 def test_layers_before_the_odd_one_keep_their_crops():

@@ -8,8 +8,8 @@ import torch
 
 from micro import TOYS
 from micro import toy as new_toy
+from viscircuits.execution.response import masked_weights
 from viscircuits.mask import Mask
-from viscircuits.response import masked_weights
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.gates.gates import Gates, best, soft_top, soft_top_gradient
 from viscircuits.saliency.gates.ladder import falling, nested, never_worse

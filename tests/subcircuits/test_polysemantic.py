@@ -7,9 +7,9 @@ import torch
 from meanings import EITHER, layer, pictures
 
 import viscircuits as vc
+from viscircuits.activations.top import top_activations
 from viscircuits.errors import ImageError, MaskError, StudyError, ViscircuitsError
 from viscircuits.subcircuits.polysemantic import NOISE, Clusters, Polysemantic, cluster, flat_map, polysemantic
-from viscircuits.subcircuits.top import top_activations
 
 
 @pytest.fixture(scope="module")

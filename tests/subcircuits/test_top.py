@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import viscircuits as vc
+from viscircuits.activations.top import TopActivations, crops, population, top_activations
 from viscircuits.errors import ImageError, StudyError, TargetError
 from viscircuits.model.field.receptive_field import crop, receptive_field
 from viscircuits.model.instrument import run
 from viscircuits.model.trace import trace
-from viscircuits.subcircuits.top import TopActivations, crops, population, top_activations
 
 
 class Tokens(nn.Module):

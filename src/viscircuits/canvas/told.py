@@ -64,3 +64,8 @@ def number(value: float) -> str:
 def spread(sd_ratio: float) -> str:
     """Returns an sd ratio in two significant digits."""
     return f"{sd_ratio:.2g}"
+
+
+def percent(share: float) -> str:
+    """Returns a share as a percentage of three significant digits."""
+    return f"{100 * share:.3g} %"

@@ -28,7 +28,6 @@ from torch import nn
 
 from viscircuits import store, temporary
 from viscircuits.cli.console import out
-from viscircuits.cli.job import on_device
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.errors import StudyError
 from viscircuits.header import TEXT, Check, maybe, wrong
@@ -38,7 +37,8 @@ from viscircuits.model.zoo import zoo
 from viscircuits.plots.sheets import Scene
 from viscircuits.report.findings import FOLDER, HEADER, OLD_SECTION, write_findings
 from viscircuits.report.section import Section, Table
-from viscircuits.study import Pictures, Study, slug
+from viscircuits.runs.job import on_device
+from viscircuits.study.folder import Pictures, Study, slug
 from viscircuits.version import __version__
 
 FORMAT = 1

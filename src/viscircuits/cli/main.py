@@ -7,19 +7,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from viscircuits.cli import (
-    compare,
-    demo,
-    diagram,
-    extract,
-    inspect,
-    polysemantic,
-    probe,
-    report,
-    split,
-    targets,
-    top,
-)  # fmt: skip
+from viscircuits.cli.circuits import compare, demo, diagram, extract, inspect, report, targets
+from viscircuits.cli.features import polysemantic, probe, split, top
 from viscircuits.cli.options import Command
 from viscircuits.errors import ViscircuitsError
 from viscircuits.version import __version__

@@ -20,9 +20,10 @@ from viscircuits.diagram.drawing import MARGIN, WIDTH, Drawing
 from viscircuits.diagram.glyphs import Pictures, headings, vertices
 from viscircuits.diagram.inset import Agreement, agreement, inset
 from viscircuits.diagram.lines import labels, lines
-from viscircuits.diagram.pictures import Source, blank, vertex_pictures
+from viscircuits.diagram.pictures import Source, vertex_pictures
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
+from viscircuits.plots.plate import blank
 from viscircuits.plots.raster import write_png
 from viscircuits.scores import Scores
 from viscircuits.types import Progress

@@ -6,11 +6,15 @@ import torch
 
 from viscircuits.canvas.marks import Box, Disc, Line, Mark, Text
 from viscircuits.canvas.palette import LEVELS, ramp_role
+from viscircuits.canvas.told import percent
 from viscircuits.circuit import Circuit
+from viscircuits.data.images import ImageSet
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.drawing import Drawing
 from viscircuits.diagram.inset import Agreement
 from viscircuits.scores import Scores
+from viscircuits.study.chosen import Row, called, titled
+from viscircuits.study.folder import Study
 
 _LETTER = 6.2
 """Width of a letter of the lines below the title."""
@@ -34,6 +38,22 @@ def about(network: str, criterion: str, density: float, n_images: int | None = N
     of = f" of {source}" if source else ""
     measured = "" if n_images is None else f"measured on {n_images:,} picture{'s' * (n_images != 1)}{of}"
     return ", ".join(filter(None, (network, criterion, f"density {percent(density)}", measured)))
+
+
+def about_row(study: Study, row: Row, images: ImageSet | None = None, source: str = "") -> str:
+    """Returns what stands below the title of a row's diagram: network, criterion, density, pictures.
+
+    Args:
+        study: a study folder.
+        row: which of its measurements.
+        images: pictures that the diagram is drawn with; where None those that the study measured on are named.
+        source: where they come from, if the study does not know them.
+    """
+    spec = study.header.spec
+    name = titled(called(spec.criteria).get(row["criterion"], row["criterion"]), row["order"])
+    if images is None or images.hash == spec.held_out.hash:
+        return about(spec.model, name, row["density"], row["n_held_out"], spec.held_out.source)
+    return about(spec.model, name, row["density"], len(images), source)
 
 
 def about_circuit(circuit: Circuit, scores: Scores | None, agreement: Agreement | None) -> str:
@@ -74,11 +94,6 @@ def facts(circuit: Circuit, content: Content, agreement: Agreement | None) -> li
             f"lines, one a pair of layers. Left out: single filters' lines, joins' channels, kernels' pictures."
         )
     return lines
-
-
-def percent(share: float) -> str:
-    """Returns a share as a percentage of three significant digits."""
-    return f"{100 * share:.3g} %"
 
 
 def header(heading: str, about: str, lines: Sequence[str], x: float, width: float) -> tuple[list[Mark], float]:

@@ -4,19 +4,19 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
+from viscircuits.activations.exciting import Unit, colours_of, field, pixels, seen, strongest
 from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.content import Content
-from viscircuits.diagram.exciting import Unit, colours_of, field, pixels, seen, strongest
 from viscircuits.diagram.glyphs import Pictures
 from viscircuits.errors import ImageError, ModelError, UnsupportedOperation, closest
+from viscircuits.mask import Mask
 from viscircuits.model.trace import trace
 from viscircuits.optvis.objective import Activation, Renderable
 from viscircuits.optvis.render import render
-from viscircuits.plots.plate import Pixels
+from viscircuits.plots.plate import Pixels, blank
+from viscircuits.subcircuits.split import Split
 from viscircuits.target import Loss, Target
 from viscircuits.types import Progress
 
@@ -30,6 +30,9 @@ _SIDE = 96
 """Pixels of what the network sees while a filter's picture is rendered; smaller networks keep their own size."""
 
 _STEPS = 96
+
+_SPLIT_SIDE, _SPLIT_STEPS = 128, 160
+"""The same for the few pictures of a split."""
 
 _SEEDS = 8
 """From how many seeds a picture is tried that nothing leads up to; behind a ReLU many a start has no gradient."""
@@ -117,9 +120,22 @@ def rendered(
     return made
 
 
-def blank(picture: Pixels) -> bool:
-    """Returns whether a picture is of one colour: nothing was found to draw."""
-    return not np.ptp(picture)
+def renderings(
+    found: Split, prepare: Prepare | None = None, *, cache: Path | None = None, progress: Progress | None = None
+) -> list[Pixels]:
+    """Returns what the target looks for in the model, then in each set's circuit: same seed, same steps."""
+    target = found.target
+    if target.channel is None:
+        return []
+    mask = found.division.masks[0]
+    whole = Circuit(found.model, target, Mask(mask.relevant, mask.relevant, mask.granularity, mask.input_shape))
+    unit = (target.layer, target.channel)
+    return [
+        rendered(
+            circuit, [unit], prepare=prepare, side=_SPLIT_SIDE, steps=_SPLIT_STEPS, cache=cache, progress=progress
+        )[unit]
+        for circuit in (whole, *found.circuits)
+    ]  # fmt: skip
 
 
 def _units(circuit: Circuit, content: Content) -> list[Unit]:

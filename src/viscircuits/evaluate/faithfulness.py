@@ -20,7 +20,7 @@ from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
-from viscircuits.evaluate.responses import AT_ONCE, respond_all
+from viscircuits.execution.together import AT_ONCE, respond_all
 from viscircuits.header import shown
 from viscircuits.mask import Mask
 from viscircuits.types import Progress
@@ -283,7 +283,9 @@ def _measured(
                 progress("circuits", found, len(circuits))
 
         frozen = full.response.frozen
-        values = respond_all(some, images, frozen=frozen, batch_size=batch_size, progress=still)
+        values = respond_all(
+            [one.execution for one in some], images, frozen=frozen, batch_size=batch_size, progress=still
+        )
         found += [(v, full.compare(v, disconnected=c.disconnected)) for c, v in zip(some, values, strict=True)]
         if progress is not None:
             progress("circuits", len(found), len(circuits))

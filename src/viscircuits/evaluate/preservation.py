@@ -20,8 +20,8 @@ from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
-from viscircuits.evaluate.responses import respond_all
-from viscircuits.response import Response, respond
+from viscircuits.execution.response import Response, respond
+from viscircuits.execution.together import respond_all
 from viscircuits.types import Progress
 
 _ROUNDING = 1e-6
@@ -150,7 +150,7 @@ def preservation(
             f"to {len(full.response.values)}; make them with reference(circuit, images)"
         )
     frozen = full.response.frozen
-    (values,) = respond_all([circuit], images, frozen=frozen, batch_size=batch_size, progress=progress)
+    (values,) = respond_all([circuit.execution], images, frozen=frozen, batch_size=batch_size, progress=progress)
     return full.compare(values, disconnected=circuit.disconnected)
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
 from viscircuits.compensation import removed_part
-from viscircuits.data.images import Batch, ImageSet
+from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
+from viscircuits.execution.loop import batches, judged
+from viscircuits.execution.response import Rows, freeze
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import KernelCall, run
-from viscircuits.response import Rows, freeze, judged, to_model
 from viscircuits.types import Progress
 
 
@@ -51,8 +52,8 @@ def respond_resampled(
     model, graph, readout = circuit.model, circuit.graph, circuit.readout
     factors = circuit.mask.factors(graph)
     values = Rows(len(images))
-    batches = images.batches(batch_size, graph.memory_format, progress=progress, what="responses")
-    for batch, other in zip(batches, others.batches(batch_size, graph.memory_format), strict=True):
+    pairs = batches(images, model, graph, batch_size, progress=progress), batches(others, model, graph, batch_size)
+    for batch, other in zip(*pairs, strict=True):
         parts: list[Tensor] = []
 
         def store(call: KernelCall, parts: list[Tensor] = parts) -> Tensor:
@@ -63,11 +64,10 @@ def respond_resampled(
         def add(call: KernelCall, parts: list[Tensor] = parts) -> Tensor:
             return call.output + parts.pop(0) if call.layer.weight in factors else call.output
 
-        pictures, labels = to_model(batch, model, graph)
-        here = freeze(model, readout, pictures)
-        run(model, graph, to_model(Batch(other.images, None, 0), model, graph)[0], readout.layers, see=store)
-        outputs = run(model, graph, pictures, readout.layers, weights=circuit.weights, see=add)
-        values.add(readout.response(outputs, here, labels))
+        here = freeze(model, readout, batch.images)
+        run(model, graph, other.images, readout.layers, see=store)
+        outputs = run(model, graph, batch.images, readout.layers, weights=circuit.weights, see=add)
+        values.add(readout.response(outputs, here, batch.labels))
     return values.tensor
 
 

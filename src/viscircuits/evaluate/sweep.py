@@ -20,15 +20,15 @@ from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, StudyError, TargetError
 from viscircuits.evaluate.preservation import Preservation, Reference
-from viscircuits.evaluate.responses import AT_ONCE, respond_all
-from viscircuits.measurements import SCHEMA, read, write
+from viscircuits.execution.response import judged, respond_full
+from viscircuits.execution.together import AT_ONCE, respond_all
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
-from viscircuits.response import judged, respond_full
 from viscircuits.saliency.engine.fused import TOGETHER
 from viscircuits.saliency.engine.plan import Plan, plan
 from viscircuits.saliency.registry import in_passes, lookup, needs_density, score_all
 from viscircuits.scores import Scores
+from viscircuits.study.measurements import SCHEMA, read, write
 from viscircuits.target import AnyTarget
 from viscircuits.types import GRANULARITIES, Granularity, Progress
 
@@ -50,7 +50,7 @@ class Key(NamedTuple):
 
 @runtime_checkable  # so that types can be checked in tests
 class Folder(Protocol):
-    """What keeps a sweep's scores and circuits beside its table; `viscircuits.study.Study` is one."""
+    """What keeps a sweep's scores and circuits beside its table; `viscircuits.study.folder.Study` is one."""
 
     @property
     def hash(self) -> str:
@@ -284,7 +284,9 @@ class Sweep:
             circuits = [Circuit(self.model, target, mask, self.biases) for mask in masks]
             size = plan([circuits[0].readout], memory=self.memory, batch_size=self.batch_size).batch_size
             frozen = full.response.frozen
-            values = respond_all(circuits, self.held_out, frozen=frozen, batch_size=size, progress=progress)
+            values = respond_all(
+                [c.execution for c in circuits], self.held_out, frozen=frozen, batch_size=size, progress=progress
+            )
             seconds = (time.perf_counter() - began) / len(some)
             for key, circuit, own in zip(some, circuits, values, strict=True):
                 if key not in missing:
@@ -337,7 +339,7 @@ def table(rows: Iterable[Row]) -> pl.DataFrame:
 
 
 def read_table(path: str | Path) -> pl.DataFrame:
-    """Returns a table that `sweep` wrote; a `StudyError` for any other file (see `viscircuits.measurements.read`)."""
+    """Returns a table that `sweep` wrote; a `StudyError` for any other file (see `study.measurements.read`)."""
     return read(path).frame
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from viscircuits.circuit import Circuit
 from viscircuits.errors import MaskError
+from viscircuits.execution.response import respond
 from viscircuits.mask import Mask
 from viscircuits.planted.cases import Planted
-from viscircuits.response import respond
 from viscircuits.scores import Scores
 
 

@@ -13,10 +13,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits import store
 from viscircuits.bounds import checked
-from viscircuits.diagram.chosen import asked_as, called, is_control, series_of, titled
 from viscircuits.errors import StudyError
 from viscircuits.plots.style import drawing, dressed, lettered
 from viscircuits.plots.vector import svg
+from viscircuits.study.chosen import asked_as, called, is_control, series_of, titled
 
 _COLOURS = {  # Okabe and Ito's palette: told apart with any colour vision
     "actgrad": "#0072B2",
@@ -76,7 +76,7 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
     """Returns the curve of a sweep's table: a line a criterion; over several targets its median and quartiles.
 
     Args:
-        table: rows of a sweep (see `viscircuits.measurements.SCHEMA`).
+        table: rows of a sweep (see `viscircuits.study.measurements.SCHEMA`).
         metric: the column to draw: "pearson", "pearson_within", "pearson_signed", "spearman", "relative_difference" or
             "sd_ratio".
         title: what stands above the picture.

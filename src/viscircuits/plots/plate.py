@@ -109,3 +109,8 @@ class Plate:
 
     def _repr_png_(self) -> bytes:
         return self.rendered()
+
+
+def blank(picture: Pixels) -> bool:
+    """Returns whether a picture is of one colour: nothing was found to draw."""
+    return not np.ptp(picture)

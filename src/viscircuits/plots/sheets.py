@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 
+from viscircuits.activations.exciting import colours_of, pixels, seen
+from viscircuits.activations.top import TopActivations
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.exciting import colours_of, pixels, seen
 from viscircuits.model.graph import NetGraph
 from viscircuits.plots.plate import Pixels, Plate, Strip
-from viscircuits.subcircuits.top import TopActivations
 
 SHOWN = 12
 """Channels of a layer on a sheet, unless told otherwise."""

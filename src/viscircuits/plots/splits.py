@@ -1,7 +1,6 @@
 """A feature split by its pictures: how each set's circuit serves each set, what circuits share, what they look for."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import fill
 
 import numpy as np
@@ -12,15 +11,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits.canvas.markup import plain
-from viscircuits.circuit import Circuit
-from viscircuits.diagram.legend import percent
-from viscircuits.diagram.pictures import blank, rendered
-from viscircuits.mask import Mask
-from viscircuits.plots.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, colour_of
+from viscircuits.canvas.told import percent
+from viscircuits.plots.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, blank, colour_of
 from viscircuits.plots.sheets import Scene
 from viscircuits.plots.style import AS_IT_IS, drawing
 from viscircuits.subcircuits.split import Split
-from viscircuits.types import Progress
 
 ACROSS = 10
 """Pictures of a set."""
@@ -30,7 +25,6 @@ _GREY, _PALE = "#8b949e", "#dfe3e7"
 _TICKS = (1, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.01, 0.005)
 _WIDTH, _SIDE, _ROW = 11.2, 0.88, 1.42
 _TOP = 1.15
-_RENDER, _STEPS = 128, 160
 
 
 def split_plate(
@@ -42,7 +36,7 @@ def split_plate(
         found: the split.
         scene: the network, the pictures that took part, and what prepared them.
         names: what the sets are called; "set 0" and so on where not given.
-        renders: what the model and each set's circuit look for (`renderings`).
+        renders: what the model and each set's circuit look for (`viscircuits.diagram.pictures.renderings`).
     """
     called = {number: (names or {}).get(number, f"set {number}") for number in found.names}
     layers = list(found.division.iou_by_layer)
@@ -61,24 +55,6 @@ def split_plate(
         plate.text(_WIDTH - 1.2, start + row * _ROW + 0.18, said, size=8, colour=MUTED)
         plate.picture(pixels, _WIDTH - 1.2, start + row * _ROW + 0.37, _SIDE, own)
     return plate
-
-
-def renderings(
-    found: Split, scene: Scene, *, cache: Path | None = None, progress: Progress | None = None
-) -> list[Pixels]:
-    """Returns what the target looks for in the model, then in each set's circuit: same seed, same steps."""
-    target = found.target
-    if target.channel is None:
-        return []
-    mask = found.division.masks[0]
-    whole = Circuit(found.model, target, Mask(mask.relevant, mask.relevant, mask.granularity, mask.input_shape))
-    unit = (target.layer, target.channel)
-    return [
-        rendered(
-            circuit, [unit], prepare=scene.prepare, side=_RENDER, steps=_STEPS, cache=cache, progress=progress
-        )[unit]
-        for circuit in (whole, *found.circuits)
-    ]  # fmt: skip
 
 
 def _heading(plate: Plate, found: Split) -> None:

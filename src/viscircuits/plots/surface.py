@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from viscircuits.diagram.exciting import pixels
+from viscircuits.activations.exciting import pixels
 from viscircuits.errors import StudyError
 from viscircuits.plots.curve import Curve
 from viscircuits.plots.plate import MUTED, Strip

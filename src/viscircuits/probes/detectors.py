@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from viscircuits.data.images import Batch
 from viscircuits.errors import ImageError, TargetError, closest
+from viscircuits.execution.loop import to_model
+from viscircuits.execution.response import Rows
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
@@ -29,7 +31,6 @@ from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import variants
 from viscircuits.probes.stage import Stage
 from viscircuits.probes.stimulus import Arc, Corner, Grating, Line, Ring, Square, Stimulus, Texture
-from viscircuits.response import Rows, to_model
 from viscircuits.types import Progress
 
 WEAK = 0.1
@@ -148,7 +149,7 @@ def detectors(
     everything.append(Ring(contrast=0.0))
     rows = Rows(len(everything))
     for pictures in stage.batches(everything, batch_size, progress, "probes"):
-        shown, _ = to_model(Batch(pictures, None, 0), model, graph)
+        shown = to_model(Batch(pictures, None, 0), model, graph).images
         maps = with_channels(run(model, graph, shown, [layer])[layer]).movedim(output.channel_axis, 1)
         rows.add(_read(maps, position).float())
     answers = rows.tensor.T

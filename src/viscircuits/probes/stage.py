@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
+from viscircuits.execution.response import Rows
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.field.receptive_field import Box, paste, receptive_field
 from viscircuits.model.guard.clean import clean
@@ -17,7 +18,6 @@ from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import draw
 from viscircuits.probes.stimulus import Stimulus
 from viscircuits.readout import Readout
-from viscircuits.response import Rows
 from viscircuits.target import Target
 from viscircuits.types import Images, Progress
 
@@ -115,7 +115,7 @@ def responses(
     shown = stage.batches(stimuli, batch_size, progress, "probes")
     rows = Rows(len(stimuli))
     for pictures in shown:
-        rows.add(circuit.respond_to(Batch(pictures, None, 0))[:, 0])
+        rows.add(circuit.execution.respond_to(Batch(pictures, None, 0))[:, 0])
     return rows.tensor
 
 

@@ -10,30 +10,22 @@ import polars as pl
 import torch
 from torch import nn
 
+from viscircuits.activations.exciting import Place, Unit, colours_of, pixels, ranked, seen
 from viscircuits.canvas.html import bar, picture, table, vector
 from viscircuits.canvas.markup import Html, element, joined
 from viscircuits.canvas.page import interactive
-from viscircuits.canvas.told import in_a_cell, number, r_of
+from viscircuits.canvas.told import in_a_cell, number, percent, r_of
 from viscircuits.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.chosen import (
-    Row,
-    about_row,
-    called,
-    chosen,
-    circuit_of,
-    measured,
-    scores_of,
-    titled,
-)
-from viscircuits.diagram.exciting import Place, Unit, colours_of, pixels, ranked, seen
 from viscircuits.diagram.extended import Diagram, diagram
 from viscircuits.diagram.inset import Agreement, agreement
-from viscircuits.diagram.legend import percent
-from viscircuits.diagram.pictures import Source, blank, rendered
+from viscircuits.diagram.legend import about_row
+from viscircuits.diagram.pictures import Source, rendered
 from viscircuits.plots.curve import preservation_curve
+from viscircuits.plots.plate import blank
 from viscircuits.report.headline import Numbers
-from viscircuits.study import Study
+from viscircuits.study.chosen import Row, called, chosen, circuit_of, measured, scores_of, titled
+from viscircuits.study.folder import Study
 from viscircuits.target import Loss, Target
 from viscircuits.types import Progress
 
@@ -54,7 +46,7 @@ class Chapter:
         model, prepare: what it was measured on.
         images: pictures that were not scored on; without them, what needs them is left out.
         origin: where these come from, if the study does not know them.
-        criterion, density, keep: which circuit is shown; see `viscircuits.diagram.chosen`.
+        criterion, density, keep: which circuit is shown; see `viscircuits.study.chosen`.
         most: draw more edges than this as bundles.
         source: where pictures of filters come from.
         progress: called as the work goes on.

@@ -9,8 +9,8 @@ import polars as pl
 from viscircuits.canvas import told
 from viscircuits.canvas.html import table
 from viscircuits.canvas.markup import Html, element, joined
-from viscircuits.diagram.chosen import CONTROL, Row, asked_as, is_control, is_trained, series_of, titled
-from viscircuits.diagram.legend import percent
+from viscircuits.canvas.told import percent
+from viscircuits.study.chosen import CONTROL, Row, asked_as, is_control, is_trained, series_of, titled
 
 _ROUNDING = 1e-6
 

@@ -14,13 +14,13 @@ from viscircuits.canvas.markup import Html, element, joined
 from viscircuits.canvas.page import write_page
 from viscircuits.canvas.told import in_words
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.diagram.chosen import KEEP, name_of
 from viscircuits.diagram.extended import MOST, Diagram
 from viscircuits.diagram.pictures import Source
 from viscircuits.model.zoo import zoo
 from viscircuits.report.chapter import Chapter, anchor
 from viscircuits.report.findings import sections, styles
-from viscircuits.study import Header, Pictures, Study
+from viscircuits.study.chosen import KEEP, name_of
+from viscircuits.study.folder import Header, Pictures, Study
 from viscircuits.types import Progress
 from viscircuits.version import __version__
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from viscircuits.circuit import Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
+from viscircuits.execution.response import Response, masked_weights, respond
 from viscircuits.mask import Mask
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
-from viscircuits.response import Response, masked_weights, respond
 from viscircuits.store import digest
 from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.per_image import ImageScores

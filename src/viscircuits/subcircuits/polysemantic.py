@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from viscircuits import store
+from viscircuits.activations.top import FIELDS, TopActivations, arrays, population
 from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, ViscircuitsError
 from viscircuits.header import INTS, Array, Fields, Kind, listed, whole
-from viscircuits.subcircuits.top import FIELDS, TopActivations, arrays, population
 from viscircuits.types import Progress
 
 FORMAT = 1

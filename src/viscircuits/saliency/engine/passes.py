@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
+from viscircuits.execution.loop import batches, judged
+from viscircuits.execution.response import freeze, masked_weights, relevant_to_any
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, check_differentiable, keeping_copies, needed_filters, run
 from viscircuits.model.ops import concrete
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
-from viscircuits.response import freeze, judged, masked_weights, relevant_to_any, to_model
 from viscircuits.saliency.engine.gradients import absolute_gradients, stacked_gradients
 from viscircuits.saliency.engine.maps import compile_loops
 from viscircuits.scores import Scores
@@ -144,8 +145,8 @@ class Pass:
         sums: dict[str, Tensor] = {}
         weights = masked_weights(self.model, self.graph, mask) if mask is not None else {}
         copies = False
-        size, layout = batch_size or self.batch_size, self.graph.memory_format
-        for batch in self.images.batches(size, layout, progress=self.progress, what=criterion):
+        size = batch_size or self.batch_size
+        for batch in batches(self.images, self.model, self.graph, size, progress=self.progress, what=criterion):
             tape = self._batch(batch, new_tape, weights, copies, sums)
             copies, sums = tape.copies, tape.sums  # copies needed once are needed again
         return sums
@@ -154,11 +155,10 @@ class Pass:
         self, batch: Batch, new_tape: "NewTape", weights: Mapping[str, Tensor], copies: bool, sums: dict[str, Tensor]
     ) -> "_Tape":
         """Returns a tape whose sums are those given and the batch's."""
-        images, labels = to_model(batch, self.model, self.graph)
         if not copies:
-            tape = new_tape(len(images), False, sums)
+            tape = new_tape(len(batch.images), False, sums)
             try:
-                self._record(tape, images, labels, weights)
+                self._record(tape, batch, weights)
                 if not tape.overwritten:
                     return tape
             except RuntimeError as error:
@@ -168,22 +168,24 @@ class Pass:
             # what happens to one batch happens to all, so that no sums of others are lost
             assert batch.start == 0
             sums = {}
-            (batch,) = self.images.subset(range(len(images))).batches(len(images))
-            images, labels = to_model(batch, self.model, self.graph)
-        tape = new_tape(len(images), True, sums)  # once more, with copies
+            n = len(batch.images)
+            (batch,) = batches(self.images.subset(range(n)), self.model, self.graph, n)
+        tape = new_tape(len(batch.images), True, sums)  # once more, with copies
         with keeping_copies():
-            self._record(tape, images, labels, weights)
+            self._record(tape, batch, weights)
         return tape
 
-    def _record(self, tape: "_Tape", images: Tensor, labels: Tensor | None, weights: Mapping[str, Tensor]) -> None:
+    def _record(self, tape: "_Tape", batch: Batch, weights: Mapping[str, Tensor]) -> None:
         read = dict.fromkeys(layer for readout in self.readouts for layer in readout.layers)
         # what the targets fix in the full model is there in this very run, unless the weights are edited
-        frozen = [freeze(self.model, readout, images) if weights else None for readout in self.readouts]
+        frozen = [freeze(self.model, readout, batch.images) if weights else None for readout in self.readouts]
         with torch.set_grad_enabled(tape.n_targets > 0):
-            outputs = run(self.model, self.graph, images, read, weights=weights, see=tape.see, filters=self._filters)
+            outputs = run(
+                self.model, self.graph, batch.images, read, weights=weights, see=tape.see, filters=self._filters
+            )
             for t, (readout, fixed) in enumerate(zip(self.readouts, frozen, strict=True)):
                 fixed = readout.freeze(outputs) if fixed is None else fixed
-                objective = readout.objective(outputs, fixed, labels)
+                objective = readout.objective(outputs, fixed, batch.labels)
                 if not bool(torch.isfinite(objective).all()):
                     raise ImageError(
                         f"target {readout.target} is not finite on some images; check the preprocessing and the weights"

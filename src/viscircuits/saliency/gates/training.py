@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from viscircuits.data.images import ImageSet
+from viscircuits.execution.loop import batches
+from viscircuits.execution.response import Response, respond
 from viscircuits.model.instrument import keeping_copies, needed_filters, run
-from viscircuits.response import Response, respond, to_model
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.gates.gates import Gates, best, soft_top, soft_top_gradient
 
@@ -206,14 +207,11 @@ class Training:
         filters = needed_filters(readout.graph, readout.relevant_kernels)
         weights = self.gates.weights(values)
         parts = []
-        for batch in self.job.images.subset(rows).batches(self.job.batch_size):
-            images, labels = to_model(batch, self.job.model, readout.graph)
-            here = rows[batch.start : batch.start + len(images)]
+        for batch in batches(self.job.images.subset(rows), self.job.model, readout.graph, self.job.batch_size):
+            here = rows[batch.start : batch.start + len(batch.images)]
             frozen = tuple(None if part is None else part[list(here)] for part in full.frozen)
-            outputs = run(
-                self.job.model, readout.graph, images.clone(), readout.layers, weights=weights, filters=filters
-            )
-            parts.append(readout.response(outputs, frozen, labels))
+            outputs = run(self.job.model, readout.graph, batch.images, readout.layers, weights=weights, filters=filters)
+            parts.append(readout.response(outputs, frozen, batch.labels))
         circuit = torch.cat(parts)
         every = full.values.to(circuit)
         return LOSSES[self.loss](circuit, every[list(rows)], every)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.asked import Folder
+from viscircuits.cli.features.asked import Folder
 from viscircuits.errors import ImageError, TargetError, closest
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ def probe(
     """Show drawn stimuli in the receptive field of a position and map what a model and its circuits answer."""
     from viscircuits.cli.console import progress_bars
     from viscircuits.cli.findings import Findings, study_of
-    from viscircuits.cli.job import on_device
     from viscircuits.data.colours import probe as colours_of
     from viscircuits.model.fingerprint import fingerprint
     from viscircuits.model.zoo import zoo
     from viscircuits.probes.stage import Stage
-    from viscircuits.study import slug
+    from viscircuits.runs.job import on_device
+    from viscircuits.study.folder import slug
     from viscircuits.target import Target, parse_target
 
     network, prepare = zoo.load(model, weights, input_size=input_size)

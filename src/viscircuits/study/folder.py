@@ -3,7 +3,7 @@
 ::
 
     study.json              what was asked, of which model and pictures, with which versions
-    measurements.parquet    one row a circuit (see `viscircuits.measurements.SCHEMA`)
+    measurements.parquet    one row a circuit (see `viscircuits.study.measurements.SCHEMA`)
     scores/                 one safetensors file a target and criterion
     circuits/               one safetensors file a measurement: boolean masks under dotted layer names, a JSON header
     *.png, *.svg            pictures
@@ -30,13 +30,14 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from viscircuits import measurements, store, temporary
+from viscircuits import store, temporary
 from viscircuits.bounds import checked
 from viscircuits.circuit import KIND, Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import StudyError, ViscircuitsError, closest
 from viscircuits.header import IMAGE, shown
 from viscircuits.scores import Scores
+from viscircuits.study import measurements
 from viscircuits.target import target_from_json
 from viscircuits.types import Granularity
 from viscircuits.version import __version__
@@ -104,6 +105,11 @@ class Spec(BaseModel):
     normalise: Literal["minmax"] | None = None
     biases: Biases = "masked"
     seed: int = Field(0, ge=-(2**63), lt=2**64)
+
+    @property
+    def subject(self) -> str:
+        """What the study is of, for titles: its target, or how many there are."""
+        return self.targets[0] if len(self.targets) == 1 else f"{len(self.targets)} targets"
 
     def differs(self, other: "Spec") -> list[str]:
         """Returns the fields in which other numbers are asked for; another path to the same content is the same."""
@@ -296,7 +302,7 @@ class Study:
         """Returns the table of measurements; a `StudyError` if there is none yet.
 
         Rows stand as the study was asked: by target, then by criterion, the best before the worst first, densities
-        falling. Columns that are younger than the table are empty (see `viscircuits.measurements.read`).
+        falling. Columns that are younger than the table are empty (see `viscircuits.study.measurements.read`).
         """
         if not os.path.lexists(self.measurements_path):
             again = f"run its command again: {self.header.command}"

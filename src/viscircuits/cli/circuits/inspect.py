@@ -9,8 +9,8 @@ import typer
 def inspect(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study folder.")]) -> None:
     """Print what a study was asked, what came of it, and its files."""
     from viscircuits.cli.console import out, print_table
-    from viscircuits.cli.job import print_study
-    from viscircuits.study import Study
+    from viscircuits.cli.tables import print_study
+    from viscircuits.study.folder import Study
 
     opened = Study.open(study)
     header, spec = opened.header, opened.header.spec

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.asked import Folder, Shown
+from viscircuits.cli.features.asked import Folder, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from viscircuits.activations.top import TopActivations
     from viscircuits.cli.findings import Findings, Loaded
-    from viscircuits.subcircuits.top import TopActivations
     from viscircuits.types import Progress
 
 
@@ -40,7 +40,7 @@ def top(
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
     from viscircuits.plots.sheets import all_ranked, contact_sheet, liveliest, per_row, strips
-    from viscircuits.study import slug
+    from viscircuits.study.folder import slug
     from viscircuits.target import read_layer
 
     layer = list(dict.fromkeys(map(read_layer, layer)))
@@ -96,9 +96,9 @@ def kept_tops(
     loaded: "Loaded", findings: "Findings", layers: list[str], number: int, report: "Progress"
 ) -> "dict[str, TopActivations]":
     """Returns the top activations of layers, in one pass for those that are not in the folder yet."""
+    from viscircuits.activations.top import top_activations
     from viscircuits.cli.findings import TOP
-    from viscircuits.study import slug
-    from viscircuits.subcircuits.top import top_activations
+    from viscircuits.study.folder import slug
 
     files = {layer: findings.file(TOP, f"{slug(layer or 'logit')}.safetensors") for layer in dict.fromkeys(layers)}
     if missing := [layer for layer, file in files.items() if not file.exists()]:
@@ -109,8 +109,8 @@ def kept_tops(
 
 def _kept(loaded: "Loaded", layer: str, file: "Path") -> "TopActivations":
     from viscircuits import store
+    from viscircuits.activations.top import TopActivations
     from viscircuits.model.trace import trace
-    from viscircuits.subcircuits.top import TopActivations
 
     top, images = TopActivations.load(file), loaded.images
     place = trace(loaded.model, images[0].shape).output(layer)

@@ -85,12 +85,17 @@ def extract(
     Scores come from one half of the pictures and measurements from the other. Interrupted, the same command goes on
     where it stopped.
     """
+    from dataclasses import replace
+
+    from viscircuits.cli.command import typed
     from viscircuits.cli.console import out as console
-    from viscircuits.cli.job import Source, on_device, print_study, run_job
-    from viscircuits.cli.pictures import read_classes, read_pictures
+    from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.tables import print_study
     from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep
     from viscircuits.model.zoo import zoo
-    from viscircuits.study import slug
+    from viscircuits.runs.job import Source, on_device, run_job
+    from viscircuits.runs.pictures import read_classes, read_pictures
+    from viscircuits.study.folder import slug
     from viscircuits.target import parse_target
 
     parsed = [parse_target(text) for text in target]
@@ -115,7 +120,8 @@ def extract(
     job = held(job)
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
     origin = Source(model, weights, str(images), source, numbers, white, found)
-    study = run_job(job, out or Path("studies") / name, origin)
+    with progress_bars() as report:
+        study = run_job(replace(job, progress=report), out or Path("studies") / name, origin, typed())
     print_study(study)
     if zoo.is_foreign(model):  # which the study's own word for it does not start
         told = shlex.join(["viscircuits", "report", str(study.path), "--model", model])

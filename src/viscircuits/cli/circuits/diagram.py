@@ -34,19 +34,21 @@ def diagram(
     threads: options.Threads = None,
 ) -> None:
     """Draw a circuit: SVG, PNG, and a page to explore it that needs no network."""
+    from viscircuits.cli.command import again
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import progress_bars
-    from viscircuits.cli.opened import open_study
-    from viscircuits.diagram import chosen
     from viscircuits.diagram.extended import diagram as drawn
+    from viscircuits.diagram.legend import about_row
+    from viscircuits.runs.opened import open_study
+    from viscircuits.study import chosen
 
-    opened = open_study(study, model, images, device)
+    opened = open_study(study, model, images, device, again)
     row = chosen.chosen(chosen.measured(opened.study, target, criterion), density, keep)
     with progress_bars() as report:
         made = drawn(
             chosen.circuit_of(opened.study, row, opened.model), scores=chosen.scores_of(opened.study, row),
             images=opened.images, pictures=pictures.value, prepare=opened.prepare, most=most, cache=opened.study.cache,
-            progress=report, about=chosen.about_row(opened.study, row, opened.images, str(images or "")),
+            progress=report, about=about_row(opened.study, row, opened.images, str(images or "")),
         )  # fmt: skip
     files = made.save(out or opened.study.file("diagrams", chosen.name_of(row)), theme.value)
     for file in files:

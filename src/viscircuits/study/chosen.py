@@ -8,11 +8,9 @@ import polars as pl
 from torch import nn
 
 from viscircuits.circuit import Circuit
-from viscircuits.data.images import ImageSet
-from viscircuits.diagram.legend import about
 from viscircuits.errors import StudyError
 from viscircuits.scores import Scores
-from viscircuits.study import Study, slug
+from viscircuits.study.folder import Study, slug
 
 KEEP = 0.9
 """The |r| that a circuit has to keep, unless asked otherwise."""
@@ -89,22 +87,6 @@ def scores_of(study: Study, row: Row) -> Scores | None:
     names = [(row["target"], one, *rest) for one in criteria for rest in ((), (density,))]
     files = [study.file("scores", f"{slug(*name)}.safetensors") for name in names]
     return next((Scores.load(file) for file in files if file.is_file()), None)
-
-
-def about_row(study: Study, row: Row, images: ImageSet | None = None, source: str = "") -> str:
-    """Returns what stands below the title of a row's diagram: network, criterion, density, pictures.
-
-    Args:
-        study: a study folder.
-        row: which of its measurements.
-        images: pictures that the diagram is drawn with; where None those that the study measured on are named.
-        source: where they come from, if the study does not know them.
-    """
-    spec = study.header.spec
-    name = titled(called(spec.criteria).get(row["criterion"], row["criterion"]), row["order"])
-    if images is None or images.hash == spec.held_out.hash:
-        return about(spec.model, name, row["density"], row["n_held_out"], spec.held_out.source)
-    return about(spec.model, name, row["density"], len(images), source)
 
 
 def series_of(table: pl.DataFrame) -> list[tuple[str, str]]:

@@ -6,8 +6,8 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 import viscircuits as vc
-from viscircuits.evaluate import responses
-from viscircuits.evaluate.responses import respond_all
+from viscircuits.execution import together
+from viscircuits.execution.together import respond_all
 
 
 def test_responses_are_those_of_each_circuit_alone(shapesnet, shapes):
@@ -16,8 +16,8 @@ def test_responses_are_those_of_each_circuit_alone(shapesnet, shapes):
         target = vc.parse_target(text)
         scores = vc.score(shapesnet, target, scoring)
         circuits = [vc.Circuit(shapesnet, target, scores.select(density=d)) for d in (1.0, 0.3, 0.05, 0.001)]
-        together = respond_all(circuits, held_out, batch_size=3)
-        for circuit, found in zip(circuits, together, strict=True):
+        every = respond_all([c.execution for c in circuits], held_out, batch_size=3)
+        for circuit, found in zip(circuits, every, strict=True):
             expected = vc.respond(shapesnet, circuit.readout, held_out, weights=circuit.weights).values
             assert found.shape == expected.shape
             assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
@@ -31,7 +31,7 @@ def test_pictures_are_read_once(shapesnet, shapes, monkeypatch):
     batches = vc.ImageSet.batches
     counted = lambda self, size, *a, **k: passes.append(size) or batches(self, size, *a, **k)  # noqa: E731
     monkeypatch.setattr(vc.ImageSet, "batches", counted)
-    respond_all(circuits, shapes[1].subset(range(5)), batch_size=2)
+    respond_all([c.execution for c in circuits], shapes[1].subset(range(5)), batch_size=2)
     assert passes == [2]
 
 
@@ -46,14 +46,15 @@ def test_the_first_layers_are_computed_once_for_all(name, layer, biases):
     target = vc.Target(layer, 3)
     scores = vc.score(model, target, noise(2), "random")
     circuits = [vc.Circuit(model, target, scores.select(density=d), biases) for d in (0.97, 0.9, 0.85, 0.8, 0.001)]
-    shared = responses._share(circuits)
+    executions = [c.execution for c in circuits]
+    shared = together._share(executions)
     assert shared is not None
     assert 2 * shared.stem.n_filters < sum(len(shared.tails[i].reads) for i in shared.tails)
-    with FlopCounterMode(display=False) as together:
-        found = respond_all(circuits, noise(12), batch_size=5)
+    with FlopCounterMode(display=False) as shared_flops:
+        found = respond_all(executions, noise(12), batch_size=5)
     with FlopCounterMode(display=False) as alone:
         expected = [vc.respond(model, c.readout, noise(12), weights=c.weights).values for c in circuits]
-    assert together.get_total_flops() < 0.9 * alone.get_total_flops()
+    assert shared_flops.get_total_flops() < 0.9 * alone.get_total_flops()
     for ours, wanted in zip(found, expected, strict=True):
         assert torch.allclose(ours, wanted, rtol=0, atol=1e-10 * float(wanted.abs().max()))
 
@@ -63,7 +64,7 @@ def test_what_the_target_reads_is_never_part_of_what_is_shared():
     target = vc.Target("features.0", 3)
     scores = vc.score(model, target, noise(2), "magnitude")
     circuits = [vc.Circuit(model, target, scores.select(density=d)) for d in (1.0, 0.7)]
-    assert responses._share(circuits) is None
+    assert together._share([c.execution for c in circuits]) is None
 
 
 def noise(n: int) -> vc.ImageSet:

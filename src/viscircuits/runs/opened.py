@@ -7,6 +7,7 @@ line.
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,18 +15,19 @@ from pathlib import Path
 from torch import nn
 
 from viscircuits import temporary
-from viscircuits.cli.command import typed
-from viscircuits.cli.console import plain
-from viscircuits.cli.job import on_device
-from viscircuits.cli.pictures import read_pictures
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError, StudyError
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.zoo import zoo
-from viscircuits.study import Spec, Study
+from viscircuits.runs.job import on_device
+from viscircuits.runs.pictures import read_pictures
+from viscircuits.study.folder import Spec, Study
 
 log = logging.getLogger(__name__)
+
+Again = Callable[..., str]
+"""The command that was typed, with more options."""
 
 _MEMORY = 2 * 2**30
 """Bytes that pictures which are drawn again may take."""
@@ -44,25 +46,27 @@ class Opened:
     images: ImageSet | None
 
 
-def open_study(path: Path, model: str | None, images: Path | None, device: str) -> Opened:
+def open_study(path: Path, model: str | None, images: Path | None, device: str, again: Again | None = None) -> Opened:
     """Returns a study with its model, and pictures from a folder or file, else those that it measured on.
 
-    ``model`` is what the user calls the model, for `load_model`. What killed processes left in the study is removed.
+    ``model`` is what the user calls the model; it and ``again`` are for `load_model`. What killed processes left in the
+    study is removed.
     """
     study = Study.open(path)
     temporary.clear(path)
     spec = study.header.spec
-    network, prepare = load_model(spec, model)
+    network, prepare = load_model(spec, model, again)
     pictures = held_out(spec, prepare) if images is None else read_pictures(images, prepare, white=spec.held_out.white)
     return Opened(study, on_device(network, device), prepare, pictures)
 
 
-def load_model(spec: Spec, model: str | None = None) -> zoo.Loaded:
+def load_model(spec: Spec, model: str | None = None, again: Again | None = None) -> zoo.Loaded:
     """Returns a study's model, and what prepares its pictures at the study's size where that is not the usual one.
 
     Args:
         spec: of the study, which may be anybody's.
         model: what the user calls the model; needed where the study's own name is that of code (`zoo.is_foreign`).
+        again: gives the command to type with more options, for the message.
 
     Raises:
         ModelError: the model must be named, cannot be loaded, or is not the one that the study was made on.
@@ -75,9 +79,10 @@ def load_model(spec: Spec, model: str | None = None) -> zoo.Loaded:
             "file is damaged"
         )
     if model is None and zoo.is_foreign(name):
+        call = f"model={name!r}" if again is None else again("--model", name)
         raise ModelError(
             f"the study names {name!r} as its model, which is code, and no code is run on the word of a file; if you "
-            f"know and trust it: {plain(typed('--model', name))}"
+            f"know and trust it: {call}"
         )
     network, prepare = zoo.load(name, spec.weights)
     if (found := fingerprint(network)) != spec.fingerprint:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.asked import Folder
+from viscircuits.cli.features.asked import Folder
 from viscircuits.errors import StudyError
 
 if TYPE_CHECKING:
     from viscircuits.cli.findings import Findings
     from viscircuits.mask import Mask
-    from viscircuits.study import Study
+    from viscircuits.study.folder import Study
     from viscircuits.subcircuits.algebra import Overlaps
 
 DENSITY = 0.1
@@ -48,7 +48,7 @@ def compare(
 ) -> None:  # fmt: skip
     """Compare the circuits of several features: overlap by layer, groups, the shared core, what each has alone."""
     from viscircuits.cli.findings import Findings, study_of
-    from viscircuits.study import slug
+    from viscircuits.study.folder import slug
     from viscircuits.subcircuits.algebra import overlaps
 
     if density is not None and keep is not None:
@@ -74,7 +74,7 @@ def _tell(
     """Writes and prints what circuits have in common."""
     from viscircuits import store
     from viscircuits.cli.console import print_table
-    from viscircuits.cli.job import print_notes
+    from viscircuits.cli.tables import print_notes
     from viscircuits.plots.kinship import kinship
     from viscircuits.subcircuits.algebra import shared_core
 
@@ -110,7 +110,7 @@ _LAYERS = [("layer", False), ("mean IoU", True), ("by chance", True), ("shared c
 
 
 def _opened(paths: list[Path]) -> "list[Study]":
-    from viscircuits.study import Study
+    from viscircuits.study.folder import Study
 
     studies = [Study.open(path) for path in paths]
     for other in studies[1:]:
@@ -128,7 +128,7 @@ def _at(density: float | None, keep: float | None, rows: "list[dict[str, Any]]")
 
 def _criterion(studies: "list[Study]", asked: str | None) -> str:
     """What was asked for, or the first criterion that all studies have; no control unless asked for."""
-    from viscircuits.diagram.chosen import is_control
+    from viscircuits.study.chosen import is_control
 
     have = [one.header.spec.criteria for one in studies]
     wanted = [name for name in have[0] if not is_control(name)] if asked is None else [asked]
@@ -144,12 +144,13 @@ def _circuits(
     studies: "list[Study]", named: str | None, criterion: str, density: float | None, keep: float | None
 ) -> "tuple[list[dict[str, Any]], dict[str, Mask], list[str]]":
     """The rows of the circuits that are compared, their masks by target, and the model's layers as they run."""
-    from viscircuits.cli.opened import load_model
-    from viscircuits.diagram.chosen import circuit_of
+    from viscircuits.cli.command import again
     from viscircuits.model.trace import trace
+    from viscircuits.runs.opened import load_model
+    from viscircuits.study.chosen import circuit_of
 
     spec = studies[0].header.spec
-    model, _ = load_model(spec, named)
+    model, _ = load_model(spec, named, again)
     rows, masks = [], {}
     for one in studies:
         for target in one.header.spec.targets:
@@ -165,7 +166,7 @@ def _circuits(
 
 def _row(study: "Study", target: str, criterion: str, density: float | None, keep: float | None) -> dict[str, Any]:
     """The measurement of the circuit that is compared; without its numbers where none was written."""
-    from viscircuits.diagram.chosen import chosen, measured
+    from viscircuits.study.chosen import chosen, measured
 
     name, _, order = criterion.partition(":")
     if density is not None and not study.measurements_path.is_file():
@@ -179,7 +180,7 @@ _TOLD = ("pearson", "pearson_signed", "sd_ratio", "disconnected")
 
 
 def _compared(rows: "list[dict[str, Any]]") -> list[tuple[str, ...]]:
-    from viscircuits.cli.job import told_in_a_cell
+    from viscircuits.cli.tables import told_in_a_cell
 
     return [
         (

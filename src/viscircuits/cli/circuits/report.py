@@ -24,16 +24,17 @@ def report(
     threads: options.Threads = None,
 ) -> None:
     """Tell the story of a study on one page that needs no network: curves, circuits, diagrams, pictures."""
+    from viscircuits.cli.command import again
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import progress_bars
-    from viscircuits.cli.opened import open_study
     from viscircuits.report.findings import FOLDER, write_findings
     from viscircuits.report.report import report as written
+    from viscircuits.runs.opened import open_study
 
     if not (study / "study.json").is_file() and (study / FOLDER).is_dir():
         console.print(str(write_findings(study, out)), soft_wrap=True)
         return
-    opened = open_study(study, model, images, device)
+    opened = open_study(study, model, images, device, again)
     with progress_bars() as progress:
         made = written(
             opened.study, opened.model, prepare=opened.prepare, images=opened.images, source=str(images or ""),

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from viscircuits.circuit import Circuit
 from viscircuits.data.colours import Colours, probe
-from viscircuits.data.images import Batch, ImageSet, Prepare
+from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.errors import ImageError, UnsupportedOperation
+from viscircuits.execution.loop import batches
 from viscircuits.model.field.receptive_field import Box, receptive_field
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
-from viscircuits.response import to_model
 from viscircuits.types import Progress
 
 Unit = tuple[str, int]
@@ -59,16 +59,14 @@ def strongest(
     best: dict[Unit, Place] = {}
     layers = list(dict.fromkeys(layer for layer, _ in units))
     outputs = circuit.graph.outputs
-    for batch in images.batches(batch_size):
-        held, _ = to_model(Batch(batch.images, None, 0), circuit.model, circuit.graph)
-        answers = run(circuit.model, circuit.graph, held.clone(), layers, weights=circuit.weights)
+    model, graph = circuit.model, circuit.graph
+    for batch in batches(images, model, graph, batch_size, progress=progress, what="exciting images"):
+        answers = run(model, graph, batch.images, layers, weights=circuit.weights)
         for layer, channel in units:
             maps = with_channels(answers[layer]).movedim(outputs[layer].channel_axis, 1)[:, channel].float().cpu()
             (place,) = ranked(maps.flatten(1), maps.shape[1:], 1)
             if (layer, channel) not in best or place.value > best[layer, channel].value:
                 best[layer, channel] = place._replace(image=batch.start + place.image)
-        if progress is not None:
-            progress("exciting images", batch.start + len(batch.images), len(images))
     return best
 
 

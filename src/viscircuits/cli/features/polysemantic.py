@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.asked import Folder, Shown
+from viscircuits.cli.features.asked import Folder, Shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from viscircuits.activations.top import TopActivations
     from viscircuits.cli.findings import Findings, Loaded
     from viscircuits.data.images import ImageSet
     from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic
-    from viscircuits.subcircuits.top import TopActivations
     from viscircuits.types import Progress
 
 
@@ -45,10 +45,10 @@ def polysemantic(
     """Rank channels by how well their most exciting pictures split into clusters; draw the best as maps."""
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import print_table, progress_bars
+    from viscircuits.cli.features.top import kept_tops
     from viscircuits.cli.findings import Findings, load, study_of
-    from viscircuits.cli.top import kept_tops
     from viscircuits.plots.sheets import all_ranked
-    from viscircuits.study import slug
+    from viscircuits.study.folder import slug
     from viscircuits.target import read_layer
 
     layer = list(dict.fromkeys(map(read_layer, layer)))
@@ -101,7 +101,7 @@ def _searched(
 ) -> "Polysemantic":
     """The clusters of a layer, from the folder where they are there."""
     from viscircuits import store
-    from viscircuits.study import slug
+    from viscircuits.study.folder import slug
     from viscircuits.subcircuits.polysemantic import Polysemantic, polysemantic
 
     file = findings.file("polysemantic", f"{slug(top.layer or 'logit')}.safetensors")
@@ -118,10 +118,10 @@ def _mapped(
     report: "Progress",
 ) -> "tuple[list[dict[str, object]], dict[str, Path]]":  # fmt: skip
     """Points of the maps, as rows, and the maps with their pictures."""
+    from viscircuits.activations.top import population
     from viscircuits.plots.clusters import cluster_map
-    from viscircuits.study import slug
+    from viscircuits.study.folder import slug
     from viscircuits.subcircuits.polysemantic import flat_map
-    from viscircuits.subcircuits.top import population
 
     points, plates, scene = [], {}, loaded.scene()
     for number, (found, clusters) in enumerate(ranked):

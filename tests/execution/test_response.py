@@ -3,7 +3,7 @@
 import torch
 
 import viscircuits as vc
-from viscircuits.response import respond_full
+from viscircuits.execution.response import respond_full
 
 
 def test_one_run_serves_all_targets(shapesnet, shapes):

@@ -18,6 +18,7 @@ from viscircuits import store
 from viscircuits.bounds import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
+from viscircuits.execution.loop import batches
 from viscircuits.header import FLOATS, INTS, TEXT, Array, Fields, Kind, listed, whole
 from viscircuits.model.field.receptive_field import crop, receptive_field
 from viscircuits.model.graph import NetGraph
@@ -25,7 +26,6 @@ from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
 from viscircuits.model.trace import trace
-from viscircuits.response import to_model
 from viscircuits.types import Progress
 
 FORMAT = 1
@@ -256,6 +256,5 @@ def _outputs(
     model: nn.Module, graph: NetGraph, layers: Sequence[str], images: ImageSet, batch_size: int,
     progress: Progress | None, what: str = "top activations",
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:  # fmt: skip
-    for batch in images.batches(batch_size, progress=progress, what=what):
-        pictures, _ = to_model(batch, model, graph)
-        yield batch.start, run(model, graph, pictures, layers)
+    for batch in batches(images, model, graph, batch_size, progress=progress, what=what):
+        yield batch.start, run(model, graph, batch.images, layers)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.asked import Folder, Shown
+from viscircuits.cli.features.asked import Folder, Shown
 from viscircuits.errors import ImageError, TargetError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def split(
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
     from viscircuits.plots.sheets import all_ranked
-    from viscircuits.study import slug
+    from viscircuits.study.folder import slug
     from viscircuits.subcircuits.split import DENSITIES
     from viscircuits.subcircuits.split import split as divided
     from viscircuits.target import Target, parse_target
@@ -137,9 +137,9 @@ def _classes(images: "ImageSet", sources: "list[Path]") -> "tuple[ImageSet, tupl
 def _clusters(
     loaded: "Loaded", feature: "Target", number: int, min_cluster: int, findings: "Findings", report: "Progress"
 ) -> "tuple[ImageSet, tuple[int, ...], Int[Tensor, ' n']]":
-    from viscircuits.cli.top import kept_tops
+    from viscircuits.activations.top import population
+    from viscircuits.cli.features.top import kept_tops
     from viscircuits.subcircuits.polysemantic import cluster
-    from viscircuits.subcircuits.top import population
 
     if feature.channel is None:
         raise TargetError("clusters are those of a channel's top activations; give layer:channel")
@@ -166,10 +166,11 @@ def _pictures(found: "Split", names: dict[int, str]) -> list[dict[str, object]]:
 def _drawn(
     loaded: "Loaded", found: "Split", names: dict[int, str], pictures: bool, findings: "Findings", report: "Progress"
 ) -> "Path":
-    from viscircuits.plots.splits import renderings, split_plate
+    from viscircuits.diagram.pictures import renderings
+    from viscircuits.plots.splits import split_plate
 
     scene = loaded.scene(found.images)
-    made = renderings(found, scene, cache=findings.file("cache"), progress=report) if pictures else []
+    made = renderings(found, loaded.prepare, cache=findings.file("cache"), progress=report) if pictures else []
     return split_plate(found, scene, names, made).save(findings.file("split.jpg"))
 
 

@@ -4,7 +4,7 @@ import weakref
 
 import torch
 
-from viscircuits.response import Rows
+from viscircuits.execution.response import Rows
 
 
 def test_rows_keep_nothing_of_what_their_parts_are_views_of():

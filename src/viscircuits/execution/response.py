@@ -8,16 +8,13 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from viscircuits.bounds import checked
-from viscircuits.data.classes import by_output
-from viscircuits.data.images import Batch, ImageSet, as_images
-from viscircuits.errors import ImageError
+from viscircuits.data.images import Batch, ImageSet
+from viscircuits.execution.loop import batches, judged
 from viscircuits.mask import Mask
-from viscircuits.model.graph import OUTPUT, NetGraph
+from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import needed_filters, run
-from viscircuits.model.zoo import zoo
 from viscircuits.readout import Frozen, Readout
-from viscircuits.target import Loss
 from viscircuits.types import Progress
 
 
@@ -76,11 +73,10 @@ def respond(
     filters = needed_filters(readout.graph, readout.relevant_kernels)
     values = Rows(len(images))
     fixed: list[Frozen] = []
-    for batch in images.batches(batch_size, readout.graph.memory_format, progress=progress, what="responses"):
-        pictures, labels = to_model(batch, model, readout.graph)
-        here = freeze(model, readout, pictures) if frozen is None else rows_of(frozen, batch)
-        outputs = run(model, readout.graph, pictures, readout.layers, weights=weights, filters=filters)
-        values.add(readout.response(outputs, here, labels))
+    for batch in batches(images, model, readout.graph, batch_size, progress=progress):
+        here = fixed_for(batch, model, readout, frozen)
+        outputs = run(model, readout.graph, batch.images, readout.layers, weights=weights, filters=filters)
+        values.add(readout.response(outputs, here, batch.labels))
         fixed.append(here)
     return Response(values.tensor, tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
 
@@ -101,12 +97,11 @@ def respond_full(
     values = [Rows(len(images)) for _ in readouts]
     fixed: list[list[Frozen]] = [[] for _ in readouts]
     graph, images = readouts[0].graph, judged(images, model, readouts)
-    for batch in images.batches(batch_size, graph.memory_format, progress=progress, what="responses"):
-        pictures, labels = to_model(batch, model, graph)
-        outputs = run(model, graph, pictures, layers, filters=filters)
+    for batch in batches(images, model, graph, batch_size, progress=progress):
+        outputs = run(model, graph, batch.images, layers, filters=filters)
         for readout, own, parts in zip(readouts, values, fixed, strict=True):
             parts.append(readout.freeze(outputs))
-            own.add(readout.response(outputs, parts[-1], labels))
+            own.add(readout.response(outputs, parts[-1], batch.labels))
     return [
         Response(own.tensor, tuple(_joined(each) for each in zip(*parts, strict=True)))
         for own, parts in zip(values, fixed, strict=True)
@@ -141,38 +136,10 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
     return masked
 
 
-def judged(images: ImageSet | Tensor, model: nn.Module, readouts: Sequence[Readout]) -> ImageSet:
-    """Returns the pictures labelled by the outputs that judge them, where one of the targets is a loss by labels.
-
-    Raises:
-        ImageError: which output judges which class is not known.
-    """
-    images = as_images(images)
-    for readout in readouts:
-        if isinstance(readout.target, Loss) and not readout.target.predicted:
-            return by_output(images, readout.graph.output(OUTPUT).n_channels, zoo.categories(model))
-    return images
-
-
-def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> tuple[Tensor, Tensor | None]:
-    """Returns a batch's images and labels on the model's device; the images in its floating type and fastest layout.
-
-    Raises:
-        ImageError: images of another size than the graph's.
-    """
-    if (size := tuple(batch.images.shape[1:])) != graph.input_shape:
-        raise ImageError(
-            f"expected pictures of the circuit's shape {graph.input_shape}, got {size}; prepare them alike"
-        )
-    reference = next(p for p in model.parameters() if p.is_floating_point())
-    labels = batch.labels.to(reference.device) if batch.labels is not None else None
-    images = batch.images.to(device=reference.device, dtype=reference.dtype)
-    images = images.clone() if images.is_inference() else images  # gradients cannot pass those
-    return images.contiguous(memory_format=graph.memory_format), labels
-
-
-def rows_of(frozen: tuple[Tensor | None, ...], batch: Batch) -> Frozen:
-    """Returns what is fixed for the images of a batch, out of what is for the whole set."""
+def fixed_for(batch: Batch, model: nn.Module, readout: Readout, frozen: Frozen | None) -> Frozen:
+    """Returns what is fixed for the images of a batch: found in the full model, or out of what is for the whole set."""
+    if frozen is None:
+        return freeze(model, readout, batch.images)
     rows = slice(batch.start, batch.start + len(batch.images))
     return tuple(None if part is None else part[rows] for part in frozen)
 

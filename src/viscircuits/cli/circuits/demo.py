@@ -20,11 +20,14 @@ def demo(
     seed: options.Seed = 2,
 ) -> None:
     """Find and measure the circuits of one or more channels of the built-in network, on pictures drawn for it."""
-    from viscircuits.cli.job import Source, print_study, run_job
+    from viscircuits.cli.command import typed
+    from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.tables import print_study
     from viscircuits.data.images import ImageSet
     from viscircuits.data.shapes import generate
     from viscircuits.evaluate.sweep import Sweep
     from viscircuits.model.zoo import zoo
+    from viscircuits.runs.job import Source, run_job
     from viscircuits.target import parse_target
 
     model, prepare = zoo.load("shapesnet")
@@ -32,6 +35,9 @@ def demo(
     images = ImageSet.from_tensors(prepare(drawn.images), drawn.labels.tolist())
     scoring, held_out = images.split(0.5, seed=seed)
     criteria = ("actgrad", "snip", "magnitude", "random")
-    job = Sweep(model, [parse_target(text) for text in target or [TARGET]], scoring, held_out, criteria, seed=seed)
+    targets = [parse_target(text) for text in target or [TARGET]]
     made = f"viscircuits.data.shapes.generate({pictures}, seed={seed})"
-    print_study(run_job(job, out, Source("shapesnet", None, made, made)))
+    with progress_bars() as report:
+        job = Sweep(model, targets, scoring, held_out, criteria, seed=seed, progress=report)
+        study = run_job(job, out, Source("shapesnet", None, made, made), typed())
+    print_study(study)

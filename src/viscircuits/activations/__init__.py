@@ -1,0 +1,1 @@
+"""What happens at the places of a module: maps, top activations, positions, crops, agreement."""

@@ -1,0 +1,1 @@
+"""Commands that find, measure, draw and tell circuits, one a file."""

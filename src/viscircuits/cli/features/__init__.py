@@ -1,0 +1,1 @@
+"""Commands that take features apart, one a file."""

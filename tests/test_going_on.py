@@ -156,6 +156,16 @@ def test_what_was_lost_is_made_again_and_the_rows_stay(small, made, folder, what
     assert [file.read_bytes() for file in files] == before
 
 
+def test_scores_and_circuits_of_another_study_are_made_again(small, made, tmp_path):
+    rows, files = made.measurements(), sorted([*(made.path / "scores").iterdir(), *made.circuits()])
+    before, other = [file.read_bytes() for file in files], study(small, tmp_path / "other", seed=1)
+    for file in files:
+        shutil.copy(other.path / file.relative_to(made.path), file)
+    assert [file.read_bytes() for file in files] != before
+    assert numbers(study(small, made.path).measurements()).equals(numbers(rows))
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_scores_that_are_there_are_not_computed_again(small, made, monkeypatch):
     rows = made.measurements()
     measurements.write(made.measurements_path, rows.head(3), made.hash)

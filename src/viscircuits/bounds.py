@@ -114,6 +114,7 @@ RULES: Mapping[str, Rule] = {
     "repeats": COUNT,
     "variants": COUNT,
     "at_most": COUNT,
+    "up_to": Whole(1, 2**53, ImageError),
     "n_random": Whole(0, MOST),
     "controls": Whole(0, MOST),
     "most": Whole(1, MOST, MaskError),
@@ -171,7 +172,10 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = signature.bind(*args, **kwargs).arguments
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise _unbound(function, signature, args, error) from None
         hints = _hints(function)
         for name, value in given.items():
             if name in hints and name not in named:
@@ -180,6 +184,19 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return call
+
+
+def _unbound(function: Any, signature: inspect.Signature, args: tuple[Any, ...], error: TypeError) -> TypeError:
+    """The error of a call that does not fit its function, with the one that does where a name was left out."""
+    by_place = [n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_name = [n for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY]
+    if len(args) <= len(by_place) or not by_name:
+        return TypeError(f"{function.__qualname__}: {error}")
+    first = args[len(by_place)]
+    return TypeError(
+        f"{function.__qualname__}: {error}; what follows is given by name, such as {by_name[0]}={_named(first)} "
+        f"(names: {', '.join(by_name)})"
+    )
 
 
 def check_fields(thing: Any) -> None:
@@ -195,6 +212,9 @@ def check(name: str, value: Any, hint: Any = None, rule: Rule | None = None) -> 
     kinds = _members(hint)
     if not any(_fits(value, kind, name) for kind in kinds):
         fix = next((f"; {_FIXES[k.__name__]}" for k in kinds if getattr(k, "__name__", "") in _FIXES), "")
+        lists = (item for kind in kinds if get_origin(kind) in _SEQUENCES for item in get_args(kind)[:1])
+        if any(_fits(value, one, name) for item in lists for one in _members(item)):
+            fix = f"; for one alone give a list of it, [{name.removesuffix('s')}]"
         raise ArgumentError(f"{name}: expected {_described(kinds, name)}, got {_named(value)}{fix}")
     if isinstance(value, str | os.PathLike) and Path in kinds:
         _check_path(name, value)

@@ -16,6 +16,7 @@ from viscircuits.model import zoo
 from viscircuits.model.clean import clean
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.instrument import needed_filters, run
+from viscircuits.model.replica import own_parameter
 from viscircuits.readout import Frozen, Readout
 from viscircuits.target import Loss
 from viscircuits.types import Progress
@@ -136,7 +137,7 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
     """Returns the weights of the masked network by parameter name: kernels that are not kept are zero."""
     masked = {}
     for name, factor in mask.factors(graph).items():
-        weight = model.get_parameter(name).detach()
+        weight = own_parameter(model, name)
         masked[name] = weight * factor.to(device=weight.device, dtype=weight.dtype)
     return masked
 

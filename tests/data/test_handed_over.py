@@ -43,6 +43,27 @@ def test_video_and_signals_are_told_how_to_wrap(shape: tuple[int, ...], words: s
 
 
 @pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.empty(4, 3, 8, 8, device="meta"), "on the meta device, which holds no values"),
+        (torch.rand(4, 3, 8, 8).to_sparse(), "of the layout torch.sparse_coo; give a dense one"),
+    ],
+    ids=["meta", "sparse"],
+)
+def test_tensors_without_values_at_hand_are_named(images: torch.Tensor, words: str) -> None:
+    with pytest.raises(vc.ImageError, match=words):
+        vc.ImageSet.from_tensors(images)
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int32])
+def test_weights_of_another_kind_are_not_changed_to_fit(tmp_path: Path, kind: torch.dtype) -> None:
+    state = {name: (100 * tensor).to(kind) for name, tensor in vc.zoo.load("shapesnet").model.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(vc.ModelError, match=rf"holds (complex|whole) numbers \({kind}\), the model's torch.float32"):
+        vc.zoo.load("shapesnet", tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
     ("prepare", "words"),
     [
         (lambda image: UserDict(pixel_values=ToTensor()(image)[None]), r"\['pixel_values'\]\[0\]"),

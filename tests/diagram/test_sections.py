@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from viscircuits.diagram.findings import sections, typed, write_findings
+from viscircuits.diagram.findings import sections, write_findings
 from viscircuits.diagram.section import SECTION, Section
 from viscircuits.errors import StudyError
-from viscircuits.study import slug
+from viscircuits.study import slug, typed
 
 
 def told(study: Path, name: str, section: Section | None = None, command: str = "") -> Path:

@@ -84,7 +84,7 @@ class ImageSet:
         *,
         unreadable: Literal["error", "skip"] = "error",
         white: Number | None = None,
-        most: int | None = None,
+        up_to: int | None = None,
     ) -> "ImageSet":
         """Returns the pictures of a folder, in the order of their names.
 
@@ -100,11 +100,11 @@ class ImageSet:
                 every picture once now, leaves the damaged ones out and logs their names.
             white: the value that is white in pictures of more than 8 bits, such as 4095, where their header does not
                 state it or states it wrongly (`viscircuits.data.white`); others are not changed by it.
-            most: for a folder that somebody else names: the search ends with an ImageError where more pictures are met
+            up_to: for a folder that somebody else names: the search ends with an ImageError where more pictures are met
                 than this, or next to none among very many files.
         """
         root = Path(path)
-        files, classes = scan(root, most)
+        files, classes = scan(root, up_to)
         source = sources.Files(tuple(files), prepare, Whites(white))
         if unreadable == "skip" and (broken := source.damage(range(len(files)))):
             if len(broken) == len(files):
@@ -163,7 +163,7 @@ class ImageSet:
             )
         if images.ndim != 4:
             raise ImageError(f"expected images [n, c, h, w], got shape {list(images.shape)}")
-        for i, image in enumerate(images):
+        for i, image in enumerate(images if images.layout == torch.strided else [images]):
             sources.as_picture(image, f"image {i}", by="the caller")
         names = map(str, range(len(images))) if names is None else names
         return _make(sources.Held(images.detach().clone(), "tensors"), names, labels)

@@ -292,6 +292,11 @@ def as_picture(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
         raise ImageError(
             f"expected a tensor [c, h, w] from {by} for {name}, got {type(image).__name__}; end it in ToTensor()"
         )
+    if image.is_meta or image.layout != torch.strided:
+        what = "on the meta device, which holds no values" if image.is_meta else f"of the layout {image.layout}"
+        raise ImageError(
+            f"expected a tensor [c, h, w] from {by} for {name}, got one {what}; give a dense one on the CPU"
+        )
     if image.ndim == 4 and len(image) == 1:
         raise ImageError(
             f"expected a tensor [c, h, w] from {by} for {name}, got shape {list(image.shape)}: a "

@@ -20,7 +20,7 @@ from viscircuits.diagram.page import write_page
 from viscircuits.diagram.pictures import Source
 from viscircuits.diagram.told import in_words
 from viscircuits.model import zoo
-from viscircuits.study import Header, Pictures, Study
+from viscircuits.study import Header, Pictures, Study, typed
 from viscircuits.types import Progress
 
 
@@ -141,5 +141,5 @@ def _again(study: Study, asked: list[str]) -> Html:
         "seed": str(spec.seed),
     }
     report = shlex.join(["viscircuits", "report", study.path.as_posix(), *asked])
-    command = f"{header.command}\n{report}".strip()
+    command = f"{typed(header.command)}\n{report}".strip()
     return element("article", element("h2", "Again"), element("pre", command), listed(facts), id="again")

@@ -23,6 +23,7 @@ from viscircuits.evaluate.preservation import Preservation, Reference, reference
 from viscircuits.evaluate.responses import AT_ONCE, respond_all
 from viscircuits.header import shown
 from viscircuits.mask import Mask
+from viscircuits.model.clean import clean
 from viscircuits.types import Progress
 
 
@@ -210,6 +211,7 @@ class Minimality:
 
 
 @checked
+@clean
 def minimality(
     circuit: Circuit,
     images: ImageSet,

@@ -13,7 +13,9 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -31,12 +33,14 @@ from viscircuits.model.ops import concrete, in_attention, is_random, kernel_op, 
 from viscircuits.model.output import chosen, named_leaves
 from viscircuits.model.plain import check_plain
 from viscircuits.model.quiet import quiet, unheard
-from viscircuits.model.replica import private
+from viscircuits.model.replica import at_rest, private
 from viscircuits.model.trial import Tried, again, tried
 from viscircuits.model.untouched import same_random_state, untouched
 
 _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
-_cache: "weakref.WeakKeyDictionary[nn.Module, tuple[object, _Graphs]]" = weakref.WeakKeyDictionary()
+_cache: "weakref.WeakKeyDictionary[nn.Module, list[tuple[object, _Graphs]]]" = weakref.WeakKeyDictionary()
+_KEPT = 4
+"""States of a model whose graphs are kept: hooks come and go."""
 
 
 @checked
@@ -57,16 +61,17 @@ def trace(model: nn.Module, input_shape: Iterable[int], *, any_batch: bool = Fal
         return graph
     with lock:
         known = _known(model, signature)
-        _cache[model] = signature, known
+        others = [(one, graphs) for one, graphs in _cache.get(model, []) if one != signature]
+        _cache[model] = [(signature, known), *others[: _KEPT - 1]]
         if (shape, any_batch) not in known:  # another thread may have traced it meanwhile
-            known[shape, any_batch] = _traced(model, shape, any_batch, known)
+            with at_rest(model):
+                known[shape, any_batch] = _traced(model, shape, any_batch, known)
         return known[shape, any_batch]
 
 
 def _known(model: nn.Module, signature: object) -> _Graphs:
     """The graphs of a model as it is now."""
-    before, known = _cache.get(model, (None, {}))
-    return known if before == signature else {}
+    return next((graphs for before, graphs in _cache.get(model, []) if before == signature), {})
 
 
 def check_evaluation_mode(model: nn.Module) -> None:
@@ -86,8 +91,29 @@ def _signature(model: nn.Module) -> object:
 
 
 def _settings(module: nn.Module) -> list[tuple[str, object]]:
-    """Attributes that are plain values: a stride, a flag that a forward branches on."""
-    return [(k, v) for k, v in vars(module).items() if isinstance(v, bool | int | float | str | tuple)]
+    """Attributes that are plain values (a stride, a flag that a forward branches on), and functions: hooks, patches."""
+    own = vars(module).copy().items()  # another thread may be writing to it
+    plain = [(k, v) for k, v in own if isinstance(v, bool | int | float | str | tuple)]
+    called = [(k, _weakly(v)) for k, v in own if callable(v) and not isinstance(v, nn.Module)]
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    theirs = [hook for hook in hooks if not _is_ours(hook)]
+    return [*plain, *called, *(("a hook", _weakly(hook)) for hook in theirs)]
+
+
+def _is_ours(hook: Any) -> bool:
+    """Whether a hook is that of a run of ours, as it stands on a model that has no replica."""
+    function = hook.func if isinstance(hook, partial) else hook
+    return str(getattr(function, "__module__", "")).startswith("viscircuits.")
+
+
+def _weakly(function: object) -> object:
+    """What is equal for one function alone, and does not keep it."""
+    if isinstance(function, MethodType):
+        return function.__func__, _weakly(function.__self__)
+    try:
+        return id(function), weakref.ref(function)
+    except TypeError:
+        return id(function)
 
 
 def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> NetGraph:
@@ -119,7 +145,7 @@ def _guard(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> Iterato
         yield
     except ViscircuitsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # scripts end with sys.exit
         for fix in _fixes(model, error):
             raise UnsupportedOperation(
                 f"the model cannot be traced on images of shape {shape}: {_stumbled(error)}. {fix}"
@@ -131,7 +157,7 @@ def _guard(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> Iterato
         ) from error
 
 
-def _fixes(model: nn.Module, error: Exception) -> Iterator[str]:
+def _fixes(model: nn.Module, error: BaseException) -> Iterator[str]:
     """What to do about what a model is known to stumble on, the likeliest first."""
     frames = traceback.extract_tb(error.__traceback__)
     exported = any(f"{os.sep}export{os.sep}" in frame.filename for frame in frames)
@@ -156,7 +182,7 @@ def _fixes(model: nn.Module, error: Exception) -> Iterator[str]:
             )
 
 
-def _stumbled(error: Exception) -> str:
+def _stumbled(error: BaseException) -> str:
     """The line of the model's own code at which an error arose; what was said there, if not by the exporter."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = max((place for place, frame in enumerate(frames) if frame.filename.startswith(_HERE)), default=-1)

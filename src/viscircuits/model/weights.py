@@ -49,7 +49,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 def _safetensors(path: Path) -> object:
     with store.parsing(path, "a whole safetensors file", "copy or download it again", ModelError):
-        return safetensors.torch.load_file(path)
+        return store.uninterrupted(lambda: safetensors.torch.load_file(path))
 
 
 def _torch(path: Path) -> object:
@@ -148,6 +148,16 @@ def misfit(given: State, wanted: State) -> str:
     ]
     parts = ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
     return "; ".join(f"{len(names)} {kind} ({_few(names)})" for names, kind in parts if names)
+
+
+def unlike(given: State, wanted: State) -> str:
+    """Returns which weights are of a kind that another cannot take without being changed; empty where none is."""
+    for name, tensor in given.items():
+        own = wanted.get(name)
+        if own is not None and own.is_floating_point() and not tensor.is_floating_point():
+            kind = "complex" if tensor.is_complex() else "whole"
+            return f"its {name} holds {kind} numbers ({tensor.dtype}), the model's {own.dtype}; save it in that type"
+    return ""
 
 
 def classes_to_fit(given: State, wanted: State, classes: int) -> int | None:

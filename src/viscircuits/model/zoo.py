@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from viscircuits.bounds import PIXELS, checked
 from viscircuits.errors import ModelError, closest
 from viscircuits.model import weights as files
+from viscircuits.model.clean import clean
+from viscircuits.model.plain import check_plain
 from viscircuits.model.seeded import seeded
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Loaded(NamedTuple):
 
 
 @checked
+@clean
 def load(name: str, weights: str | Path | None = None, *, input_size: int | None = None) -> Loaded:
     """Returns ``(model, prepare)``; the model is in evaluation mode, on the CPU.
 
@@ -75,6 +78,7 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
             else:
                 model, prepare = _torchvision(name, named, state, input_size)
                 _names[model] = name
+    check_plain(model)
     if state is not None:
         _fill(model, state, name, str(weights))
     return Loaded(model.eval(), prepare)
@@ -209,7 +213,9 @@ def _callable(name: str, named: str | None, input_size: int | None) -> tuple[nn.
             torch.default_generator.manual_seed(0)
             made = getattr(importlib.import_module(where), what)
             made = made if isinstance(made, nn.Module) else made()
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises; scripts end with sys.exit
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's own code raises; scripts end with sys.exit
         raise ModelError(f"cannot make a model with {name!r}: {type(error).__name__}: {error}") from error
     model, prepare = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module) or not (prepare is None or callable(prepare)):
@@ -234,9 +240,9 @@ _alone = RLock()
 @contextmanager
 def _current_folder() -> Iterator[None]:
     here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
     try:
+        sys.path.insert(0, here)
+        importlib.invalidate_caches()
         yield
     finally:
         if here in sys.path:  # not all of it as it was: what other code adds meanwhile stays
@@ -251,6 +257,8 @@ def _only_default(name: str, named: str | None, *, default: bool = True) -> None
 def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
     wanted = model.state_dict()
     given, state = state, files.fitted(state, wanted)
+    if problem := files.unlike(state, wanted):
+        raise ModelError(f"{path!r} does not fit {name}: {problem}")
     if problem := files.misfit(state, wanted):
         raise ModelError(f"{path!r} does not fit {name}: {problem}{_kin(state)}")
     try:

@@ -25,6 +25,7 @@ from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, check_differentiable, keeping_copies, needed_filters, run
 from viscircuits.model.ops import concrete
+from viscircuits.model.replica import own_parameter
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.response import freeze, judged, masked_weights, relevant_to_any, to_model
@@ -104,7 +105,7 @@ class Pass:
     def weight(self, layer: str) -> Float[Tensor, "t out in ..."]:
         """Returns the model's own weight of a kernel layer, with one ``t``: the same for every target."""
         kernel_layer = self.graph.layers[layer]
-        return kernel_layer.out_first(self.model.get_parameter(kernel_layer.weight).detach())[None]
+        return kernel_layer.out_first(own_parameter(self.model, kernel_layer.weight))[None]
 
     @property
     def layers(self) -> list[str]:

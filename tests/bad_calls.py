@@ -201,7 +201,8 @@ MADE = frozenset({
 
 INNER = frozenset({
     "NetGraph.check", "NetGraph.outline", "NetGraph.output", "Readout.freeze", "Readout.objective", "Readout.response",
-    "Readout.needs_freezing", "Readout.seeds", "Circuit.respond_to", "Scores.from_file", "Circuit.extract", "Mask.factors",
+    "Readout.needs_freezing", "Readout.seeds", "Circuit.respond_to", "Scores.from_file", "Sweep.plans",
+    "Circuit.extract", "Mask.factors",
     "Diagram.html", "Diagram.svg", "Rendering.to_pil", "KernelMap.layers", "KernelMap.map", "KernelMap.value",
     *(f"{kind}.{name}" for kind in ("Fourier", "Maco", "Accentuation")
       for name in ("at", "distance", "latent", "picture", "start")),

@@ -153,7 +153,7 @@ _CHOICES: Mapping[str, type[ViscircuitsError]] = {
 _FIXES = {
     "ImageSet": "make one with ImageSet.from_tensors, from_dataset, from_files or from_folder",
     "Target": "make one with Target(layer, channel) or parse_target(text)",
-    "Module": "give the network itself",
+    "Module": "give the network itself (of what zoo.load returns, its .model)",
     "Circuit": "make one with Circuit(model, target, mask) or find(model, target, images, density=0.1)",
 }
 """Name of a class of ours, or torch's -> what to do where something else came."""
@@ -384,6 +384,10 @@ def _numbers(value: Any) -> Iterable[Any]:
     return [one for one in value if _is_number(one)] if isinstance(value, list | tuple) else []
 
 
+_LONGEST = 120
+"""Characters of a value in a message."""
+
+
 def _named(value: Any) -> str:
     """A value as a message shows it; of things without a short text their type."""
     if isinstance(value, type):
@@ -391,7 +395,10 @@ def _named(value: Any) -> str:
     if (axes := getattr(value, "shape", None)) is not None:
         return f"a {type(value).__name__} of shape {tuple(axes)}"
     plain = value is None or isinstance(value, bool | numbers.Number | str | bytes | list | tuple | dict | set)
-    return shown(value) if plain else f"a {type(value).__name__}"
+    if not plain or hasattr(value, "_fields"):
+        return f"a {type(value).__name__}"
+    text = " ".join(shown(value).split())  # what a list holds may show itself in several lines
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _described(kinds: Sequence[Any], name: str) -> str:

@@ -84,6 +84,9 @@ def test_text_is_a_target_and_a_tensor_is_pictures() -> None:
     assert torch.equal(vc.score(model, "0:1", pictures).sums["0"], vc.score(model, target, images).sums["0"])
     circuit = vc.find(model, "0:1", pictures, density=0.5)
     assert torch.equal(circuit.respond(pictures), circuit.respond(images))
+    assert vc.preservation(circuit, pictures).pearson == vc.preservation(circuit, images).pearson
+    assert vc.minimality(circuit, pictures, at_most=2).damage == vc.minimality(circuit, images, at_most=2).damage
+    assert vc.stability(model, "0:1", pictures, density=0.5, repeats=2)
     with pytest.raises(TypeError, match="a circuit is not called"):
         circuit(pictures)
 
@@ -137,3 +140,54 @@ def test_a_module_that_stands_in_a_file_loads(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "brought_net.py").write_text("from torch import nn\nnet = nn.Sequential(nn.Conv2d(3, 4, 3))\n")
     monkeypatch.chdir(tmp_path)
     assert isinstance(vc.zoo.load("brought_net:net").model, nn.Sequential)
+
+
+@pytest.mark.parametrize(
+    ("save", "said"),
+    [
+        (lambda s: {"state_dict": s, "state_dict_ema": s, "optimizer": {}}, "state_dict_ema, optimizer"),
+        (lambda s: {"checkpoint": {"model": s}, "scheduler": 1}, "scheduler"),
+        (lambda s: {**s, "epoch": 5, "best": "x"}, "epoch, best"),
+        (lambda s: {**s, "total_ops": torch.zeros(1), "layer1.total_params": torch.zeros(1)}, "total_ops"),
+    ],
+    ids=["two sets", "nested", "numbers", "profiled"],
+)
+def test_what_else_a_checkpoint_holds_is_said(tmp_path: Path, caplog: Any, save: Callable[..., Any], said: str) -> None:
+    model, first = _resnet(tmp_path / "w.pt", save)
+    assert torch.equal(model.get_parameter("conv1.weight"), first)
+    assert f"as the model has nothing of that name: {said}" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
+def test_programs_are_no_weights_and_no_names_of_models(tmp_path: Path) -> None:
+    network, x = nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), torch.rand(2, 3, 8, 8)
+    torch.export.save(torch.export.export(network, (x,)), tmp_path / "a.pt2")
+    torch.jit.save(torch.jit.trace(network, x), tmp_path / "a.pt")
+    for file, kind in (("a.pt2", r"a program of torch.export \(a .pt2 file\)"), ("a.pt", "a TorchScript archive")):
+        with pytest.raises(vc.ModelError, match=f"is {kind}.*give its weights: torch.save"):
+            vc.zoo.load("shapesnet", tmp_path / file)
+        with pytest.raises(vc.ModelError, match=f"is {kind}.*give a network's name here"):
+            vc.zoo.load(str(tmp_path / file))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.to("meta"), "weight '0.weight' is on the meta device and has no values; load the weights first"),
+        (lambda m: m.to(torch.complex64), "weight '0.weight' is complex; expected dense real numbers"),
+    ],
+    ids=["meta", "complex"],
+)
+@pytest.mark.filterwarnings("ignore:Complex modules")
+def test_weights_without_numbers_of_their_own_are_named(change: Callable[..., Any], words: str) -> None:
+    with pytest.raises(vc.ModelError, match=words):
+        vc.trace(change(nn.Sequential(nn.Conv2d(3, 4, 3)).eval()), (3, 8, 8))
+
+
+def test_a_message_is_one_line_whatever_came() -> None:
+    loaded = vc.zoo.load("shapesnet")
+    for given in (loaded, {"model": loaded.model}, [loaded.model]):
+        with pytest.raises(vc.ViscircuitsError, match=r"; give the network itself \(.* its .model\)") as caught:
+            vc.score(given, "features.3:1", torch.rand(2, 3, 64, 64))  # pyright: ignore
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(str(caught.value)) < 400

@@ -1,7 +1,11 @@
 """Networks as people bring them: odd layouts, parts that do not matter, wrappers, what the caller switched on."""
 
 import copy
+import dataclasses
+from collections import UserDict
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -392,3 +396,51 @@ def test_what_the_caller_switched_on_changes_no_number(switch: str) -> None:
             with torch.device("meta"):
                 found = numbers(model, images)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, wanted, strict=True))
+
+
+@dataclasses.dataclass
+class Toolbox:
+    """What a toolbox's models return."""
+
+    logits: Tensor
+    features: object = None
+
+
+@pytest.mark.parametrize("returned", [Toolbox, lambda x: UserDict(logits=x)], ids=["dataclass", "user dict"])
+def test_outputs_of_a_toolbox_are_read(returned: Any) -> None:
+    def made(kind: Any) -> nn.Module:
+        torch.manual_seed(0)
+        inner = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+
+        class Network(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x: Tensor) -> Any:
+                return kind(self.inner(x).mean((2, 3)))
+
+        return Network().eval()
+
+    pictures = torch.randn(3, 3, 8, 8)
+    for target in ("inner.2:1", "logit:2"):
+        found, plain = (vc.score(made(kind), target, pictures).sums for kind in (returned, lambda x: x))
+        assert all(torch.equal(found[name], plain[name]) for name in plain)
+    with pytest.raises(vc.ModelError, match="no tensor was found in the SimpleNamespace that the model returns"):
+        vc.trace(made(lambda x: SimpleNamespace(logits=x)), (3, 8, 8))
+
+
+def test_gradients_that_are_cut_off_are_named() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).relu().detach())
+
+    model, pictures = Cut().eval(), torch.randn(2, 3, 8, 8)
+    for criterion in ("actgrad", "snip", "gradient"):
+        with pytest.raises(vc.UnsupportedOperation, match=r"layer 'a' leads to the target, but no gradient comes back"):
+            vc.score(model, "b:1", pictures, criterion)
+    assert vc.score(model, "b:1", pictures, "activation").sums["a"].sum() > 0

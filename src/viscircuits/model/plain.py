@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from viscircuits.errors import ModelError
 
@@ -27,6 +28,14 @@ def check_plain(model: Any) -> None:
         )
     for name, module in model.named_modules():
         _check(name, module)
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            continue  # of a lazy layer behind the target
+        if parameter.is_meta:
+            raise ModelError(f"weight {name!r} is on the meta device and has no values; load the weights first")
+        if parameter.layout != torch.strided or parameter.is_complex():
+            kind = "complex" if parameter.is_complex() else f"of the layout {parameter.layout}"
+            raise ModelError(f"weight {name!r} is {kind}; expected dense real numbers, as parameter.to_dense() gives")
 
 
 def _check(name: str, module: nn.Module) -> None:

@@ -10,17 +10,16 @@ import operator
 import os
 import traceback
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_unflatten
 
 from viscircuits.bounds import checked
 from viscircuits.errors import ModelError, UnsupportedOperation, ViscircuitsError
@@ -84,10 +83,12 @@ def check_evaluation_mode(model: nn.Module) -> None:
 
 
 def _signature(model: nn.Module) -> object:
-    """What the graph of a model depends on: its modules (weakly), their settings, the shapes of its tensors."""
+    """What the graph of a model depends on: its modules (weakly), their settings, shapes of tensors, which are one."""
     modules = [(name, weakref.ref(module), _settings(module)) for name, module in model.named_modules()]
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
-    return modules, [(name, tuple(t.shape), t.dtype, t.device) for name, t in tensors]
+    first: dict[int, str] = {}
+    tied = [first.setdefault(id(t), name) for name, t in tensors]
+    return modules, tied, [(name, tuple(t.shape), t.dtype, t.device) for name, t in tensors]
 
 
 def _settings(module: nn.Module) -> list[tuple[str, object]]:
@@ -124,8 +125,8 @@ def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _G
         with untouched(model), torch.inference_mode(False):
             found = _again(model, shape, any_batch, known) if known else tried(model, shape)
         with untouched(model):
-            exported = _export(model, shape, any_batch)
-        graph = _build(model, shape, exported, found._replace(fault=_randomness(exported) or found.fault))
+            exported, ways = _export(model, shape, any_batch)
+        graph = _build(model, shape, exported, ways, found._replace(fault=_randomness(exported) or found.fault))
         drawn.by_another = not graph.fault
         return graph
 
@@ -197,13 +198,18 @@ def _stumbled(error: BaseException) -> str:
 _HERE = str(Path(__file__).parents[1])
 
 
-def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.export.ExportedProgram:
-    """The exported program of a model for two images; in-place writes made functional."""
+def _export(
+    model: nn.Module, shape: tuple[int, ...], any_batch: bool
+) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The program of a model for two images, in-place writes made functional; and where the tensors it gives were."""
     example = _example(model, shape)
     with exporting(example.device), unheard("torch"):
-        with private(model, _copied(model)) as mine, computing_first_outputs_last(mine.module):
-            sizes = _any_number(mine.module) if any_batch else None
-            exported = torch.export.export(mine.module, (example,), dynamic_shapes=sizes, strict=False)
+        ways: list[str] = []
+        with private(model, _copied(model)) as mine:
+            module = mine.module
+            with computing_first_outputs_last(module), _giving(module, ways):
+                sizes = _any_number(module) if any_batch else None
+                exported = torch.export.export(module, (example,), dynamic_shapes=sizes, strict=False)
         if any("wrap_with_autocast" in str(node.target) for node in exported.graph.nodes):
             raise UnsupportedOperation(
                 "the model's forward switches torch.autocast on or off, so that its numbers are not "
@@ -213,7 +219,34 @@ def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.
                 "as model.bfloat16()"
             )
         # without the tables of decompositions, convolutions, linear maps and norms stay what they are
-        return exported.run_decompositions({})
+        return exported.run_decompositions({}), ways
+
+
+@contextmanager
+def _giving(module: nn.Module, ways: list[str]) -> Iterator[None]:
+    """While it lasts, a model gives a tuple of tensors, and tells where they were: an export takes no other objects."""
+    own, before = module.forward, vars(module).get("forward")
+
+    @wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        output = own(*args, **kwargs)
+        leaves = named_leaves(output)
+        if not leaves:
+            raise ModelError(
+                f"no tensor was found in the {type(output).__name__} that the model returns; let it return tensors, "
+                f"alone or in tuples, lists, dicts and dataclasses"
+            )
+        ways[:] = leaves
+        return tuple(leaves.values())
+
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(module)["forward"]
+        else:
+            vars(module)["forward"] = before
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:
@@ -229,7 +262,9 @@ def _any_number(model: nn.Module) -> Any:
     return ((images,),) if first is not None and first.kind is first.VAR_POSITIONAL else (images,)
 
 
-def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, found: Tried) -> NetGraph:
+def _build(
+    model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, ways: Sequence[str], found: Tried
+) -> NetGraph:
     signature = exported.graph_signature
     nodes = tuple(exported.graph.nodes)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -239,7 +274,7 @@ def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.Expo
     axes = channel_axes(nodes)
     layers, kernel_calls, refused = _kernel_layers(model, nodes, parameters, axes, found.called)
     modules = dict(model.named_modules(remove_duplicate=False))
-    outputs = _outputs(nodes, axes, _final(exported, axes), _first_names(modules.items()))
+    outputs = _outputs(nodes, axes, _final(exported, ways, axes), _first_names(modules.items()))
     silent = modules.keys() - {name.partition("@")[0] for name in outputs}
     return NetGraph(
         shape,
@@ -406,11 +441,13 @@ def _outputs(
     }
 
 
-def _final(exported: torch.export.ExportedProgram, axes: Mapping[fx.Node, int]) -> dict[str, fx.Node]:
+def _final(
+    exported: torch.export.ExportedProgram, ways: Sequence[str], axes: Mapping[fx.Node, int]
+) -> dict[str, fx.Node]:
     """The tensors that the model returns, by the names of `viscircuits.model.output`, and its output proper."""
     by_name = {node.name: node for node in axes if isinstance(node.meta.get("val"), Tensor)}
-    returned = tree_unflatten(list(exported.graph_signature.user_outputs), exported.call_spec.out_spec)  # pyright: ignore
-    parts = {way: by_name[leaf] for way, leaf in named_leaves(returned, str).items() if leaf in by_name}
+    returned = zip(ways, exported.graph_signature.user_outputs, strict=True)
+    parts = {way: by_name[leaf] for way, leaf in returned if leaf in by_name}
     proper = chosen(list(parts))
     if proper is not None:
         parts[OUTPUT] = parts.pop(proper)

@@ -19,32 +19,58 @@ from viscircuits.model.quiet import quiet
 
 State = Mapping[str, Tensor]
 
-_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
-_COUNTERS = ("n_averaged", "epoch", "step", "global_step", "iteration")
+_NESTS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params",
+    "checkpoint", "averaged_model", "swa_state_dict", "state_dict_ema", "model_ema", "ema_model", "params_ema", "ema",
+    "shadow",
+)  # fmt: skip
+"""Under what name trainers keep the weights, those of the model itself before averages of them."""
+
+_COUNTERS = {
+    "n_averaged", "epoch", "step", "global_step", "iteration", "num_updates", "decay", "total_ops", "total_params",
+    "num_batches_tracked",
+}  # fmt: skip
+"""Last parts of names under which trainers and profilers count."""
 _DEEPEST = 4
 _SHOWN = 4
 _SLACK = 2**24
 
 
-def read(path: str | Path) -> dict[str, Tensor]:
-    """Returns the state dict in a safetensors file or in one that ``torch.save`` wrote, unwrapped from a checkpoint."""
+def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the state dict in a safetensors file or in one of ``torch.save``, and what else the checkpoint holds.
+
+    Raises:
+        ModelError: no such file, damaged, something else, or one of several sets of weights.
+    """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no weight file {str(path)!r}")
     if not path.stat().st_size:  # not even opened: what the system makes up as it is read may have no end
         raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty)")
     value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    beside: list[str] = []
     while isinstance(value, Mapping):
-        inner = next((value[nest] for nest in _NESTS if isinstance(value.get(nest), Mapping) and value[nest]), None)
-        if inner is None:
+        nest = next((nest for nest in _NESTS if isinstance(value.get(nest), Mapping) and value[nest]), None)
+        if nest is None:
             break
-        value = inner
-    if isinstance(value, Mapping) and "_metadata" in value:  # what some writers put beside the tensors
-        value = {name: tensor for name, tensor in value.items() if name != "_metadata"}
+        beside += [str(key) for key in value if key != nest]
+        value = value[nest]
+    if isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values()):
+        plain = [k for k, v in value.items() if k == "_metadata" or v is None or isinstance(v, int | float | str)]
+        beside += [str(key) for key in plain if key != "_metadata"]
+        value = {name: tensor for name, tensor in value.items() if name not in plain}
     if not isinstance(value, Mapping) or not value or not all(isinstance(v, Tensor) for v in value.values()):
         held = f"the keys {_few(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
-        raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {held}")
-    return {str(name): tensor for name, tensor in value.items()}
+        inner = (
+            next((k for k, v in value.items() if isinstance(v, Mapping)), None) if isinstance(value, Mapping) else None
+        )
+        fix = (
+            ""
+            if inner is None
+            else f"; save what you mean by itself, as torch.save(torch.load(path)[{inner!r}], other)"
+        )
+        raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {held}{fix}")
+    return {str(name): tensor for name, tensor in value.items()}, beside
 
 
 def _safetensors(path: Path) -> object:
@@ -55,11 +81,9 @@ def _safetensors(path: Path) -> object:
 def _torch(path: Path) -> object:
     if (size := _unpacked(path)) > 2 * path.stat().st_size + _SLACK:
         raise ModelError(f"{str(path)!r} unpacks to {size / 2**30:.1f} GB; save it uncompressed, as torch.save does")
-    if _scripted(path):
-        raise ModelError(
-            f"{str(path)!r} is a TorchScript archive (torch.jit.save), not a file of weights; give its weights: "
-            "torch.save(torch.jit.load(path).state_dict(), other)"
-        )
+    if (what := described(path)) != _WEIGHTS:
+        way, call = ("torch.export.load(path)", "") if "torch.export" in what else ("torch.jit.load(path)", "()")
+        raise ModelError(f"{str(path)!r} is {what}; give its weights: torch.save({way}.state_dict{call}, other)")
     try:
         with quiet():  # torch warns of old or foreign files before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -76,13 +100,21 @@ def _torch(path: Path) -> object:
         ) from None
 
 
-def _scripted(path: Path) -> bool:
-    """Whether a file holds a program beside its weights: TorchScript, or torch.export's."""
+_WEIGHTS = "a file of weights, or of something else"
+
+
+def described(path: Path) -> str:
+    """Returns in words what a file is, as far as the names in its archive say: it may hold a program, not weights."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
+            names = [name.partition("/")[2] for name in archive.namelist()]
     except (zipfile.BadZipFile, NotImplementedError, OSError):
-        return False
+        return _WEIGHTS
+    if any(name.startswith("code/") for name in names):
+        return "a TorchScript archive (torch.jit.save), not a file of weights"
+    if any(name == "archive_format" or name.endswith("models/model.json") for name in names):
+        return "a program of torch.export (a .pt2 file), not a file of weights"
+    return _WEIGHTS
 
 
 def _unpacked(path: Path) -> int:
@@ -101,7 +133,7 @@ def fitted(given: State, wanted: State) -> dict[str, Tensor]:
     DataParallel's or compile's prefix, that of the attribute under which a trainer keeps its model. Its counters are
     left out.
     """
-    own = {name: tensor for name, tensor in given.items() if name not in _COUNTERS or name in wanted}
+    own = {n: tensor for n, tensor in given.items() if n in wanted or n.rpartition(".")[2] not in _COUNTERS}
     state = own
     for _ in range(_DEEPEST):
         prefix = _prefix(state, wanted)

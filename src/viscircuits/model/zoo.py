@@ -66,7 +66,7 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
     Raises:
         ModelError: no such model or weights, no network, or a file that does not fit.
     """
-    named, state = _weights(weights)
+    named, state, beside = _weights(weights)
     if ":" in name and not name.startswith("timm:"):
         model, prepare = _callable(name, named, input_size)
     else:
@@ -80,7 +80,7 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
                 _names[model] = name
     check_plain(model)
     if state is not None:
-        _fill(model, state, name, str(weights))
+        _fill(model, state, name, str(weights), beside)
     return Loaded(model.eval(), prepare)
 
 
@@ -129,14 +129,14 @@ def prepared_shape(prepare: Prepare) -> tuple[int, ...]:
         raise ModelError(f"prepare fails on a blank picture: {type(error).__name__}: {error}") from error
 
 
-def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None]:
-    """The name of weights to download, or the state in a file."""
+def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None, list[str]]:
+    """The name of weights to download, or the state in a file and the names of what else is there."""
     if weights is None:
-        return None, None
+        return None, None, []
     path = Path(weights)
     if path.is_file() or path.suffix or len(path.parts) > 1:
-        return None, files.read(path)
-    return str(weights), None
+        return None, *files.read(path)
+    return str(weights), None, []
 
 
 def _shapesnet(named: str | None, input_size: int | None) -> tuple[nn.Module, Prepare]:
@@ -151,6 +151,10 @@ def _torchvision(
 ) -> tuple[nn.Module, Prepare]:
     from torchvision import models
 
+    if name not in names() and Path(name).is_file():
+        raise ModelError(
+            f"{name!r} is {files.described(Path(name))}; give a network's name here, and such a file with weights="
+        )
     if name not in names():
         raise ModelError(
             f"no model {name!r}{closest(name, names())}; other models load as 'timm:NAME' or 'package.module:callable'"
@@ -254,7 +258,7 @@ def _only_default(name: str, named: str | None, *, default: bool = True) -> None
         raise ModelError(f"no file {named!r}; {name!r} takes {'DEFAULT or ' if default else ''}a weight file")
 
 
-def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
+def _fill(model: nn.Module, state: files.State, name: str, path: str, beside: list[str]) -> None:
     wanted = model.state_dict()
     given, state = state, files.fitted(state, wanted)
     if problem := files.unlike(state, wanted):
@@ -267,7 +271,7 @@ def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
         raise ModelError(
             f"{path!r} does not fit {name}: its tensors are of a kind that cannot be copied; save plain ones"
         ) from error
-    _say_dropped(files.dropped(given, state), path)
+    _say_dropped([*beside, *files.dropped(given, state)], path)
 
 
 def _say_dropped(dropped: list[str], path: str) -> None:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from viscircuits.data.images import Batch, ImageSet
-from viscircuits.errors import ImageError, TargetError
+from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import KernelCall, check_differentiable, keeping_copies, needed_filters, run
@@ -231,6 +231,7 @@ class _Tape:
         self.overwritten = False
         self.target = 0  # whose gradients are on their way
         self.waiting: set[_Held] = set()
+        self.without_gradient: set[str] = set()
         self.sums = sums
 
     def see(self, call: KernelCall) -> Tensor:
@@ -248,11 +249,14 @@ class _Tape:
         kept = output.detach().clone() if self.copy_outputs else output.detach()  # an in-place activation may follow
         held = _Held(replace(call, x=x, weight=call.weight.detach(), output=kept), x._version)
         self.waiting.add(held)
+        self.without_gradient.add(call.layer.name)
         output.register_hook(partial(self._arrived, held))
         return output
 
     def _arrived(self, held: _Held, gradient: Tensor) -> None:
         held.gradients[self.target] = gradient
+        if held.call is not None:
+            self.without_gradient.discard(held.call.layer.name)
         if len(held.gradients) == self.n_targets:
             self.waiting.remove(held)  # frees the input as soon as it has served
             self._finish(held)
@@ -280,7 +284,18 @@ class _Tape:
         sums[name] = sums[name].add_(values) if name in sums else values
 
     def close(self) -> None:
-        """Adds the calls on which only some of the targets depend."""
+        """Adds the calls on which only some of the targets depend.
+
+        Raises:
+            UnsupportedOperation: none depends on any call of a layer that leads to them.
+        """
+        for layer in self.layers:
+            if layer in self.without_gradient:  # zeros would be a wrong number, and nobody would notice
+                raise UnsupportedOperation(
+                    f"layer {layer!r} leads to the target, but no gradient comes back to it: the forward cuts it off "
+                    f"behind the layer (detach, .data, an index or a comparison made of its numbers); take that out, "
+                    f"or choose a criterion without gradients (magnitude, activation)"
+                )
         for held in self.waiting:
             if held.gradients:
                 self._finish(held)

@@ -3,7 +3,7 @@
 import copy
 import threading
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -285,7 +285,11 @@ def test_a_model_that_is_patched_is_right_and_untouched(change, used_before):
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("kept", [SimpleNamespace(), Counter(), np.zeros(3)], ids=["object", "counter", "array"])
+KEPT = {"object": SimpleNamespace(), "counter": Counter(), "array": np.zeros(3), "number": np.zeros(()),
+        "in order": OrderedDict(calls=0, others=1)}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
 def test_what_forwards_share_is_written_by_one_at_a_time_and_put_back(kept):
     model, target = sharing(), vc.Target("c", 1)
     alone = [vc.score(sharing(), target, pictures(4, seed), "snip").sums["b"] for seed in range(6)]
@@ -296,18 +300,20 @@ def test_what_forwards_share_is_written_by_one_at_a_time_and_put_back(kept):
         model.state, own = kept, model.b.forward
 
         def counted(x: torch.Tensor) -> torch.Tensor:
-            if isinstance(kept, Counter):
+            nonlocal kept
+            if isinstance(kept, dict):
                 kept["calls"] += 1
             else:
-                kept[0] += 1
+                kept += 1
             return own(x)
 
         model.b.forward = counted
-    before = copy.deepcopy(kept)
+    same, before = kept, copy.deepcopy(kept)
     found = at_once(
         *[lambda seed=seed: vc.score(model, target, pictures(4, seed), "snip").sums["b"] for seed in range(6)]
     )
     assert all(torch.equal(one, other) for one, other in zip(found, alone, strict=True))
+    assert kept is same
     assert str(kept) == str(before)
 
 

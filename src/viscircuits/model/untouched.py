@@ -161,7 +161,7 @@ class _Entries:
 
     def _now(self) -> tuple[list[Any], list[Any]]:
         if isinstance(self.held, dict):
-            return list(dict.keys(self.held)), list(dict.values(self.held))
+            return list(self.held.keys()), list(self.held.values())
         return [], list(self.held)
 
     def changed(self) -> bool:
@@ -172,16 +172,14 @@ class _Entries:
     def restore(self) -> None:
         if not self.changed():
             return
+        self.held.clear()
         match self.held:
-            case dict():  # of any class: a Counter's own ``update`` would count
-                dict.clear(self.held)
+            case dict():  # one by one: a Counter's ``update`` would count
                 for key, value in zip(self.keys, self.values, strict=True):
-                    dict.__setitem__(self.held, key, value)
+                    self.held[key] = value
             case set():
-                self.held.clear()
                 self.held.update(self.values)
             case _:
-                self.held.clear()
                 self.held.extend(self.values)
 
 
@@ -193,14 +191,13 @@ class _Values:
         self.version = 0 if held.is_inference() else held._version
 
     def changed(self) -> bool:
-        return self.held._version != self.version if not self.held.is_inference() else self._differs()
-
-    def _differs(self) -> bool:
-        return not torch.equal(self.held, self.values)
+        if self.held.is_inference():  # which has no version
+            return not torch.equal(self.held, self.values)
+        return self.held._version != self.version
 
     @torch.no_grad()
     def restore(self) -> None:
-        if self.held.is_inference() or self.changed():
+        if self.changed():
             self.held.copy_(self.values)
 
 
@@ -215,7 +212,7 @@ class _Numbers:
 
     def restore(self) -> None:
         if self.changed():
-            self.held[:] = self.values
+            self.held[... if isinstance(self.held, np.ndarray) else slice(None)] = self.values
 
 
 def _content(held: np.ndarray | bytearray) -> bytes:

@@ -40,7 +40,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the state dict in a safetensors file or in one of ``torch.save``, and what else the checkpoint holds.
 
     Raises:
-        ModelError: no such file, damaged, something else, or one of several sets of weights.
+        ModelError: no such file, a damaged one, or one that holds something else.
     """
     path = Path(path)
     if not path.is_file():

@@ -231,7 +231,7 @@ class _Tape:
         self.overwritten = False
         self.target = 0  # whose gradients are on their way
         self.waiting: set[_Held] = set()
-        self.without_gradient: set[str] = set()
+        self.without_gradient: dict[str, None] = {}  # layers, in order of execution
         self.sums = sums
 
     def see(self, call: KernelCall) -> Tensor:
@@ -249,14 +249,14 @@ class _Tape:
         kept = output.detach().clone() if self.copy_outputs else output.detach()  # an in-place activation may follow
         held = _Held(replace(call, x=x, weight=call.weight.detach(), output=kept), x._version)
         self.waiting.add(held)
-        self.without_gradient.add(call.layer.name)
+        self.without_gradient[call.layer.name] = None
         output.register_hook(partial(self._arrived, held))
         return output
 
     def _arrived(self, held: _Held, gradient: Tensor) -> None:
         held.gradients[self.target] = gradient
         if held.call is not None:
-            self.without_gradient.discard(held.call.layer.name)
+            self.without_gradient.pop(held.call.layer.name, None)
         if len(held.gradients) == self.n_targets:
             self.waiting.remove(held)  # frees the input as soon as it has served
             self._finish(held)
@@ -289,13 +289,12 @@ class _Tape:
         Raises:
             UnsupportedOperation: none depends on any call of a layer that leads to them.
         """
-        for layer in self.layers:
-            if layer in self.without_gradient:  # zeros would be a wrong number, and nobody would notice
-                raise UnsupportedOperation(
-                    f"layer {layer!r} leads to the target, but no gradient comes back to it: the forward cuts it off "
-                    f"behind the layer (detach, .data, an index or a comparison made of its numbers); take that out, "
-                    f"or choose a criterion without gradients (magnitude, activation)"
-                )
+        for layer in self.without_gradient:  # zeros would be a wrong number, and nobody would notice
+            raise UnsupportedOperation(
+                f"layer {layer!r} leads to the target, but no gradient comes back to it: the forward cuts it off "
+                f"behind the layer (detach, .data, an index or a comparison made of its numbers); take that out, "
+                f"or choose a criterion without gradients (magnitude, activation)"
+            )
         for held in self.waiting:
             if held.gradients:
                 self._finish(held)

@@ -231,7 +231,7 @@ def check(name: str, value: Any, hint: Any = None, rule: Rule | None = None) -> 
 
 def _check_path(name: str, value: str | os.PathLike[str]) -> None:
     """Refuses what no file can be called, and nothing: it would be the folder one is in."""
-    if not os.fspath(value):
+    if not str(os.fspath(value)).strip():
         raise ViscircuitsError(f"{name} is empty; expected a path")
     try:
         os.lstat(value)
@@ -264,9 +264,23 @@ def regular(path: str | Path, what: str, raised: type[ViscircuitsError]) -> Path
         reason = getattr(error, "strerror", None) or error
         raise raised(f"cannot read {what} {shown(str(path))} ({reason}); expected a file") from None
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise raised(f"expected a file for {what}, but {shown(str(path))} is {kind}")
+        raise raised(f"expected a file for {what}, but {shown(str(path))} is {what_is(path)}")
     return path
+
+
+def what_is(path: str | Path) -> str:
+    """Returns in words what stands at a place; empty where nothing does, or nothing that may be seen."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    kinds = (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((words for is_kind, words in kinds if is_kind(mode)), "a device")
 
 
 # ---- types -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What people hand over as pictures, and weights as trainers leave them."""
 
+import os
 from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +69,13 @@ def test_weights_of_another_kind_are_not_changed_to_fit(tmp_path: Path, kind: to
     [
         (lambda image: UserDict(pixel_values=ToTensor()(image)[None]), r"\['pixel_values'\]\[0\]"),
         (lambda image: ToTensor()(image)[None], r"end it in \[0\]"),
+        (lambda image: {"image": ToTensor()(image)}, r"a dict with the keys image; .* as in \['image'\]"),
+        (lambda image: (0, ToTensor()(image)), r"a tuple; take the tensor out of it, as in \[1\]"),
+        (np.asarray, r"torch.from_numpy\(array\).permute\(2, 0, 1\).float\(\) / 255"),
+        (lambda image: None, "does it return what it makes"),
+        (lambda image: image, r"got Image; end it in ToTensor\(\)"),
     ],
-    ids=["its dict", "its batch"],
+    ids=["its dict", "its batch", "a dict", "a tuple", "numpy", "nothing", "the picture"],
 )
 def test_an_image_processor_is_told_what_to_take_out(tmp_path: Path, prepare: Callable[..., Any], words: str) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
@@ -123,7 +129,7 @@ def test_what_is_dropped_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 
 def test_two_networks_in_one_file_are_not_guessed_between(tmp_path: Path) -> None:
-    with pytest.raises(vc.ModelError, match="unexpected"):
+    with pytest.raises(vc.ModelError, match=r"2 times, under 'student\.', 'teacher\.'; save the ones you mean"):
         _resnet(
             tmp_path / "w.pt", lambda s: {f"{side}.{k}": v for side in ("teacher", "student") for k, v in s.items()}
         )
@@ -191,3 +197,64 @@ def test_a_message_is_one_line_whatever_came() -> None:
             vc.score(given, "features.3:1", torch.rand(2, 3, 64, 64))  # pyright: ignore
         assert len(str(caught.value).splitlines()) == 1
         assert len(str(caught.value)) < 400
+
+
+class _Fails:
+    def __init__(self, error: BaseException, length: int = 4) -> None:
+        self.error, self.length = error, length
+
+    def __len__(self) -> int:
+        if self.length:
+            return self.length
+        raise self.error
+
+    def __getitem__(self, row: int) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (3, "got int$"),
+        (_Fails(ValueError("no row")), "fails at item 0: ValueError: no row"),
+        (_Fails(SystemExit(3)), "fails at item 0: SystemExit: 3"),
+        (_Fails(RuntimeError("how many?"), length=0), "does not tell its length: RuntimeError: how many?"),
+    ],
+    ids=["a number", "raises", "exits", "no length"],
+)
+def test_what_goes_wrong_in_a_data_set_is_told_as_its_own(dataset: Any, words: str) -> None:
+    with pytest.raises(vc.ImageError, match=words):
+        vc.ImageSet.from_dataset(dataset)
+
+
+def test_damage_found_in_a_part_of_the_pictures_is_told_with_the_way_out(tmp_path: Path) -> None:
+    for name in "abc":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:300])
+    part = vc.ImageSet.from_folder(tmp_path, ToTensor()).subset([0])
+    with pytest.raises(vc.ImageError, match=r'1 of 1 picture cannot be read: .*a.png.* unreadable="skip"'):
+        _ = part[0]
+
+
+@pytest.mark.parametrize(("name", "what"), [("w.npz", "numpy"), ("w.onnx", "ONNX"), ("w.h5", "Keras")])
+def test_weights_of_other_programs_are_named(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_text("not empty")
+    with pytest.raises(vc.ModelError, match=rf"holds .*{what}; expected a state dict"):
+        vc.zoo.load("shapesnet", tmp_path / name)
+
+
+def test_places_that_hold_something_else_are_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place, what in ((tmp_path / "pipe", "a pipe"), (Path("/dev/null"), "a device")):
+        with pytest.raises(vc.ImageError, match=f"expected a folder of pictures, but .* is {what}"):
+            vc.ImageSet.from_folder(place, ToTensor())
+        with pytest.raises(vc.ModelError, match=f"expected a weight file, but .* is {what}"):
+            vc.zoo.load("shapesnet", place)
+    with pytest.raises(vc.ModelError, match=r"expected a weight file, but .* is a folder"):
+        vc.zoo.load("shapesnet", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["*features.10:3", "features.10:3 - *features.10:4"])
+def test_a_target_with_a_star_and_no_number_is_refused(text: str) -> None:
+    with pytest.raises(vc.TargetError, match=r"no number stands before '\*'"):
+        vc.parse_target(text)

@@ -10,6 +10,7 @@ import logging
 import operator
 import random
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,7 +109,7 @@ class ImageSet:
         source = sources.Files(tuple(files), prepare, Whites(white))
         if unreadable == "skip" and (broken := source.damage(range(len(files)))):
             if len(broken) == len(files):
-                raise sources.unreadable(broken, len(files))
+                raise sources.unreadable(broken, len(files), len(files))
             log.warning("skipped: %s", sources.listed(broken, len(files)))
             files = [file for file in files if file not in broken]
             source = sources.Files(tuple(files), prepare, source.whites)
@@ -180,7 +181,7 @@ class ImageSet:
         where these belong to the labels.
         """
         datasets.check_map_style(dataset)
-        count = len(dataset)  # pyright: ignore[reportArgumentType] (torch's base class declares no length)
+        count = datasets.length(dataset)
         labels, classes = datasets.labels_and_classes(dataset, count) if count else (None, None)
         source = sources.Items(dataset, prepare, Whites(white))
         return _make(source, map(str, range(count)), labels, classes)
@@ -189,7 +190,8 @@ class ImageSet:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Float[Tensor, "c h w"]:
-        return self._source.first(self._rows[index])
+        with self._all_damage():
+            return self._source.first(self._rows[index])
 
     def __repr__(self) -> str:
         classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
@@ -232,14 +234,20 @@ class ImageSet:
 
     def _read(self, ahead: int) -> Iterator[Tensor]:
         source, rows = self._source, self._rows
-        try:
+        with self._all_damage():
             if not source.settled:
                 yield source.first(rows[0])  # in this thread, before others read
                 rows = rows[1:]
             yield from sources.in_order(source.read, rows, source.workers, ahead)
+
+    @contextmanager
+    def _all_damage(self) -> Iterator[None]:
+        """Where one picture cannot be read, all that cannot are named at once."""
+        try:
+            yield
         except UnreadableError as error:
-            assert isinstance(source, sources.Files)
-            raise sources.unreadable(source.damage(self._rows), len(self)) from error
+            assert isinstance(self._source, sources.Files)
+            raise sources.unreadable(self._source.damage(self._rows), len(self), self._source.count) from error
 
     @checked
     def subset(self, indices: Iterable[int]) -> "ImageSet":

@@ -11,6 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from viscircuits.errors import ModelError
+from viscircuits.model.program import Program
 
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 
@@ -51,6 +52,11 @@ def _check(name: str, module: nn.Module) -> None:
         raise ModelError(f"{where} is wrapped in {kind}; give the module inside ({inner}module)")
     if isinstance(module, fx.GraphModule) and "train" in vars(module) and "eval" in vars(module):
         raise ModelError(_EXPORTED)
+    if isinstance(module, Program):
+        raise ModelError(
+            f"{where} is what circuit.extract() makes: a list of operations, without layers to follow; give the "
+            f"network that the circuit was found in (circuit.model)"
+        )
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore[reportAttributeAccessIssue]
         raise ModelError(f"{where} is a lazy layer ({kind}) that has no weights yet; run model(images) once before")
 

@@ -8,6 +8,7 @@ that refuse one; then in-place writes are made functional, because a write throu
 import inspect
 import operator
 import os
+import re
 import traceback
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules import module as of_all
 
 from viscircuits.bounds import checked
 from viscircuits.errors import ModelError, UnsupportedOperation, ViscircuitsError
@@ -88,7 +90,8 @@ def _signature(model: nn.Module) -> object:
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
     first: dict[int, str] = {}
     tied = [first.setdefault(id(t), name) for name, t in tensors]
-    return modules, tied, [(name, tuple(t.shape), t.dtype, t.device) for name, t in tensors]
+    hooks = [_weakly(hook) for hook in _hooks_of_all()]
+    return modules, hooks, tied, [(name, tuple(t.shape), t.dtype, t.device) for name, t in tensors]
 
 
 def _settings(module: nn.Module) -> list[tuple[str, object]]:
@@ -167,20 +170,41 @@ def _fixes(model: nn.Module, error: BaseException) -> Iterator[str]:
         where = f" ({', '.join(map(repr, found))}, {type(model.get_submodule(found[0])).__name__})" if found else ""
         yield f"One of torchvision's transforms{where} stands in the model; it belongs into prepare, before the model"
     hooked = [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
-    if exported and hooked:
+    places = [repr(name) if name else "the model" for name in hooked[:4]]
+    places += ["every module (torch.nn.modules.module.register_module_forward_hook)"] if _hooks_of_all() else []
+    if (exported or "numpy" in str(error)) and places:
         yield (
-            f"Somebody's hook on "
-            f"{', '.join(repr(name) if name else 'the model' for name in hooked[:4])} may do so (one "
-            f"that turns activations into numpy arrays does); remove it, or check that model(images) "
-            f"does not branch on "
-            f"the values of a tensor"
+            f"Somebody's hook on {', '.join(places)} may do so (one that turns activations into numpy arrays does); "
+            f"remove it, or check that model(images) does not branch on the values of a tensor"
         )
+    if not exported and _takes_something_else(model, error):
+        yield (
+            "A model is called as model(images), with one tensor [n, c, h, w]; where yours takes more, or something "
+            "else, give a module whose forward(images) calls it"
+        )
+    if not exported and re.search(r"\b(size|sizes|height|width|shape|shapes|dimension)\b", str(error)):
+        yield "Give pictures of a size that the model takes (on the command line --input-size)"
     for part in ("backbone", "encoder", "body"):
         if isinstance(getattr(model, part, None), nn.Module):
             yield (
                 f"Its part model.{part} may do: give that as the model, or check that model(images) runs at this size "
                 f"and does not branch on the values of a tensor"
             )
+
+
+def _hooks_of_all() -> list[Any]:
+    """Hooks that torch runs on every module there is."""
+    every = (*of_all._global_forward_hooks.values(), *of_all._global_forward_pre_hooks.values())
+    return [hook for hook in every if not _is_ours(hook)]
+
+
+def _takes_something_else(model: nn.Module, error: BaseException) -> bool:
+    """Whether a forward cannot be called with one thing, or takes it for something other than a tensor."""
+    try:
+        inspect.signature(model.forward).bind(None)
+    except (TypeError, ValueError):
+        return True
+    return isinstance(error, KeyError | AttributeError | IndexError)
 
 
 def _stumbled(error: BaseException) -> str:

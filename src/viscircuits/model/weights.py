@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from viscircuits import store
+from viscircuits.bounds import what_is
 from viscircuits.errors import ModelError
 from viscircuits.model.quiet import quiet
 
@@ -44,9 +45,17 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """
     path = Path(path)
     if not path.is_file():
+        if found := what_is(path):
+            raise ModelError(f"expected a weight file, but {str(path)!r} is {found}")
         raise ModelError(f"no weight file {str(path)!r}")
     if not path.stat().st_size:  # not even opened: what the system makes up as it is read may have no end
-        raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty)")
+        raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty); {_FIX}")
+    for ending, what in _FOREIGN.items():
+        if path.name.lower().endswith(ending):
+            raise ModelError(
+                f"{str(path)!r} holds {what}; expected a state dict, as torch.save(model.state_dict(), path) "
+                f"makes, or safetensors"
+            )
     value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     beside: list[str] = []
     while isinstance(value, Mapping):
@@ -96,9 +105,18 @@ def _torch(path: Path) -> object:
     except Exception as error:  # on damaged bytes torch raises almost anything
         first = str(error).split(". ")[0]
         raise ModelError(
-            f"{str(path)!r} is not a whole weight file ({type(error).__name__}: {first or 'it is empty'})"
+            f"{str(path)!r} is not a whole weight file ({type(error).__name__}: {first or 'it is empty'}); {_FIX}"
         ) from None
 
+
+_FIX = "copy it again, or make it with torch.save(model.state_dict(), path)"
+
+_FOREIGN = {
+    ".npz": "arrays of numpy", ".npy": "an array of numpy", ".onnx": "a network of ONNX", ".h5": "weights of Keras",
+    ".keras": "a network of Keras", ".pb": "a network of TensorFlow", ".tflite": "a network of TensorFlow Lite",
+    ".ckpt.index": "weights of TensorFlow", ".msgpack": "weights of Flax", ".gguf": "weights of GGML",
+}  # fmt: skip
+"""What files of other programs hold, by the end of their names."""
 
 _WEIGHTS = "a file of weights, or of something else"
 
@@ -152,12 +170,17 @@ def _prefix(state: State, wanted: State) -> str:
     if not wanted or any(name in wanted for name in state):
         return ""
     first = next(iter(wanted))
-    found = sorted({name.removesuffix(first) for name in state if name.endswith("." + first)}, key=len)
+    found = sorted(
+        {name.removesuffix(first) for name in state if name.endswith("." + first)}, key=lambda p: (len(p), p)
+    )
     whole = [p for p in found if all(p + name in state for name in wanted if not name.endswith("num_batches_tracked"))]
-    if len(whole) == 1:  # of several, which is meant is not said
+    if len(whole) == 1:
         return whole[0]
     if whole:
-        return ""
+        raise ModelError(
+            f"the weights stand in the file {len(whole)} times, under {', '.join(map(repr, whole))}; save the ones you "
+            f"mean by themselves, without {whole[0]!r} before their names"
+        )
     common = {name.partition(".")[0] + "." if "." in name else "" for name in state}
     prefix = common.pop() if len(common) == 1 else ""
     return "" if all(name.startswith(prefix) for name in wanted) else prefix

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from viscircuits.bounds import PIXELS, checked
+from viscircuits.bounds import PIXELS, checked, what_is
 from viscircuits.errors import ModelError, closest
 from viscircuits.model import weights as files
 from viscircuits.model.clean import clean
@@ -134,7 +134,7 @@ def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None
     if weights is None:
         return None, None, []
     path = Path(weights)
-    if path.is_file() or path.suffix or len(path.parts) > 1:
+    if what_is(path) or path.suffix or len(path.parts) > 1:
         return None, *files.read(path)
     return str(weights), None, []
 

@@ -38,6 +38,7 @@ NUMBER = (NAN, INF, -INF, True, "0.1", [0.1], 10**400)
 BAD: dict[str, tuple[Any, ...]] = {
     "seed": (*WHOLE, None, 2**63),
     "count": (*WHOLE, 0, 10**6 + 1),
+    "large count": (*WHOLE, 0, 2**53 + 1),
     "repeats": (*WHOLE, 0, 1, 10**6 + 1),
     "limit": (*NUMBER[:1], *NUMBER[2:6], 0, -1, None),
     "count or none": (*WHOLE, 10**6 + 1),
@@ -188,7 +189,7 @@ OWN = {
     ("respond", "readout"): "circuit", ("Accentuation", "image"): "picture",
     ("KernelMap", "layer"): "layer name", ("KernelMap", "out"): "index", ("KernelMap", "source"): "index",
     ("Sweep", "batch_size"): "count", ("Study.add_scores", "scores"): "scores",
-    ("rescaled", "loss"): "loss", ("ImageSet.from_folder", "most"): "count",
+    ("rescaled", "loss"): "loss", ("ImageSet.from_folder", "up_to"): "large count",
 }  # fmt: skip
 """(function, argument) -> its kind, where that is its own."""
 
@@ -200,7 +201,8 @@ MADE = frozenset({
 
 INNER = frozenset({
     "NetGraph.check", "NetGraph.outline", "NetGraph.output", "Readout.freeze", "Readout.objective", "Readout.response",
-    "Readout.needs_freezing", "Readout.seeds", "Circuit.extract", "Mask.factors",
+    "Readout.needs_freezing", "Readout.seeds", "Scores.from_file", "Sweep.plans",
+    "Circuit.extract", "Mask.factors",
     "Diagram.html", "Diagram.svg", "Rendering.to_pil", "KernelMap.layers", "KernelMap.map", "KernelMap.value",
     *(f"{kind}.{name}" for kind in ("Fourier", "Maco", "Accentuation")
       for name in ("at", "distance", "latent", "picture", "start")),

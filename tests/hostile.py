@@ -26,10 +26,9 @@ from viscircuits.optvis.rendering import Picture
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.stimulus import Arc
 from viscircuits.probes.surface import Surface
-from viscircuits.saliency.gates import ladder
+from viscircuits.saliency.gates.gates import ladder
 from viscircuits.saliency.gates.training import State
-from viscircuits.study import measurements
-from viscircuits.study.folder import Pictures, Spec, Study
+from viscircuits.study.folder import Pictures, Spec, Study, measurements
 from viscircuits.subcircuits.algebra import Overlaps, overlaps
 from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 import viscircuits as vc
+from viscircuits.activations.top import population, top_activations
 from viscircuits.data.images import ImageSet
 from viscircuits.data.shapes import generate
 from viscircuits.errors import (
@@ -473,6 +474,18 @@ CASES = {
         StudyError,
         r"was made on another model or other weights .*load the weights it was made with",
         lambda b: b.circuit().save(b.path / "c") or vc.Circuit.load(b.path / "c", b.changed(silence)),
+    ),
+    "one circuit where several are taken": (
+        ArgumentError,
+        r"circuits: expected a list \(of a Circuit\), got a Circuit; for one alone give a list of it, \[circuit\]",
+        lambda b: vc.faithfulness(b.circuit(), b.other),
+    ),
+    "a channel that a layer has not, of a population": (
+        TargetError,
+        r"channel 64 is out of range: layer 'features.3' has channels 0 to 47",
+        lambda b: population(
+            b.model, top_activations(b.model, ["features.3"], b.other, 2)["features.3"], b.other, [64]
+        ),
     ),
     "scores as circuit": (
         StudyError,

@@ -23,8 +23,7 @@ from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace
 from viscircuits.runs.job import Source, run_job
-from viscircuits.study import measurements
-from viscircuits.study.folder import Study
+from viscircuits.study.folder import Study, measurements
 
 DENSITIES = (0.9, 0.7, 0.5, 0.3, 0.1)
 
@@ -154,6 +153,16 @@ def test_what_was_lost_is_made_again_and_the_rows_stay(small, made, folder, what
                 file.write_bytes(other)
     again = study(small, made.path)
     assert again.measurements().equals(rows)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_scores_and_circuits_of_another_study_are_made_again(small, made, tmp_path):
+    rows, files = made.measurements(), sorted([*(made.path / "scores").iterdir(), *made.circuits()])
+    before, other = [file.read_bytes() for file in files], study(small, tmp_path / "other", seed=1)
+    for file in files:
+        shutil.copy(other.path / file.relative_to(made.path), file)
+    assert [file.read_bytes() for file in files] != before
+    assert numbers(study(small, made.path).measurements()).equals(numbers(rows))
     assert [file.read_bytes() for file in files] == before
 
 

@@ -19,8 +19,7 @@ from viscircuits import store
 from viscircuits.cli.findings import Findings
 from viscircuits.errors import StudyError, ViscircuitsError
 from viscircuits.evaluate.sweep import Sweep, sweep
-from viscircuits.study import measurements
-from viscircuits.study.folder import Study
+from viscircuits.study.folder import Study, measurements
 from viscircuits.subcircuits.known import Known
 
 NAMES = (

@@ -27,8 +27,7 @@ from viscircuits import store, temporary
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
 from viscircuits.runs.job import Source, run_job
-from viscircuits.study import measurements
-from viscircuits.study.folder import Study
+from viscircuits.study.folder import Study, measurements
 
 EXTRACT = ("extract", "shapesnet", "features.3:7", "logit:2", "-d", "0.5", "-d", "0.1", "--device", "cpu")
 COMMANDS = {

@@ -1,15 +1,20 @@
 """Several threads at once: what one does, no other sees."""
 
+import copy
 import threading
 import warnings
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.fx import traceback
 
 import viscircuits as vc
 from small import SHAPE, Small, small
@@ -226,6 +231,116 @@ def test_a_model_that_a_closure_holds_is_itself_used_and_right():
     assert not any(module._forward_hooks for module in model.modules())
     found = at_once(*[lambda: vc.score(model, target, images).sums["first"]] * 4)
     assert all(torch.equal(found[0], each) for each in found)
+
+
+class Sharing(nn.Module):
+    """Three layers, of which the second is reached, or what the first puts out kept, in some way of the caller's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 3, 3)
+        self.through = self.middle = None
+        self.kept: object = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x).relu()
+        if self.kept is not None:
+            self.kept.last = h  # as hooks of feature extractors do
+            h = self.kept.last
+        through = self.through if torch.is_grad_enabled() else None
+        return self.c((through or self.b)(h).relu())
+
+
+def sharing() -> Sharing:
+    torch.manual_seed(0)
+    return Sharing().eval()
+
+
+def patched(model: Sharing) -> None:
+    own = model.b.forward
+    model.b.forward = lambda x: own(x)
+
+
+def hooked(model: Sharing) -> None:
+    own = model.b
+    model.a.register_forward_hook(lambda module, inputs, output: output + 0 * own(output))
+
+
+def through_a_closure(model: Sharing) -> None:
+    own = model.b
+    model.through = lambda x: own(x)
+
+
+@pytest.mark.parametrize("change", [patched, hooked, through_a_closure])
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_model_that_is_patched_is_right_and_untouched(change, used_before):
+    plain, model, target = sharing(), sharing(), vc.Target("c", 1)
+    wanted = vc.score(plain, target, pictures(4, 1), "snip").sums
+    if used_before:
+        vc.score(model, target, pictures(4, 1), "snip")
+    change(model)
+    found = vc.score(model, target, pictures(4, 1), "snip").sums
+    for name in "abc":
+        torch.testing.assert_close(found[name], wanted[name])
+    assert all(p.grad is None for p in model.parameters())
+
+
+KEPT = {"object": SimpleNamespace(), "counter": Counter(), "array": np.zeros(3), "number": np.zeros(()),
+        "in order": OrderedDict(calls=0, others=1)}  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
+def test_what_forwards_share_is_written_by_one_at_a_time_and_put_back(kept):
+    model, target = sharing(), vc.Target("c", 1)
+    alone = [vc.score(sharing(), target, pictures(4, seed), "snip").sums["b"] for seed in range(6)]
+    if isinstance(kept, SimpleNamespace):
+        kept.last = None
+        model.kept = kept
+    else:
+        model.state, own = kept, model.b.forward
+
+        def counted(x: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            if isinstance(kept, dict):
+                kept["calls"] += 1
+            else:
+                kept += 1
+            return own(x)
+
+        model.b.forward = counted
+    same, before = kept, copy.deepcopy(kept)
+    found = at_once(
+        *[lambda seed=seed: vc.score(model, target, pictures(4, seed), "snip").sums["b"] for seed in range(6)]
+    )
+    assert all(torch.equal(one, other) for one, other in zip(found, alone, strict=True))
+    assert kept is same
+    assert str(kept) == str(before)
+
+
+class Asking(Sharing):
+    """Asks, in another thread, whether torch compiles there, and writes to torch's notes, as optimisers do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        at_once(self.ask)
+        here.append(torch.compiler.is_compiling())
+        return super().forward(x)
+
+    def ask(self) -> None:
+        there.append(torch.compiler.is_compiling() or torch.compiler.is_exporting())
+        with traceback.annotate({"theirs": True}):
+            there.append("theirs" in traceback.current_meta.get("custom", {}) and any(here))
+
+
+here: list[bool] = []
+there: list[bool] = []
+
+
+def test_optimisers_of_other_threads_do_not_notice_an_export():
+    here.clear()
+    there.clear()
+    vc.trace(Asking().eval(), SHAPE)
+    assert any(here)
+    assert not any(there)
 
 
 # ---- eight threads ---------------------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ RULES: Mapping[str, Rule] = {
     "repeats": COUNT,
     "variants": COUNT,
     "at_most": COUNT,
+    "up_to": Whole(1, 2**53, ImageError),
     "n_random": Whole(0, MOST),
     "controls": Whole(0, MOST),
     "most": Whole(1, MOST, MaskError),
@@ -152,7 +153,7 @@ _CHOICES: Mapping[str, type[ViscircuitsError]] = {
 _FIXES = {
     "ImageSet": "make one with ImageSet.from_tensors, from_dataset, from_files or from_folder",
     "Target": "make one with Target(layer, channel) or parse_target(text)",
-    "Module": "give the network itself",
+    "Module": "give the network itself (of what zoo.load returns, its .model)",
     "Circuit": "make one with Circuit(model, target, mask) or find(model, target, images, density=0.1)",
 }
 """Name of a class of ours, or torch's -> what to do where something else came."""
@@ -171,7 +172,10 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = signature.bind(*args, **kwargs).arguments
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise _unbound(function, signature, args, error) from None
         hints = _hints(function)
         for name, value in given.items():
             if name in hints and name not in named:
@@ -180,6 +184,19 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return call
+
+
+def _unbound(function: Any, signature: inspect.Signature, args: tuple[Any, ...], error: TypeError) -> TypeError:
+    """The error of a call that does not fit its function, with the one that does where a name was left out."""
+    by_place = [n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_name = [n for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY]
+    if len(args) <= len(by_place) or not by_name:
+        return TypeError(f"{function.__qualname__}: {error}")
+    first = args[len(by_place)]
+    return TypeError(
+        f"{function.__qualname__}: {error}; what follows is given by name, such as {by_name[0]}={_named(first)} "
+        f"(names: {', '.join(by_name)})"
+    )
 
 
 def check_fields(thing: Any) -> None:
@@ -195,6 +212,9 @@ def check(name: str, value: Any, hint: Any = None, rule: Rule | None = None) -> 
     kinds = _members(hint)
     if not any(_fits(value, kind, name) for kind in kinds):
         fix = next((f"; {_FIXES[k.__name__]}" for k in kinds if getattr(k, "__name__", "") in _FIXES), "")
+        lists = (item for kind in kinds if get_origin(kind) in _SEQUENCES for item in get_args(kind)[:1])
+        if any(_fits(value, one, name) for item in lists for one in _members(item)):
+            fix = f"; for one alone give a list of it, [{name.removesuffix('s')}]"
         raise ArgumentError(f"{name}: expected {_described(kinds, name)}, got {_named(value)}{fix}")
     if isinstance(value, str | os.PathLike) and Path in kinds:
         _check_path(name, value)
@@ -211,7 +231,7 @@ def check(name: str, value: Any, hint: Any = None, rule: Rule | None = None) -> 
 
 def _check_path(name: str, value: str | os.PathLike[str]) -> None:
     """Refuses what no file can be called, and nothing: it would be the folder one is in."""
-    if not os.fspath(value):
+    if not str(os.fspath(value)).strip():
         raise ViscircuitsError(f"{name} is empty; expected a path")
     try:
         os.lstat(value)
@@ -244,9 +264,23 @@ def regular(path: str | Path, what: str, raised: type[ViscircuitsError]) -> Path
         reason = getattr(error, "strerror", None) or error
         raise raised(f"cannot read {what} {shown(str(path))} ({reason}); expected a file") from None
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise raised(f"expected a file for {what}, but {shown(str(path))} is {kind}")
+        raise raised(f"expected a file for {what}, but {shown(str(path))} is {what_is(path)}")
     return path
+
+
+def what_is(path: str | Path) -> str:
+    """Returns in words what stands at a place; empty where nothing does, or nothing that may be seen."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    kinds = (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((words for is_kind, words in kinds if is_kind(mode)), "a device")
 
 
 # ---- types -----------------------------------------------------------------------------------------------------------
@@ -364,6 +398,10 @@ def _numbers(value: Any) -> Iterable[Any]:
     return [one for one in value if _is_number(one)] if isinstance(value, list | tuple) else []
 
 
+_LONGEST = 120
+"""Characters of a value in a message."""
+
+
 def _named(value: Any) -> str:
     """A value as a message shows it; of things without a short text their type."""
     if isinstance(value, type):
@@ -371,7 +409,10 @@ def _named(value: Any) -> str:
     if (axes := getattr(value, "shape", None)) is not None:
         return f"a {type(value).__name__} of shape {tuple(axes)}"
     plain = value is None or isinstance(value, bool | numbers.Number | str | bytes | list | tuple | dict | set)
-    return shown(value) if plain else f"a {type(value).__name__}"
+    if not plain or hasattr(value, "_fields"):
+        return f"a {type(value).__name__}"
+    text = " ".join(shown(value).split())  # what a list holds may show itself in several lines
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _described(kinds: Sequence[Any], name: str) -> str:

@@ -225,8 +225,11 @@ class Circuit:
         return extract(self.execution)
 
     @checked
-    def save(self, path: str | Path) -> None:
-        """Writes the circuit (not the model) as safetensors with a JSON header, atomically."""
+    def save(self, path: str | Path, *, study: str = "") -> None:
+        """Writes the circuit (not the model) as safetensors with a JSON header, atomically.
+
+        ``study`` is the hash of the study that it belongs to.
+        """
         header: dict[str, store.Json] = {
             "kind": "circuit",
             "format": FORMAT if self.compensation is None else COMPENSATED,
@@ -238,6 +241,7 @@ class Circuit:
             "kept": self.mask.n_kept,
             "relevant": self.mask.n_relevant,
             "zero_scores": self.mask.zero_scores,
+            **({"study": study} if study else {}),
         }
         tensors = dict(self.mask.kept)
         if self.compensation is not None:
@@ -330,6 +334,7 @@ KIND = Kind(
         "relevant": whole(),
         "zero_scores": whole(),
         "compensation": maybe(record(kind=TEXT, n_images=whole(1))),
+        "study": maybe(TEXT),
     },
     _arrays,
     (FORMAT, COMPENSATED),

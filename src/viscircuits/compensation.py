@@ -28,6 +28,7 @@ from viscircuits.execution.loop import batches
 from viscircuits.mask import Mask, stored_factor
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.guard.clean import clean
+from viscircuits.model.guard.replica import at_rest, own_parameter
 from viscircuits.model.instrument import KernelCall, run
 from viscircuits.model.ops import op_name
 from viscircuits.readout import Readout
@@ -65,8 +66,9 @@ class Means:
         found = {}
         for name, shift in self.shifts.items():
             parameter, sign = _place(graph, graph.layers[name])
-            value = model.get_buffer(parameter) if sign < 0 else model.get_parameter(parameter)
-            found[parameter] = value.detach() + sign * shift.to(value)
+            with at_rest(model):
+                value = (model.get_buffer(parameter) if sign < 0 else model.get_parameter(parameter)).detach()
+                found[parameter] = value + sign * shift.to(value)
         return found
 
 
@@ -93,7 +95,7 @@ class Scales:
         found = {}
         for name, values in self.scales.items():
             layer = graph.layers[name]
-            weight = model.get_parameter(layer.weight).detach()
+            weight = own_parameter(model, layer.weight)
             found[layer.weight] = weight * stored_factor(layer, values, self.mask.granularity).to(weight)
         return found
 

@@ -8,7 +8,7 @@ threshold: ties are broken by layer order, then by flat index, so the same score
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +28,7 @@ from viscircuits.header import (
     Fields,
     Kind,
     listed,
+    maybe,
     one_of,
     optional,
     whole,
@@ -133,8 +134,8 @@ class Scores:
         return Mask(kept, self.relevant, self.granularity, self.input_shape, zeros)
 
     @checked
-    def save(self, path: str | Path) -> None:
-        """Writes the scores as safetensors with a JSON header, atomically."""
+    def save(self, path: str | Path, *, study: str = "") -> None:
+        """Writes the scores as safetensors with a JSON header, atomically; ``study`` is the hash of theirs."""
         header: dict[str, store.Json] = {
             "kind": "scores",
             "format": FORMAT,
@@ -146,6 +147,7 @@ class Scores:
             "input_shape": list(self.input_shape),
             "density": self.density,
             "contrast": self.contrast,
+            **({"study": study} if study else {}),
         }
         tensors = {name: array for name, array in self.sums.items()}
         tensors |= {RELEVANT + name: array for name, array in self.relevant.items()}
@@ -155,8 +157,12 @@ class Scores:
     @checked
     def load(cls, path: str | Path) -> "Scores":
         """Returns scores that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path, _KIND)
-        fields = {k: v for k, v in header.items() if k not in ("kind", "format", "layers")}
+        return cls.from_file(*store.read_tensors(path, KIND))
+
+    @classmethod
+    def from_file(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> "Scores":
+        """Returns the scores in what was read of a file of `KIND`."""
+        fields = {k: v for k, v in header.items() if k not in ("kind", "format", "layers", "study")}
         sums, relevant = ({n: tensors[before + n] for n in header["layers"]} for before in ("", RELEVANT))
         density = None if fields["density"] is None else float(fields["density"])
         return cls(sums, relevant, **fields | {"input_shape": tuple(fields["input_shape"]), "density": density})
@@ -237,7 +243,7 @@ def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
     return found
 
 
-_KIND = Kind(
+KIND = Kind(
     "scores",
     "a scores file",
     {
@@ -249,6 +255,7 @@ _KIND = Kind(
         "input_shape": IMAGE,
         "density": optional(FRACTION),
         "contrast": FLAG,
+        "study": maybe(TEXT),
     },
     _arrays,
     (FORMAT,),

@@ -8,10 +8,10 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -21,6 +21,8 @@ from torch import Tensor
 from viscircuits import temporary
 from viscircuits.errors import StudyError, ViscircuitsError
 from viscircuits.header import Kind, shown
+
+T = TypeVar("T")
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 
@@ -129,7 +131,7 @@ def write_json(path: str | Path, value: Json, *, new: bool = False) -> None:
 def read_json(path: str | Path) -> Json:
     """Returns the JSON value in a file; a missing or damaged file is a `StudyError` that names it."""
     try:
-        return _parsed(read_bytes(path).decode("utf-8"))
+        return parsed(read_bytes(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise StudyError(
             f"{str(path)!r} is not valid JSON ({_line(error)}); delete it and run the command again"
@@ -169,13 +171,12 @@ def read_tensors(path: str | Path, kind: Kind | None = None) -> tuple[dict[str, 
     """
     path = Path(path)
     _check_regular(path)
-    with parsing(path, "a whole safetensors file"), safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    with parsing(path, "a whole safetensors file"):
+        metadata, tensors = uninterrupted(lambda: _tensors(path))
     if HEADER not in metadata:
         raise StudyError(f"{str(path)!r} was not written by viscircuits (no {HEADER!r} header)")
     try:
-        header = _parsed(metadata[HEADER])
+        header = parsed(metadata[HEADER])
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"its header is not valid JSON ({_line(error)})") from None
     if not isinstance(header, dict) or len(metadata) > 1:
@@ -188,6 +189,23 @@ def read_tensors(path: str | Path, kind: Kind | None = None) -> tuple[dict[str, 
     if kind is not None and (what := kind.wrong(header, tensors)):
         raise damaged(path, what)
     return tensors, header
+
+
+def _tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def uninterrupted(read: Callable[[], T]) -> T:
+    """Returns what a parser of another package reads; a Ctrl-C that it takes for an error of the file is one again.
+
+    torch and safetensors forget an interrupt while they make a tensor. A file that is at fault is so again.
+    """
+    try:
+        return read()
+    except Exception:
+        read()
+        raise KeyboardInterrupt from None
 
 
 def damaged(path: str | Path, what: str) -> StudyError:
@@ -250,8 +268,8 @@ def _check_regular(path: Path) -> None:
         raise StudyError(f"expected a file, but {str(path)!r} is a folder, a pipe or a device; delete it and run again")
 
 
-def _parsed(text: str) -> Json:
-    """The value of a JSON text.
+def parsed(text: str) -> Json:
+    """Returns the value of a JSON text.
 
     Raises:
         ValueError, RecursionError: it is none, or holds what no file of ours does: a key twice, texts that are no

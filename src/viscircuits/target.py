@@ -191,7 +191,9 @@ def parse_target(text: str) -> AnyTarget:
     terms = []
     for sign, piece in zip(signs, pieces[::2], strict=True):
         if piece.strip():
-            weight, _, term = piece.rpartition("*")
+            weight, star, term = piece.rpartition("*")
+            if star and not weight.strip():
+                raise TargetError(f"cannot read target {text!r}: no number stands before '*'; {_HELP}")
             terms.append(((-1.0 if sign == "-" else 1.0) * _parse_weight(weight, text), _parse_term(term, text)))
     return TargetSum(tuple(terms))
 

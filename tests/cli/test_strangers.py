@@ -22,8 +22,7 @@ from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError
 from viscircuits.model.zoo import zoo
 from viscircuits.runs.opened import held_out, load_model
-from viscircuits.study import measurements
-from viscircuits.study.folder import Study
+from viscircuits.study.folder import Study, measurements
 
 pytestmark = pytest.mark.timeout(60)  # what hangs fails
 
@@ -319,6 +318,24 @@ def test_a_model_of_ones_own_from_extract_to_report(command_line, tmp_path, monk
         assert images.hash == spec.held_out.hash
     with pytest.raises(ModelError, match="the study names 'mine_own:make' as its model"):
         load_model(spec)
+
+
+def test_a_source_of_very_many_pictures_and_drawn_ones_of_one_pixel(stranger, command_line):
+    folder = stranger()
+    file = folder / "study.json"
+    value = json.loads(file.read_text())
+    for images in ("scoring", "held_out"):
+        value["spec"][images] |= {"source": str(folder), "found": 1_281_167}
+    file.write_text(json.dumps(value))
+    status, _, err = command_line("report", folder, "--pictures", "none")
+    assert (status, "out of range" in err) == (0, False)
+    spec = Study.open(folder).header.spec
+    many = {"count": 60_000, "source": "viscircuits.data.shapes.generate(120000, seed=0)"}
+    small = spec.model_copy(update={
+        "input_shape": (1, 1, 1), "scoring": spec.scoring.model_copy(update=many),
+        "held_out": spec.held_out.model_copy(update=many),
+    })  # fmt: skip
+    assert held_out(small, zoo.load("shapesnet").prepare) is None  # and nothing is drawn: that would take 1.5 GB
 
 
 HIDDEN = "\x1b]0;title\x07\x1b[31m\x9b31m\x7f\x08\r\n\t\u202e\u2066\u2028[bold red]x[/][link=a]y[/link]"

@@ -28,7 +28,7 @@ def test_pages_are_counted_and_refused(tmp_path, count):
     path = tiff(tmp_path / "a.tif", *[(PAGE, {})] * count)
     with pytest.raises(ImageError, match=rf"a\.tif: {count} pages, where one picture is expected; save each page"):
         read(path)
-    with pytest.raises(ImageError, match=rf"1 of 1 pictures cannot be read: .*{count} pages"):
+    with pytest.raises(ImageError, match=rf"1 of 1 picture cannot be read: .*{count} pages"):
         list(ImageSet.from_folder(tmp_path, prepare).batches(1))
 
 

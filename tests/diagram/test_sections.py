@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from viscircuits.errors import StudyError
-from viscircuits.report.findings import sections, typed, write_findings
+from viscircuits.report.findings import sections, write_findings
 from viscircuits.report.section import SECTION, Section
-from viscircuits.study.folder import slug
+from viscircuits.study.folder import slug, typed
 
 
 def told(study: Path, name: str, section: Section | None = None, command: str = "") -> Path:

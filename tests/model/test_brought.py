@@ -1,7 +1,11 @@
 """Networks as people bring them: odd layouts, parts that do not matter, wrappers, what the caller switched on."""
 
 import copy
+import dataclasses
+from collections import UserDict
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -327,6 +331,33 @@ def _hooked() -> nn.Module:
     return net
 
 
+class _Parts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = _plain()
+
+
+class _Named(_Parts):
+    def forward(self, **given: Tensor) -> Tensor:
+        return self.net(given["x"])
+
+
+class _WithMask(_Parts):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.net(x) * mask
+
+
+class _Batch(_Parts):
+    def forward(self, batch: Any) -> Tensor:
+        return self.net(batch["image"])
+
+
+class _Fixed(_Parts):
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2] == 64, f"Wrong image height! Expected 64 but got {x.shape[2]}"
+        return self.net(x)
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "compiled": (lambda: torch.compile(_plain(), backend="eager"), "_orig_mod.4", "model._orig_mod"),
     "a compiled part": (lambda: nn.Sequential(torch.compile(_plain(), backend="eager")), "0", "model.0._orig_mod"),
@@ -341,6 +372,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "not cast": (lambda: _Cast(False).eval(), "net.4", "autocast"),
     "normalised": (lambda: nn.Sequential(Normalize([0.5] * 3, [0.2] * 3), _plain()).eval(), "1.4", "prepare"),
     "hooked": (_hooked, "4", "hook on '2'"),
+    "by name": (lambda: _Named().eval(), "net.4", r"give a module whose forward\(images\) calls it"),
+    "with a mask": (lambda: _WithMask().eval(), "net.4", r"give a module whose forward\(images\) calls it"),
+    "a batch": (lambda: _Batch().eval(), "net.4", r"give a module whose forward\(images\) calls it"),
+    "another size": (lambda: _Fixed().eval(), "net.4", r"a size that the model takes \(.*--input-size\)"),
+    "too small": (lambda: nn.Sequential(_plain(), nn.MaxPool2d(3), nn.MaxPool2d(6)).eval(), "0.4", "--input-size"),
 }
 
 
@@ -392,3 +428,96 @@ def test_what_the_caller_switched_on_changes_no_number(switch: str) -> None:
             with torch.device("meta"):
                 found = numbers(model, images)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, wanted, strict=True))
+
+
+@dataclasses.dataclass
+class Toolbox:
+    """What a toolbox's models return."""
+
+    logits: Tensor
+    features: object = None
+
+
+@pytest.mark.parametrize("returned", [Toolbox, lambda x: UserDict(logits=x)], ids=["dataclass", "user dict"])
+def test_outputs_of_a_toolbox_are_read(returned: Any) -> None:
+    def made(kind: Any) -> nn.Module:
+        torch.manual_seed(0)
+        inner = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+
+        class Network(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x: Tensor) -> Any:
+                return kind(self.inner(x).mean((2, 3)))
+
+        return Network().eval()
+
+    pictures = torch.randn(3, 3, 8, 8)
+    for target in ("inner.2:1", "logit:2"):
+        found, plain = (vc.score(made(kind), target, pictures).sums for kind in (returned, lambda x: x))
+        assert all(torch.equal(found[name], plain[name]) for name in plain)
+    with pytest.raises(vc.ModelError, match="no tensor was found in the SimpleNamespace that the model returns"):
+        vc.trace(made(lambda x: SimpleNamespace(logits=x)), (3, 8, 8))
+
+
+def test_gradients_that_are_cut_off_are_named() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).relu().detach())
+
+    model, pictures = Cut().eval(), torch.randn(2, 3, 8, 8)
+    for criterion in ("actgrad", "snip", "gradient"):
+        with pytest.raises(vc.UnsupportedOperation, match=r"layer 'a' leads to the target, but no gradient comes back"):
+            vc.score(model, "b:1", pictures, criterion)
+    assert vc.score(model, "b:1", pictures, "activation").sums["a"].sum() > 0
+
+
+_CHOICES: dict[str, Callable[[Tensor], Tensor]] = {
+    "positives": lambda y: y[y > 0],
+    "some pictures": lambda y: y[y.mean((1, 2, 3)) > 0],
+    "where": lambda y: y.nonzero(),
+    "masked": lambda y: torch.masked_select(y, y > 0),
+    "kinds": lambda y: torch.unique(y.argmax(1)),
+    "boxes": lambda y: torchvision.ops.nms(
+        torch.cat([y.flatten(1)[:, :2], y.flatten(1)[:, :2].abs() + 5], 1), y.flatten(1)[:, 0], 0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _CHOICES)
+def test_how_many_come_out_behind_the_target_may_depend_on_the_values(name: str) -> None:
+    whole, pictures = nn.Sequential(_plain(), _Does(_CHOICES[name])).eval(), _images()
+    expected = vc.score(nn.Sequential(_plain()).eval(), "0.4:1", pictures)
+    assert all(torch.equal(vc.score(whole, "0.4:1", pictures).sums[name], e) for name, e in expected.sums.items())
+    _agrees_with_a_masked_copy(whole, vc.Target("0.4", 1), pictures)
+
+
+def test_before_the_target_it_may_not() -> None:
+    chosen = nn.Sequential(_plain()[:2], _Does(lambda y: y[y.mean((1, 2, 3)) > 0]), nn.Conv2d(8, 4, 3)).eval()
+    with pytest.raises(vc.TargetError, match="its output is not one map an image"):
+        vc.score(chosen, "2:1", _images())
+
+
+def test_hooks_on_every_module_are_seen_and_named() -> None:
+    model, kept = _plain(), []
+    vc.score(model, "4:1", _images())
+    hook = nn.modules.module.register_module_forward_hook(lambda module, given, out: kept.append(out.detach().numpy()))
+    try:
+        with pytest.raises(vc.UnsupportedOperation, match="hook on every module"):
+            vc.score(model, "4:1", _images())
+    finally:
+        hook.remove()
+    vc.score(model, "4:1", _images())
+
+
+def test_an_extracted_circuit_is_not_scored_again() -> None:
+    model = _plain()
+    circuit = vc.Circuit(model, vc.Target("4", 1), vc.score(model, "4:1", _images()).select(density=0.5))
+    with pytest.raises(vc.ModelError, match=r"give the network that the circuit was found in"):
+        vc.score(circuit.extract(), "logit:0", _images())

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+import viscircuits as vc
 from viscircuits.data.images import ImageSet
-from viscircuits.errors import ModelError
+from viscircuits.errors import ModelError, UnsupportedOperation
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.zoo import zoo
 
@@ -101,6 +102,39 @@ def test_a_callable_in_the_current_folder(tmp_path, monkeypatch):
         zoo.load("zoo_yours:model")
     with pytest.raises(ModelError, match=r"no file 'DEFAULT'; 'zoo_mine:plain' takes a weight file"):
         zoo.load("zoo_mine:plain", "DEFAULT")
+
+
+class Ends(BaseException):
+    """What some frameworks end a run with."""
+
+
+def test_what_a_callable_raises_and_what_comes_from_an_export_is_one_line(tmp_path, monkeypatch):
+    text = (
+        "import torch\nfrom torch import nn\nfrom test_zoo import Ends\n"
+        "def ends(): raise Ends('now')\n"
+        "def exported():\n    x = torch.rand(2, 3, 8, 8)\n"
+        "    return torch.export.export(nn.Conv2d(3, 1, 1).eval(), (x,)).module()\n"
+        "class Leaves(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 1, 1)\n    def forward(self, x):\n        raise SystemExit(0)\n"
+    )
+    user_module(tmp_path, monkeypatch, "zoo_odd", text)
+    with pytest.raises(ModelError, match=r"cannot make a model with 'zoo_odd:ends': Ends: now"):
+        zoo.load("zoo_odd:ends")
+    with pytest.raises(ModelError, match=r"comes from torch.export .* give the original module"):
+        zoo.load("zoo_odd:exported")
+    with pytest.raises(UnsupportedOperation, match=r"it fails at .*raise SystemExit\(0\)\) with SystemExit: 0"):
+        vc.trace(zoo.load("zoo_odd:Leaves").model, (3, 8, 8))
+
+
+def test_an_interrupt_leaves_no_folder_to_import_from(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    before = list(sys.path)
+    monkeypatch.setattr(zoo.importlib, "invalidate_caches", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.load("zoo_mine:plain")
+    assert sys.path == before
 
 
 def test_misspelt_names():
@@ -295,7 +329,8 @@ def test_damaged_files(name, content, text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [([1, 2], "got a list"), ({"a": torch.zeros(1), "epoch": 3}, "got the keys a, epoch")]
+    ("value", "text"),
+    [([1, 2], "got a list"), ({"a": {"b": torch.zeros(1)}, "epoch": 3}, "got the keys a, epoch.*\\['a'\\]")],
 )
 def test_files_that_hold_something_else(value, text, tmp_path):
     torch.save(value, tmp_path / "a.pth")

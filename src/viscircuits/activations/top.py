@@ -167,6 +167,11 @@ def population(
             f"these are not the pictures in which the top activations of layer {top.layer!r} were found: hash "
             f"{images.hash}, expected {top.source}; give the same pictures in the same order"
         )
+    for channel in channels or ():
+        if not 0 <= channel < top.n_channels:
+            raise TargetError(
+                f"channel {channel} is out of range: layer {top.layer!r} has channels 0 to {top.n_channels - 1}"
+            )
     chosen = torch.arange(top.n_channels) if channels is None else torch.tensor(list(channels))
     which, places = top.images[chosen], top.places[chosen]
     wanted = which.unique()

@@ -1,6 +1,8 @@
 """The entry point: commands, and what a user sees when something is wrong."""
 
+import errno
 import logging
+import os
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -75,7 +77,8 @@ def run() -> None:
 
         from viscircuits.cli.console import err, one_line
 
-        err.print(Text.assemble(("error: ", "bold red"), one_line(error)), soft_wrap=True)
+        told = _of_the_system(error) if isinstance(error, OSError) else error
+        err.print(Text.assemble(("error: ", "bold red"), one_line(told)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         _interrupted()
@@ -86,6 +89,26 @@ def run() -> None:
 
 
 _INTERRUPTED = 130
+
+_FIXES = {
+    errno.EACCES: "take the right to it (chmod), or another place",
+    errno.EPERM: "take the right to it (chmod), or another place",
+    errno.EROFS: "choose a place that can be written (--out)",
+    errno.ENOSPC: "free some space and run the same command again; what was finished is saved",
+    errno.EDQUOT: "free some space and run the same command again; what was finished is saved",
+    errno.ENOTDIR: "choose another place (--out)",
+    errno.EEXIST: "choose another place (--out), or move what is there",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
+"""What to do about what the operating system refuses."""
+
+
+def _of_the_system(error: OSError) -> str:
+    """An error of the operating system: what, where, and what to do."""
+    what = error.strerror or str(error)
+    where = f": {os.fsdecode(error.filename)!r}" if isinstance(error.filename, str | bytes) else ""
+    fix = f"; {_FIXES[error.errno]}" if error.errno in _FIXES else ""
+    return f"{what}{where}{fix}"
 
 
 def _interrupted() -> NoReturn:

@@ -44,12 +44,12 @@ class Command(TyperCommand):
         return rest
 
     def _refuse_empty(self, ctx: Any, args: list[str]) -> None:
-        # a path of nothing would be the folder one is in; the layer "" is the model's own output
+        # a path of nothing would be the folder one is in
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in self.params:
             values = given.get(parameter.name or "")
-            empty = "" in values if isinstance(values, list | tuple) else values == ""
-            if empty and parameter.name != "layer":
+            several = values if isinstance(values, list | tuple) else [values]
+            if any(isinstance(value, str) and not value.strip() for value in several):
                 name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.opts[0].upper()
                 raise ViscircuitsError(f"{name} is empty; give it a value, or leave it out")
 

@@ -39,6 +39,8 @@ def check_map_style(dataset: Any) -> None:
             "expected a data set, got a DataLoader, which may shuffle; give its data set: "
             "ImageSet.from_dataset(loader.dataset)"
         )
+    if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
+        raise ImageError(f"expected a data set with a length and numbered items, got {kind}")
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
         raise ImageError(
             f"expected a data set with a length and numbered items, got {kind}, which can only be "
@@ -52,13 +54,29 @@ def check_map_style(dataset: Any) -> None:
         )
 
 
+def length(dataset: Any) -> int:
+    """Returns how many items there are."""
+    try:
+        return len(dataset)
+    except (Exception, SystemExit) as error:
+        raise ImageError(f"the data set does not tell its length: {type(error).__name__}: {error}") from error
+
+
+def item(dataset: Any, row: int) -> Any:
+    """Returns an item; what goes wrong in the data set is told as its own."""
+    try:
+        return dataset[row]
+    except (Exception, SystemExit) as error:  # scripts end with sys.exit
+        raise ImageError(f"the data set fails at item {row}: {type(error).__name__}: {error}") from error
+
+
 def labels_and_classes(dataset: Any, count: int) -> tuple[list[int] | None, tuple[str, ...] | None]:
     """Returns the label of every item, and the names of the classes where the dataset has some that belong to these.
 
     Items without a second entry have no labels. A second entry that is no class number (a caption, boxes, a map, -1)
     leaves the pictures without labels as well, which is logged.
     """
-    first = dataset[0]
+    first = item(dataset, 0)
     if isinstance(first, Mapping):
         raise ImageError(
             f"expected items (image, label), got a {type(first).__name__} with the keys {', '.join(map(str, first))}; "
@@ -149,7 +167,7 @@ def _known(dataset: Any, count: int) -> list[int] | None:
         return None
     some = sorted({i * (count - 1) // (_COMPARED - 1) for i in range(_COMPARED)})
     labels = [label for label in held if label is not None and label >= 0]
-    agree = len(labels) == count and all(labels[row] == whole_number(dataset[row][1]) for row in some)
+    agree = len(labels) == count and all(labels[row] == whole_number(item(dataset, row)[1]) for row in some)
     return labels if agree else None
 
 
@@ -163,8 +181,8 @@ def _relabels(dataset: Dataset) -> bool:
 def _read(dataset: Any, first: Sequence[object], count: int) -> list[int] | None:
     labels: list[int] = []
     for row in range(count):
-        item = dataset[row] if row else first
-        second = item[1] if isinstance(item, tuple | list) and len(item) > 1 else None
+        one = item(dataset, row) if row else first
+        second = one[1] if isinstance(one, tuple | list) and len(one) > 1 else None
         label = whole_number(second)
         if label is None or label < 0:
             log.warning(

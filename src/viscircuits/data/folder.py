@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from viscircuits.bounds import what_is
 from viscircuits.errors import ImageError
 
 SUFFIXES = frozenset(
@@ -45,6 +46,8 @@ def scan(root: Path, most: int | None = None) -> tuple[list[Path], list[str]]:
     if root.is_file():
         raise ImageError(f"expected a folder, got the file {str(root)!r}; use ImageSet.from_files")
     if not root.is_dir():
+        if found := what_is(root):
+            raise ImageError(f"expected a folder of pictures, but {str(root)!r} is {found}")
         raise ImageError(f"no folder {str(root)!r}")
     try:
         walked, left_out = _walk(str(root), _Allowed(str(root), most))

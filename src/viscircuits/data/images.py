@@ -10,6 +10,7 @@ import logging
 import operator
 import random
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +85,7 @@ class ImageSet:
         *,
         unreadable: Literal["error", "skip"] = "error",
         white: Number | None = None,
-        most: int | None = None,
+        up_to: int | None = None,
     ) -> "ImageSet":
         """Returns the pictures of a folder, in the order of their names.
 
@@ -100,15 +101,15 @@ class ImageSet:
                 every picture once now, leaves the damaged ones out and logs their names.
             white: the value that is white in pictures of more than 8 bits, such as 4095, where their header does not
                 state it or states it wrongly (`viscircuits.data.reading.white`); others are not changed by it.
-            most: for a folder that somebody else names: the search ends with an ImageError where more pictures are met
+            up_to: for a folder that somebody else names: the search ends with an ImageError where more pictures are met
                 than this, or next to none among very many files.
         """
         root = Path(path)
-        files, classes = scan(root, most)
+        files, classes = scan(root, up_to)
         source = sources.Files(tuple(files), prepare, Whites(white))
         if unreadable == "skip" and (broken := source.damage(range(len(files)))):
             if len(broken) == len(files):
-                raise sources.unreadable(broken, len(files))
+                raise sources.unreadable(broken, len(files), len(files))
             log.warning("skipped: %s", sources.listed(broken, len(files)))
             files = [file for file in files if file not in broken]
             source = sources.Files(tuple(files), prepare, source.whites)
@@ -163,7 +164,7 @@ class ImageSet:
             )
         if images.ndim != 4:
             raise ImageError(f"expected images [n, c, h, w], got shape {list(images.shape)}")
-        for i, image in enumerate(images):
+        for i, image in enumerate(images if images.layout == torch.strided else [images]):
             sources.as_picture(image, f"image {i}", by="the caller")
         names = map(str, range(len(images))) if names is None else names
         return _make(sources.Held(images.detach().clone(), "tensors"), names, labels)
@@ -180,7 +181,7 @@ class ImageSet:
         where these belong to the labels.
         """
         datasets.check_map_style(dataset)
-        count = len(dataset)  # pyright: ignore[reportArgumentType] (torch's base class declares no length)
+        count = datasets.length(dataset)
         labels, classes = datasets.labels_and_classes(dataset, count) if count else (None, None)
         source = sources.Items(dataset, prepare, Whites(white))
         return _make(source, map(str, range(count)), labels, classes)
@@ -189,7 +190,8 @@ class ImageSet:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Float[Tensor, "c h w"]:
-        return self._source.first(self._rows[index])
+        with self._all_damage():
+            return self._source.first(self._rows[index])
 
     def __repr__(self) -> str:
         classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
@@ -232,14 +234,20 @@ class ImageSet:
 
     def _read(self, ahead: int) -> Iterator[Tensor]:
         source, rows = self._source, self._rows
-        try:
+        with self._all_damage():
             if not source.settled:
                 yield source.first(rows[0])  # in this thread, before others read
                 rows = rows[1:]
             yield from sources.in_order(source.read, rows, source.workers, ahead)
+
+    @contextmanager
+    def _all_damage(self) -> Iterator[None]:
+        """Where one picture cannot be read, all that cannot are named at once."""
+        try:
+            yield
         except UnreadableError as error:
-            assert isinstance(source, sources.Files)
-            raise sources.unreadable(source.damage(self._rows), len(self)) from error
+            assert isinstance(self._source, sources.Files)
+            raise sources.unreadable(self._source.damage(self._rows), len(self), self._source.count) from error
 
     @checked
     def subset(self, indices: Iterable[int]) -> "ImageSet":

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, final, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -254,7 +255,7 @@ class Items:
         return _digest(self.first(row))
 
     def _image(self, row: int) -> object:
-        item = self.dataset[row]
+        item = datasets.item(self.dataset, row)
         return item[0] if isinstance(item, tuple | list) else item
 
     def _survey(self, asked: Depth) -> Iterator[tuple[str, float]]:
@@ -270,13 +271,13 @@ def listed(broken: dict[Path, str], total: int) -> str:
     """Returns ``"2 of 10 pictures cannot be read: ..."`` with the first few complaints."""
     shown = "; ".join(list(broken.values())[:_SHOWN])
     more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    return f"{len(broken)} of {total} pictures cannot be read: {shown}{more}"
+    return f"{len(broken)} of {total} picture{'' if total == 1 else 's'} cannot be read: {shown}{more}"
 
 
-def unreadable(broken: dict[Path, str], total: int) -> ImageError:
-    """Returns the one error that lists all files found unreadable, and the fix."""
-    skip = ', or leave them out with from_folder(..., unreadable="skip")' if len(broken) < total else ""
-    return ImageError(f"{listed(broken, total)}. Repair or remove them{skip}")
+def unreadable(broken: dict[Path, str], looked_at: int, total: int) -> ImageError:
+    """Returns the one error that lists all files found unreadable, and the fix, where not all were looked at."""
+    skip = ', or leave them out: from_folder(..., unreadable="skip"), --skip-unreadable' if len(broken) < total else ""
+    return ImageError(f"{listed(broken, looked_at)}. Repair or remove them{skip}")
 
 
 def as_picture(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
@@ -289,8 +290,11 @@ def as_picture(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
             f"lambda picture: processor(picture, return_tensors='pt')['pixel_values'][0]"
         )
     if not isinstance(image, Tensor):
+        raise ImageError(f"expected a tensor [c, h, w] from {by} for {name}, got {_described(image)}")
+    if image.is_meta or image.layout != torch.strided:
+        what = "on the meta device, which holds no values" if image.is_meta else f"of the layout {image.layout}"
         raise ImageError(
-            f"expected a tensor [c, h, w] from {by} for {name}, got {type(image).__name__}; end it in ToTensor()"
+            f"expected a tensor [c, h, w] from {by} for {name}, got one {what}; give a dense one on the CPU"
         )
     if image.ndim == 4 and len(image) == 1:
         raise ImageError(
@@ -307,6 +311,27 @@ def as_picture(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
     if not image.isfinite().all():
         raise ImageError(f"expected finite pixels from {by} for {name}, got inf or nan; is a std of Normalize 0?")
     return image.detach()
+
+
+def _described(image: object) -> str:
+    """What came in place of a tensor, and how to get one out of it."""
+    kind = type(image).__name__
+    if isinstance(image, Mapping):
+        key = next((key for key, value in image.items() if isinstance(value, Tensor)), next(iter(image), "image"))
+        return (
+            f"a {kind} with the keys {', '.join(map(str, list(image)[:4]))}; take the tensor out of it, as in [{key!r}]"
+        )
+    if isinstance(image, tuple | list) and any(isinstance(part, Tensor) for part in image):
+        return (
+            f"a {kind}; take the tensor out of it, as in [{[isinstance(part, Tensor) for part in image].index(True)}]"
+        )
+    if isinstance(image, np.ndarray):
+        axes = "" if image.ndim != 3 or image.shape[0] in (1, 3) else ".permute(2, 0, 1)"
+        scale = " / 255" if image.dtype == np.uint8 else ""
+        return f"an array of numpy; make one of it: torch.from_numpy(array){axes}.float(){scale}"
+    if image is None:
+        return "None; does it return what it makes?"
+    return f"{kind}; end it in ToTensor()"
 
 
 def _prepared(prepare: Prepare, image: Image.Image, name: str) -> Tensor:

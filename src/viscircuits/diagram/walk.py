@@ -18,6 +18,7 @@ from viscircuits.diagram.content import Content, Edge, Kind, Vertex, Wire, merge
 from viscircuits.errors import MaskError
 from viscircuits.model.flow.provenance import Provenance, Stem, provenance
 from viscircuits.model.graph import KernelLayer
+from viscircuits.model.guard.replica import own_parameter
 from viscircuits.scores import Scores
 from viscircuits.target import Target
 
@@ -71,7 +72,7 @@ def _kernel_scores(circuit: Circuit, scores: Scores | None) -> dict[str, Tensor]
 
 def _weights(circuit: Circuit, layer: KernelLayer) -> Float[Tensor, "out in ..."]:
     """The circuit's own weights, the removed ones zero."""
-    own = circuit.weights.get(layer.weight, circuit.model.get_parameter(layer.weight))
+    own = circuit.weights.get(layer.weight, own_parameter(circuit.model, layer.weight))
     weight = layer.out_first(own.detach().float().cpu())
     return weight.reshape(*weight.shape, 1, 1) if weight.ndim == 2 else weight
 

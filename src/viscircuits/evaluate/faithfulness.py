@@ -17,12 +17,13 @@ from torch import Tensor
 
 from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
-from viscircuits.data.images import ImageSet
+from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
 from viscircuits.execution.together import AT_ONCE, respond_all
 from viscircuits.header import shown
 from viscircuits.mask import Mask
+from viscircuits.model.guard.clean import clean
 from viscircuits.types import Progress
 
 
@@ -137,7 +138,7 @@ class Faithfulness:
 @checked
 def faithfulness(
     circuits: Sequence[Circuit],
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     n_random: int = 3,
     resamples: int = 1000,
@@ -159,6 +160,7 @@ def faithfulness(
     Raises:
         MaskError: no circuit, circuits of several targets, or an empty one.
     """
+    images = as_images(images)
     if len({(id(c.model), str(c.target), c.mask.granularity, c.kind) for c in circuits}) != 1:
         raise MaskError("expected circuits of one model, target, granularity and kind; measure each by itself")
     if not all(c.mask.n_kept for c in circuits):
@@ -210,9 +212,10 @@ class Minimality:
 
 
 @checked
+@clean
 def minimality(
     circuit: Circuit,
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     at_most: int = 200,
     seed: int = 0,
@@ -232,6 +235,7 @@ def minimality(
     Raises:
         MaskError: the circuit keeps nothing, or is compensated, which holds for its own mask alone.
     """
+    images = as_images(images)
     if circuit.compensation is not None or not circuit.mask.n_kept:
         raise MaskError(f"expected a circuit that keeps something and is not compensated, got a {circuit.kind} circuit "
                         f"of {circuit.mask.n_kept} {circuit.mask.granularity}s")  # fmt: skip

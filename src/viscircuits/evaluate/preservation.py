@@ -18,7 +18,7 @@ from torch import Tensor
 
 from viscircuits.bounds import checked
 from viscircuits.circuit import Circuit
-from viscircuits.data.images import ImageSet
+from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.response import Response, respond
 from viscircuits.execution.together import respond_all
@@ -121,7 +121,7 @@ def reference(
 @checked
 def preservation(
     circuit: Circuit,
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     full: Reference | None = None,
     batch_size: int = 16,
@@ -140,6 +140,7 @@ def preservation(
         TargetError: the target is dead on these pictures.
         ImageError: pictures of another size than the circuit's, or another target's or other pictures' responses.
     """
+    images = as_images(images)
     size = tuple(images[0].shape)
     if size != circuit.mask.input_shape:
         raise ImageError(f"expected pictures of the circuit's shape {circuit.mask.input_shape}, got {size}")

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from torch import nn
+from torch import Tensor, nn
 
 from viscircuits.bounds import checked
-from viscircuits.data.images import ImageSet
+from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.mask import Mask
 from viscircuits.saliency.registry import score
@@ -38,8 +38,8 @@ class Stability:
 @checked
 def stability(
     model: nn.Module,
-    target: AnyTarget,
-    images: ImageSet,
+    target: AnyTarget | str,
+    images: ImageSet | Tensor,
     *,
     density: float,
     criterion: str = "actgrad",
@@ -62,6 +62,7 @@ def stability(
         ImageError: a single image.
         MaskError: fewer than two repeats.
     """
+    images = as_images(images)
     if len(images) < 2:
         raise ImageError("stability needs at least two images, one for each half; got one")
     if repeats < 2:

@@ -13,6 +13,7 @@ from viscircuits.execution.loop import batches, judged
 from viscircuits.mask import Mask
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
+from viscircuits.model.guard.replica import own_parameter
 from viscircuits.model.instrument import needed_filters, run
 from viscircuits.readout import Frozen, Readout
 from viscircuits.types import Progress
@@ -131,7 +132,7 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
     """Returns the weights of the masked network by parameter name: kernels that are not kept are zero."""
     masked = {}
     for name, factor in mask.factors(graph).items():
-        weight = model.get_parameter(name).detach()
+        weight = own_parameter(model, name)
         masked[name] = weight * factor.to(device=weight.device, dtype=weight.dtype)
     return masked
 

@@ -65,7 +65,7 @@ def _followed(node: fx.Node, axis: int) -> int | None:
     source: Any = node.args[0]
     operation: Any = node.target
     sizes = concrete(shape(source))
-    if axis >= len(sizes):
+    if axis >= len(sizes) or -1 in sizes:
         return None
     view = [-1 if a == axis else 1 for a in range(len(sizes))]
     numbers = torch.arange(sizes[axis]).view(view).expand(sizes).contiguous()

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.replica import at_rest
 from viscircuits.store import digest
 
 
@@ -20,7 +21,9 @@ def fingerprint(model: nn.Module) -> str:
     Device, memory format and training mode do not enter; the code of the model does not either.
     """
     sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    with at_rest(model):
+        state = model.state_dict()
+    for name, tensor in sorted(state.items()):
         if isinstance(tensor, Tensor):  # a module may add values of its own kind
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

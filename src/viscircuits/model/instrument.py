@@ -22,7 +22,8 @@ from torch.utils.hooks import RemovableHandle
 
 from viscircuits.errors import ModelError, UnsupportedOperation
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
-from viscircuits.model.guard.replica import private
+from viscircuits.model.guard.replica import at_rest, leaves_traces, private
+from viscircuits.model.guard.untouched import put_back
 from viscircuits.model.output import is_part, meant, module_of
 
 _KERNEL_CALLS: dict[Callable[..., Tensor], str] = {
@@ -170,7 +171,8 @@ def run(
         if see is not None or filters
         else nullcontext()
     )
-    with private(model, tensors) as mine, _reading(mine.module, wanted, seen):
+    back = put_back(model) if leaves_traces(model) else nullcontext()
+    with private(model, tensors) as mine, back, _reading(mine.module, wanted, seen):
         try:
             with watching:
                 mine.run(images)
@@ -186,8 +188,9 @@ def run(
 
 def constants(model: nn.Module) -> dict[str, Tensor]:
     """Returns a model's parameters, without gradients, and copies of its buffers, to which a forward may write."""
-    tensors = {name: _usable(tensor) for name, tensor in model.named_parameters()}
-    return tensors | {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with at_rest(model):
+        tensors = {name: _usable(tensor) for name, tensor in model.named_parameters()}
+        return tensors | {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
 def _usable(parameter: Tensor) -> Tensor:

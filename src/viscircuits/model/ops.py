@@ -84,8 +84,12 @@ def is_random(node: fx.Node) -> bool:
 
 
 def concrete(shape: Iterable[int | torch.SymInt]) -> tuple[int, ...]:
-    """Returns a shape in numbers, with two images where their number is symbolic."""
-    return tuple(size if isinstance(size, int) else int(size.node.hint) for size in shape)  # pyright: ignore
+    """Returns a shape in numbers: two images where their number is symbolic, -1 where values decide (``y[y > 0]``)."""
+    return tuple(size if isinstance(size, int) else _hint(size) for size in shape)
+
+
+def _hint(size: torch.SymInt) -> int:
+    return -1 if size.node.hint is None else int(size.node.hint)
 
 
 def moved_axis(node: fx.Node, axis: int) -> int:

@@ -8,17 +8,20 @@ that refuse one; then in-place writes are made functional, because a write throu
 import inspect
 import operator
 import os
+import re
 import traceback
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_unflatten
+from torch.nn.modules import module as of_all
 
 from viscircuits.bounds import checked
 from viscircuits.errors import ModelError, UnsupportedOperation, ViscircuitsError
@@ -28,7 +31,7 @@ from viscircuits.model.guard.alone import exporting, lock
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.guard.plain import check_plain
 from viscircuits.model.guard.quiet import quiet, unheard
-from viscircuits.model.guard.replica import private
+from viscircuits.model.guard.replica import at_rest, private
 from viscircuits.model.guard.untouched import same_random_state, untouched
 from viscircuits.model.instrument import computing_first_outputs_last
 from viscircuits.model.ops import concrete, in_attention, is_random, kernel_op, op_name, origin
@@ -36,7 +39,9 @@ from viscircuits.model.output import chosen, named_leaves
 from viscircuits.model.trial import Tried, again, tried
 
 _Graphs = dict[tuple[tuple[int, ...], bool], NetGraph]
-_cache: "weakref.WeakKeyDictionary[nn.Module, tuple[object, _Graphs]]" = weakref.WeakKeyDictionary()
+_cache: "weakref.WeakKeyDictionary[nn.Module, list[tuple[object, _Graphs]]]" = weakref.WeakKeyDictionary()
+_KEPT = 4
+"""States of a model whose graphs are kept: hooks come and go."""
 
 
 @checked
@@ -57,16 +62,17 @@ def trace(model: nn.Module, input_shape: Iterable[int], *, any_batch: bool = Fal
         return graph
     with lock:
         known = _known(model, signature)
-        _cache[model] = signature, known
+        others = [(one, graphs) for one, graphs in _cache.get(model, []) if one != signature]
+        _cache[model] = [(signature, known), *others[: _KEPT - 1]]
         if (shape, any_batch) not in known:  # another thread may have traced it meanwhile
-            known[shape, any_batch] = _traced(model, shape, any_batch, known)
+            with at_rest(model):
+                known[shape, any_batch] = _traced(model, shape, any_batch, known)
         return known[shape, any_batch]
 
 
 def _known(model: nn.Module, signature: object) -> _Graphs:
     """The graphs of a model as it is now."""
-    before, known = _cache.get(model, (None, {}))
-    return known if before == signature else {}
+    return next((graphs for before, graphs in _cache.get(model, []) if before == signature), {})
 
 
 def check_evaluation_mode(model: nn.Module) -> None:
@@ -79,15 +85,39 @@ def check_evaluation_mode(model: nn.Module) -> None:
 
 
 def _signature(model: nn.Module) -> object:
-    """What the graph of a model depends on: its modules (weakly), their settings, the shapes of its tensors."""
+    """What the graph of a model depends on: its modules (weakly), their settings, shapes of tensors, which are one."""
     modules = [(name, weakref.ref(module), _settings(module)) for name, module in model.named_modules()]
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
-    return modules, [(name, tuple(t.shape), t.dtype, t.device) for name, t in tensors]
+    first: dict[int, str] = {}
+    tied = [first.setdefault(id(t), name) for name, t in tensors]
+    hooks = [_weakly(hook) for hook in _hooks_of_all()]
+    return modules, hooks, tied, [(name, tuple(t.shape), t.dtype, t.device) for name, t in tensors]
 
 
 def _settings(module: nn.Module) -> list[tuple[str, object]]:
-    """Attributes that are plain values: a stride, a flag that a forward branches on."""
-    return [(k, v) for k, v in vars(module).items() if isinstance(v, bool | int | float | str | tuple)]
+    """Attributes that are plain values (a stride, a flag that a forward branches on), and functions: hooks, patches."""
+    own = vars(module).copy().items()  # another thread may be writing to it
+    plain = [(k, v) for k, v in own if isinstance(v, bool | int | float | str | tuple)]
+    called = [(k, _weakly(v)) for k, v in own if callable(v) and not isinstance(v, nn.Module)]
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    theirs = [hook for hook in hooks if not _is_ours(hook)]
+    return [*plain, *called, *(("a hook", _weakly(hook)) for hook in theirs)]
+
+
+def _is_ours(hook: Any) -> bool:
+    """Whether a hook is that of a run of ours, as it stands on a model that has no replica."""
+    function = hook.func if isinstance(hook, partial) else hook
+    return str(getattr(function, "__module__", "")).startswith("viscircuits.")
+
+
+def _weakly(function: object) -> object:
+    """What is equal for one function alone, and does not keep it."""
+    if isinstance(function, MethodType):
+        return function.__func__, _weakly(function.__self__)
+    try:
+        return id(function), weakref.ref(function)
+    except TypeError:
+        return id(function)
 
 
 def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> NetGraph:
@@ -98,8 +128,8 @@ def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _G
         with untouched(model), torch.inference_mode(False):
             found = _again(model, shape, any_batch, known) if known else tried(model, shape)
         with untouched(model):
-            exported = _export(model, shape, any_batch)
-        graph = _build(model, shape, exported, found._replace(fault=_randomness(exported) or found.fault))
+            exported, ways = _export(model, shape, any_batch)
+        graph = _build(model, shape, exported, ways, found._replace(fault=_randomness(exported) or found.fault))
         drawn.by_another = not graph.fault
         return graph
 
@@ -119,7 +149,7 @@ def _guard(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> Iterato
         yield
     except ViscircuitsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # scripts end with sys.exit
         for fix in _fixes(model, error):
             raise UnsupportedOperation(
                 f"the model cannot be traced on images of shape {shape}: {_stumbled(error)}. {fix}"
@@ -131,7 +161,7 @@ def _guard(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> Iterato
         ) from error
 
 
-def _fixes(model: nn.Module, error: Exception) -> Iterator[str]:
+def _fixes(model: nn.Module, error: BaseException) -> Iterator[str]:
     """What to do about what a model is known to stumble on, the likeliest first."""
     frames = traceback.extract_tb(error.__traceback__)
     exported = any(f"{os.sep}export{os.sep}" in frame.filename for frame in frames)
@@ -140,14 +170,20 @@ def _fixes(model: nn.Module, error: Exception) -> Iterator[str]:
         where = f" ({', '.join(map(repr, found))}, {type(model.get_submodule(found[0])).__name__})" if found else ""
         yield f"One of torchvision's transforms{where} stands in the model; it belongs into prepare, before the model"
     hooked = [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
-    if exported and hooked:
+    places = [repr(name) if name else "the model" for name in hooked[:4]]
+    places += ["every module (torch.nn.modules.module.register_module_forward_hook)"] if _hooks_of_all() else []
+    if (exported or "numpy" in str(error)) and places:
         yield (
-            f"Somebody's hook on "
-            f"{', '.join(repr(name) if name else 'the model' for name in hooked[:4])} may do so (one "
-            f"that turns activations into numpy arrays does); remove it, or check that model(images) "
-            f"does not branch on "
-            f"the values of a tensor"
+            f"Somebody's hook on {', '.join(places)} may do so (one that turns activations into numpy arrays does); "
+            f"remove it, or check that model(images) does not branch on the values of a tensor"
         )
+    if not exported and _takes_something_else(model, error):
+        yield (
+            "A model is called as model(images), with one tensor [n, c, h, w]; where yours takes more, or something "
+            "else, give a module whose forward(images) calls it"
+        )
+    if not exported and re.search(r"\b(size|sizes|height|width|shape|shapes|dimension)\b", str(error)):
+        yield "Give pictures of a size that the model takes (on the command line --input-size)"
     for part in ("backbone", "encoder", "body"):
         if isinstance(getattr(model, part, None), nn.Module):
             yield (
@@ -156,7 +192,22 @@ def _fixes(model: nn.Module, error: Exception) -> Iterator[str]:
             )
 
 
-def _stumbled(error: Exception) -> str:
+def _hooks_of_all() -> list[Any]:
+    """Hooks that torch runs on every module there is."""
+    every = (*of_all._global_forward_hooks.values(), *of_all._global_forward_pre_hooks.values())
+    return [hook for hook in every if not _is_ours(hook)]
+
+
+def _takes_something_else(model: nn.Module, error: BaseException) -> bool:
+    """Whether a forward cannot be called with one thing, or takes it for something other than a tensor."""
+    try:
+        inspect.signature(model.forward).bind(None)
+    except (TypeError, ValueError):
+        return True
+    return isinstance(error, KeyError | AttributeError | IndexError)
+
+
+def _stumbled(error: BaseException) -> str:
     """The line of the model's own code at which an error arose; what was said there, if not by the exporter."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = max((place for place, frame in enumerate(frames) if frame.filename.startswith(_HERE)), default=-1)
@@ -171,13 +222,18 @@ def _stumbled(error: Exception) -> str:
 _HERE = str(Path(__file__).parents[1])
 
 
-def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.export.ExportedProgram:
-    """The exported program of a model for two images; in-place writes made functional."""
+def _export(
+    model: nn.Module, shape: tuple[int, ...], any_batch: bool
+) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The program of a model for two images, in-place writes made functional; and where the tensors it gives were."""
     example = _example(model, shape)
     with exporting(example.device), unheard("torch"):
-        with private(model, _copied(model)) as mine, computing_first_outputs_last(mine.module):
-            sizes = _any_number(mine.module) if any_batch else None
-            exported = torch.export.export(mine.module, (example,), dynamic_shapes=sizes, strict=False)
+        ways: list[str] = []
+        with private(model, _copied(model)) as mine:
+            module = mine.module
+            with computing_first_outputs_last(module), _giving(module, ways):
+                sizes = _any_number(module) if any_batch else None
+                exported = torch.export.export(module, (example,), dynamic_shapes=sizes, strict=False)
         if any("wrap_with_autocast" in str(node.target) for node in exported.graph.nodes):
             raise UnsupportedOperation(
                 "the model's forward switches torch.autocast on or off, so that its numbers are not "
@@ -187,7 +243,34 @@ def _export(model: nn.Module, shape: tuple[int, ...], any_batch: bool) -> torch.
                 "as model.bfloat16()"
             )
         # without the tables of decompositions, convolutions, linear maps and norms stay what they are
-        return exported.run_decompositions({})
+        return exported.run_decompositions({}), ways
+
+
+@contextmanager
+def _giving(module: nn.Module, ways: list[str]) -> Iterator[None]:
+    """While it lasts, a model gives a tuple of tensors, and tells where they were: an export takes no other objects."""
+    own, before = module.forward, vars(module).get("forward")
+
+    @wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        output = own(*args, **kwargs)
+        leaves = named_leaves(output)
+        if not leaves:
+            raise ModelError(
+                f"no tensor was found in the {type(output).__name__} that the model returns; let it return tensors, "
+                f"alone or in tuples, lists, dicts and dataclasses"
+            )
+        ways[:] = leaves
+        return tuple(leaves.values())
+
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(module)["forward"]
+        else:
+            vars(module)["forward"] = before
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:
@@ -203,7 +286,9 @@ def _any_number(model: nn.Module) -> Any:
     return ((images,),) if first is not None and first.kind is first.VAR_POSITIONAL else (images,)
 
 
-def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, found: Tried) -> NetGraph:
+def _build(
+    model: nn.Module, shape: tuple[int, ...], exported: torch.export.ExportedProgram, ways: Sequence[str], found: Tried
+) -> NetGraph:
     signature = exported.graph_signature
     nodes = tuple(exported.graph.nodes)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -213,7 +298,7 @@ def _build(model: nn.Module, shape: tuple[int, ...], exported: torch.export.Expo
     axes = channel_axes(nodes)
     layers, kernel_calls, refused = _kernel_layers(model, nodes, parameters, axes, found.called)
     modules = dict(model.named_modules(remove_duplicate=False))
-    outputs = _outputs(nodes, axes, _final(exported, axes), _first_names(modules.items()))
+    outputs = _outputs(nodes, axes, _final(exported, ways, axes), _first_names(modules.items()))
     silent = modules.keys() - {name.partition("@")[0] for name in outputs}
     return NetGraph(
         shape,
@@ -380,11 +465,13 @@ def _outputs(
     }
 
 
-def _final(exported: torch.export.ExportedProgram, axes: Mapping[fx.Node, int]) -> dict[str, fx.Node]:
+def _final(
+    exported: torch.export.ExportedProgram, ways: Sequence[str], axes: Mapping[fx.Node, int]
+) -> dict[str, fx.Node]:
     """The tensors that the model returns, by the names of `viscircuits.model.output`, and its output proper."""
     by_name = {node.name: node for node in axes if isinstance(node.meta.get("val"), Tensor)}
-    returned = tree_unflatten(list(exported.graph_signature.user_outputs), exported.call_spec.out_spec)  # pyright: ignore
-    parts = {way: by_name[leaf] for way, leaf in named_leaves(returned, str).items() if leaf in by_name}
+    returned = zip(ways, exported.graph_signature.user_outputs, strict=True)
+    parts = {way: by_name[leaf] for way, leaf in returned if leaf in by_name}
     proper = chosen(list(parts))
     if proper is not None:
         parts[OUTPUT] = parts.pop(proper)

@@ -1,13 +1,13 @@
 """What a model does when it is run for real, before anything is believed of its graph.
 
 Everything here relies on one picture's numbers being its own and the same in every run. So a model is run on two
-pictures of noise: both together, one by one, and the first once more (five forward passes of one picture, once a
-model). What is found is refused with the name of the module at which it is first seen.
+pictures of noise: both together twice, one by one, and the first once more (seven forward passes of one picture, once
+a model). What is found is refused with the name of the module at which it is first seen.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from viscircuits.model.guard.replica import Strays, private, use_itself, without_replica
+from viscircuits.model.guard.replica import Strays, one_at_a_time, private, use_itself, without_replica
+from viscircuits.model.guard.untouched import writing
 from viscircuits.model.instrument import constants, kernel_calls
 from viscircuits.model.output import named_leaves
 
@@ -80,10 +81,27 @@ def _settled(model: nn.Module, images: Tensor) -> tuple[torch.memory_format, "_R
     except Exception:  # the model's own error, or one that only a replica makes
         use_itself(model)
         return _first_run(model, images)
+    if not strays.found:
+        strays.found = _strays_with_gradients(model, images)
     if strays.found:
         use_itself(model)
         return _first_run(model, images)
     return found
+
+
+def _strays_with_gradients(model: nn.Module, images: Tensor) -> bool:
+    """The same where gradients are on, as a forward may ask; notices too whether replicas write to what they share.
+
+    It is the second run at this size: what a first one makes and keeps for later ones is there.
+    """
+    strays = Strays(model)
+    with writing(model) as shared, suppress(Exception):  # errors are those of scoring, which tells them
+        tensors = constants(model)
+        with private(model, tensors) as mine, torch.enable_grad(), strays:
+            mine.run(images.clone())
+    if shared.found:
+        one_at_a_time(model)
+    return strays.found
 
 
 class Tried(NamedTuple):

@@ -68,4 +68,5 @@ _KIND = Kind(
     {"objective": TEXT, "value": number(), "seed": whole(-(2**63), 2**64 - 1), "note": TEXT},
     lambda fields, names: {"image": Array(FLOATS, ("channels", "height", "width"))},
     (FORMAT,),
+    lambda fields, tensors: "" if tensors["image"].numel() else "its picture is empty",
 )

@@ -7,10 +7,8 @@ section is the piece of HTML that older versions wrote, is left out, and a line 
 
 import base64
 import io
-import json
 import logging
 import os
-import shlex
 import stat
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from viscircuits.canvas.page import template, write_page
 from viscircuits.data.reading.decoding import identified
 from viscircuits.errors import StudyError
 from viscircuits.report.section import SECTION, Section
+from viscircuits.study.folder import typed
 from viscircuits.version import __version__
 
 FOLDER = "findings"
@@ -38,6 +37,9 @@ _LONGEST = 16 * 2**20
 
 _LARGEST = 64 * 2**20
 """Bytes of a picture."""
+
+_TOLD = 400
+"""Characters of a reason."""
 
 _MOST = 256 * 2**20
 """Bytes of a section's pictures together."""
@@ -80,6 +82,7 @@ def _shown(study: str | Path, folder: Path) -> Html:
 def _left_out(name: str, reason: str, command: str) -> Html:
     """The line in the place of a section."""
     where, again = f"{FOLDER}/{name}", "run the command that made it again"
+    reason = reason if len(reason) <= _TOLD else f"{reason[:_TOLD]}…"  # it may hold names out of the file
     said = joined([f"{where} is left out: {reason}; {again}", *([": ", element("code", command)] if command else [])])
     log.warning("%s is left out: %s; %s%s", plain(where), plain(reason), again, f": {command}" * bool(command))
     return element("article", element("p", said, cls="note"), cls="left-out")
@@ -94,18 +97,9 @@ def _told(study: str | Path, folder: Path) -> tuple[str, str]:
     return created, typed(command)
 
 
-def typed(command: str) -> str:
-    """Returns a command of ours as one can type it, with nothing in it that a shell would act on; "" for any other."""
-    try:
-        words = shlex.split(plain(command))
-    except ValueError:
-        return ""
-    return shlex.join(words) if words[:1] == ["viscircuits"] else ""
-
-
 def _json(study: str | Path, file: Path) -> store.Json:
     try:
-        return json.loads(_content(study, file, _LONGEST))
+        return store.parsed(_content(study, file, _LONGEST).decode("utf-8"))
     except (ValueError, RecursionError):
         raise StudyError(f"{file.name} is not valid JSON") from None
 

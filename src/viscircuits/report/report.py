@@ -20,7 +20,7 @@ from viscircuits.model.zoo import zoo
 from viscircuits.report.chapter import Chapter, anchor
 from viscircuits.report.findings import sections, styles
 from viscircuits.study.chosen import KEEP, name_of
-from viscircuits.study.folder import Header, Pictures, Study
+from viscircuits.study.folder import Header, Pictures, Study, typed
 from viscircuits.types import Progress
 from viscircuits.version import __version__
 
@@ -142,5 +142,5 @@ def _again(study: Study, asked: list[str]) -> Html:
         "seed": str(spec.seed),
     }
     report = shlex.join(["viscircuits", "report", study.path.as_posix(), *asked])
-    command = f"{header.command}\n{report}".strip()
+    command = f"{typed(header.command)}\n{report}".strip()
     return element("article", element("h2", "Again"), element("pre", command), listed(facts), id="again")

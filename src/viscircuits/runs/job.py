@@ -11,6 +11,7 @@ from viscircuits.errors import ModelError
 from viscircuits.evaluate.sweep import Measurement, Sweep, sweep
 from viscircuits.header import shown
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
+from viscircuits.model.guard.plain import check_plain
 from viscircuits.model.trace import trace
 from viscircuits.plots.curve import preservation_curve
 from viscircuits.saliency.engine.maps import engine
@@ -36,6 +37,7 @@ class Source:
 
 def on_device(model: nn.Module, device: str) -> nn.Module:
     """Returns the model on the wanted device."""
+    check_plain(model)
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):  # torch names more, on most of which nothing here runs
         raise ModelError(f"unknown device {shown(device)}; expected cpu, cuda (or cuda:NUMBER) or auto")

@@ -16,7 +16,7 @@ from torch import nn
 
 from viscircuits import temporary
 from viscircuits.data.images import ImageSet, Prepare
-from viscircuits.data.shapes import generate
+from viscircuits.data.shapes import SIZE, generate
 from viscircuits.errors import ImageError, ModelError, StudyError
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.zoo import zoo
@@ -120,14 +120,14 @@ def _source(spec: Spec, prepare: Prepare) -> ImageSet:
     """All pictures of the source, which must not be many more than the study says."""
     source, n = spec.held_out.source, spec.held_out.count
     if drawn := re.fullmatch(r"viscircuits\.data\.shapes\.generate\((\d{1,18}), seed=(\d{1,18})\)", source):
-        most = min(spec.scoring.count + n, _MEMORY // (4 * prod(spec.input_shape)))
+        most = min(spec.scoring.count + n, _MEMORY // (4 * max(prod(spec.input_shape), 3 * SIZE**2)))
         if int(drawn[1]) > most:
             raise ImageError(f"expected at most {most:,} drawn pictures, got {source!r}")
         return _drawn(int(drawn[1]), int(drawn[2]), prepare)
     most = n
     if source == spec.scoring.source:
         most = spec.held_out.found or max(spec.scoring.count + n, _UNRECORDED)
-    return read_pictures(Path(source), prepare, white=spec.held_out.white, classes=spec.held_out.classes, most=most)
+    return read_pictures(Path(source), prepare, white=spec.held_out.white, classes=spec.held_out.classes, up_to=most)
 
 
 def _drawn(n: int, seed: int, prepare: Prepare) -> ImageSet:

@@ -17,16 +17,16 @@ def read_pictures(
     unreadable: Literal["error", "skip"] = "error",
     white: float | None = None,
     classes: Mapping[str, int] | None = None,
-    most: int | None = None,
+    up_to: int | None = None,
 ) -> ImageSet:
     """Returns the pictures of a folder, or the one in a file; with classes, their labels are numbers of outputs.
 
-    ``most`` is that of `ImageSet.from_folder`.
+    ``up_to`` is that of `ImageSet.from_folder`.
     """
     if path.is_file():
         images = ImageSet.from_files(path, prepare, white=white)
     else:
-        images = ImageSet.from_folder(path, prepare, unreadable=unreadable, white=white, most=most)
+        images = ImageSet.from_folder(path, prepare, unreadable=unreadable, white=white, up_to=up_to)
     return images if classes is None else _judged(images, classes, path)
 
 

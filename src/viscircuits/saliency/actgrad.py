@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from viscircuits.mask import Mask
+from viscircuits.model.guard.replica import own_parameter
 from viscircuits.model.instrument import KernelCall
 from viscircuits.saliency.engine.maps import summed_maps
 from viscircuits.saliency.engine.passes import Pass
@@ -49,7 +50,7 @@ def _maps(job: Pass, label: str, mask: Mask | None) -> list[Scores]:
 
 def _unmasked(call: KernelCall, job: Pass) -> KernelCall:
     """The call with the model's own weight, on the input that the masked network gave it."""
-    weight = job.model.get_parameter(call.layer.weight).detach()
+    weight = own_parameter(job.model, call.layer.weight)
     weight = weight if call.filters is None else call.layer.rows(weight, call.filters)
     if job.granularity != "filter":
         return replace(call, weight=weight)

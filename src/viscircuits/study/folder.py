@@ -18,6 +18,7 @@ which itself may be one.
 import json
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from viscircuits.circuit import KIND, Biases, Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import StudyError, ViscircuitsError, closest
 from viscircuits.header import IMAGE, shown
+from viscircuits.scores import KIND as SCORES
 from viscircuits.scores import Scores
 from viscircuits.study import measurements
 from viscircuits.target import target_from_json
@@ -305,7 +307,7 @@ class Study:
         falling. Columns that are younger than the table are empty (see `viscircuits.study.measurements.read`).
         """
         if not os.path.lexists(self.measurements_path):
-            again = f"run its command again: {self.header.command}"
+            again = f"run its command again: {typed(self.header.command)}"
             raise StudyError(f"study {str(self.path)!r} has no measurements yet; {again}")
         frame = measurements.read(self.measurements_path, self.header.viscircuits, self.hash).frame
         spec = self.header.spec
@@ -318,7 +320,7 @@ class Study:
     def add_circuit(self, circuit: Circuit, criterion: str, density: float) -> Path:
         """Writes a circuit and returns where."""
         path = self._circuit(str(circuit.target), criterion, density)
-        circuit.save(path)
+        circuit.save(path, study=self.hash)
         return path
 
     def holds(self, target: str, criterion: str, order: str, density: float) -> bool:
@@ -330,6 +332,8 @@ class Study:
         except ViscircuitsError:
             return False
         spec = self.header.spec
+        if header.get("study", self.hash) != self.hash:  # older files do not say
+            return False
         wanted = spec.fingerprint, spec.granularity, spec.biases, list(spec.input_shape), target
         return wanted == (*(header[name] for name in ("model", "granularity", "biases", "input_shape")), found)
 
@@ -337,16 +341,19 @@ class Study:
     def add_scores(self, scores: Scores) -> Path:
         """Writes scores and returns where."""
         path = self._scores(scores.target, scores.criterion, scores.density)
-        scores.save(path)
+        scores.save(path, study=self.hash)
         return path
 
     def scores(self, target: str, criterion: str, density: float | None) -> Scores | None:
         """Returns scores of the study; None where they are missing, damaged or others."""
         try:
-            found = Scores.load(self._scores(target, criterion, density))
+            tensors, header = store.read_tensors(self._scores(target, criterion, density), SCORES)
+            found = Scores.from_file(tensors, header)
         except ViscircuitsError:
             return None
         spec = self.header.spec
+        if header.get("study", self.hash) != self.hash:  # older files do not say
+            return None
         wanted = target, criterion, density, spec.granularity, spec.input_shape
         return found if wanted == (found.target, found.criterion, found.density, found.granularity,
                                    found.input_shape) else None  # fmt: skip
@@ -417,3 +424,12 @@ def _another(folder: Path, different: Sequence[str]) -> StudyError:
 
 def _number(density: float) -> str:
     return f"{density:.12g}"
+
+
+def typed(command: str) -> str:
+    """Returns a command of ours as one can type it, with nothing in it that a shell would act on; "" for any other."""
+    try:
+        words = shlex.split("".join(one if one.isprintable() else " " for one in command))
+    except ValueError:
+        return ""
+    return shlex.join(words) if words[:1] == ["viscircuits"] else ""

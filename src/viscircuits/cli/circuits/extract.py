@@ -154,15 +154,13 @@ def held(job: "Sweep") -> "Sweep":
     """Returns a job that holds its pictures, each set where what its memory limit then leaves takes the same passes."""
     from dataclasses import replace
 
-    from viscircuits.cli.console import progress_bars
     from viscircuits.saliency.engine.plan import MEMORY
 
     limit = left = MEMORY if job.memory is None else job.memory
     wanted, sets = job.plans(limit), dict[str, "ImageSet"]()
-    with progress_bars() as report:
-        for name, images in (("scoring", job.scoring), ("held_out", job.held_out)):
-            size = len(images) * images[0].numel() * images[0].element_size()
-            if wanted is not None and size < left and job.plans(left - size) == wanted:
-                sets[name] = images.in_memory(progress=report)
-                left -= size
+    for name, images in (("scoring", job.scoring), ("held_out", job.held_out)):
+        size = len(images) * images[0].numel() * images[0].element_size()
+        if wanted is not None and size < left and job.plans(left - size) == wanted:
+            sets[name] = images.in_memory()
+            left -= size
     return replace(job, **sets)

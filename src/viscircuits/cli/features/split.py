@@ -66,7 +66,9 @@ def split(
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.findings import Findings, load, study_of
+    from viscircuits.model.trace import trace
     from viscircuits.plots.sheets import all_ranked
+    from viscircuits.readout import Readout
     from viscircuits.study.folder import slug
     from viscircuits.subcircuits.split import DENSITIES
     from viscircuits.subcircuits.split import split as divided
@@ -79,6 +81,7 @@ def split(
         model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device,
         white=white,
     )  # fmt: skip
+    Readout(feature, trace(loaded.model, loaded.images[0].shape))  # complains before the work starts
     densities = tuple(density or DENSITIES)
     asked = {
         **loaded.asked, "target": str(feature), "by": by.value, "n": number, "min_cluster_size": min_cluster,

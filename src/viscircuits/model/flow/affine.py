@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.flow.wires import any_but, keeps_zero, recording, step
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.replica import at_rest
 from viscircuits.model.ops import op_name, origin
 
 CHANNEL_NORMS = {
@@ -130,6 +131,7 @@ def _unsupported(layer: str, node: fx.Node, fault: str) -> UnsupportedOperation:
 
 def _tensor(model: nn.Module, name: str) -> Tensor:
     owner, _, leaf = name.rpartition(".")
-    value = getattr(model.get_submodule(owner), leaf)
+    with at_rest(model):
+        value = getattr(model.get_submodule(owner), leaf)
     assert isinstance(value, torch.Tensor)
     return value

@@ -3,6 +3,7 @@
 While it exports, torch exchanges methods of `torch.nn.Module` for all threads, switches its fast kernels off (lest the
 choice of a kernel limit the number of images), and afterwards puts the global random state back to what it was before:
 another thread's modules would land in the graph, its results have other last digits, and its random numbers come twice.
+It also says to all threads that one compiles, whereupon optimisers take another way, and lets them write to its notes.
 Here the exchange holds in the exporting thread only. On a CPU its fast kernels stay on and are not chosen between. The
 random state is left alone; exporting draws nothing.
 """
@@ -26,7 +27,7 @@ def exporting(device: torch.device) -> Iterator[None]:
     """A block in which one thread exports a model on a device; the others' modules and random numbers are theirs."""
     from torch._functorch import aot_autograd
     from torch.export import _trace
-    from torch.fx import _symbolic_trace
+    from torch.fx import _symbolic_trace, traceback
 
     here = _in_this_thread
     with lock, ExitStack() as stack:
@@ -42,6 +43,12 @@ def exporting(device: torch.device) -> Iterator[None]:
             ]
         for owner, name, new in replaced:
             stack.enter_context(patch.object(owner, name, here(new, getattr(owner, name))))
+        compiling = torch.compiler.is_compiling()
+        for name in ("is_compiling", "is_exporting"):
+            theirs = here(getattr(torch.compiler, name), lambda: compiling)
+            stack.enter_context(patch.object(torch.compiler, name, theirs))
+        noting = here(traceback.annotate, lambda *_: nullcontext())
+        stack.enter_context(patch.object(traceback, "annotate", noting))
         # what cannot be exported is printed, a thousand lines of it
         stack.enter_context(patch.object(_trace, "print", here(lambda *_, **__: None, print), create=True))
         exchange = _symbolic_trace._Patcher.patch_method

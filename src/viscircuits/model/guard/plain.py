@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from viscircuits.errors import ModelError
+from viscircuits.model.small.program import Program
 
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 
@@ -27,6 +29,14 @@ def check_plain(model: Any) -> None:
         )
     for name, module in model.named_modules():
         _check(name, module)
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            continue  # of a lazy layer behind the target
+        if parameter.is_meta:
+            raise ModelError(f"weight {name!r} is on the meta device and has no values; load the weights first")
+        if parameter.layout != torch.strided or parameter.is_complex():
+            kind = "complex" if parameter.is_complex() else f"of the layout {parameter.layout}"
+            raise ModelError(f"weight {name!r} is {kind}; expected dense real numbers, as parameter.to_dense() gives")
 
 
 def _check(name: str, module: nn.Module) -> None:
@@ -42,6 +52,11 @@ def _check(name: str, module: nn.Module) -> None:
         raise ModelError(f"{where} is wrapped in {kind}; give the module inside ({inner}module)")
     if isinstance(module, fx.GraphModule) and "train" in vars(module) and "eval" in vars(module):
         raise ModelError(_EXPORTED)
+    if isinstance(module, Program):
+        raise ModelError(
+            f"{where} is what circuit.extract() makes: a list of operations, without layers to follow; give the "
+            f"network that the circuit was found in (circuit.model)"
+        )
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore[reportAttributeAccessIssue]
         raise ModelError(f"{where} is a lazy layer ({kind}) that has no weights yet; run model(images) once before")
 

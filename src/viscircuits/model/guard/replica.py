@@ -6,13 +6,14 @@ model, the user's own among them. Copied are modules, and what hangs on them as 
 methods; a forward that reaches the user's own modules in another way (through a closure, an object of somebody's
 class) would run them, with weights that no mask has edited. A model is tried for that once. Where it does so, there is
 no replica: the model itself is used, by one thread at a time, with its tensors exchanged for as long as a run lasts.
+Where replicas write to something that they share, they run one at a time, and what they wrote is put back.
 """
 
 import sys
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from threading import RLock
@@ -29,6 +30,10 @@ from viscircuits.model.guard.neutral import callers_device
 
 _originals: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
 """The models that have no replica, each with the lock under which it is used."""
+
+
+_writers: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
+"""The models whose replicas write to what they share (an object that keeps features, say), each with its lock."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ def private(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Private
     """
     lock = _originals.get(model)
     if lock is None:
-        module = replica(model, tensors)
-        yield Private(module, partial(_run, module))
+        with _writers.get(model, nullcontext()):
+            module = replica(model, tensors)
+            yield Private(module, partial(_run, module))
         return
     with lock:
         yield Private(model, partial(_run, lambda *inputs: functional_call(model, dict(tensors), inputs)))
@@ -76,6 +82,27 @@ def use_itself(model: nn.Module) -> None:
     _originals.setdefault(model, RLock())
 
 
+def at_rest(model: nn.Module) -> AbstractContextManager[object]:
+    """Returns a block in which a model has its own tensors, and not those that another thread runs it with."""
+    return _originals.get(model, nullcontext())
+
+
+def own_parameter(model: nn.Module, name: str) -> Tensor:
+    """Returns a parameter of a model, without gradients, whatever other threads run it with."""
+    with at_rest(model):
+        return model.get_parameter(name).detach()
+
+
+def one_at_a_time(model: nn.Module) -> None:
+    """Makes `private` give one thread at a time its replica from now on."""
+    _writers.setdefault(model, RLock())
+
+
+def leaves_traces(model: nn.Module) -> bool:
+    """Returns whether a run of the model, or of a replica, may write to what is the user's."""
+    return model in _originals or model in _writers
+
+
 def replica(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Returns a copy of a module tree: its own modules and containers; all parameters and buffers but those given."""
     named = [*model.named_parameters(), *model.named_buffers()]
@@ -93,7 +120,7 @@ class _Copying:
 
     def copy(self, held: Any) -> Any:
         kind = type(held)
-        if kind in _PLAIN:
+        if kind in PLAIN:
             return held
         known = self.made.get(id(held))
         if known is not None:
@@ -102,12 +129,12 @@ class _Copying:
             made = self.made[id(held)] = object.__new__(kind)
             own = vars(made)
             for name, value in vars(held).copy().items():  # another thread may be writing to it
-                own[name] = value if type(value) in _PLAIN or name in _AS_THEY_ARE else self.copy(value)
+                own[name] = value if type(value) in PLAIN or name in _AS_THEY_ARE else self.copy(value)
             return made
         if kind is dict or kind is OrderedDict:
             made = self.made[id(held)] = kind()
             for key, value in held.copy().items():
-                made[key] = value if type(value) in _PLAIN else self.copy(value)
+                made[key] = value if type(value) in PLAIN else self.copy(value)
             return made
         if kind is list or kind is deque:
             made = self.made[id(held)] = [] if kind is list else deque(maxlen=held.maxlen)
@@ -123,7 +150,8 @@ class _Copying:
         return held
 
 
-_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+"""Types of which a value never changes."""
 
 _AS_THEY_ARE = frozenset({
     "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks",

@@ -7,9 +7,11 @@ wrote to where there is no replica, else what is in the objects of somebody's ow
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from viscircuits.model.guard.replica import replica, without_replica
+from viscircuits.model.guard.replica import PLAIN, replica, without_replica
 
 _LIBRARIES = frozenset({"torch", "numpy", *sys.stdlib_module_names}) - {"__main__"}
 
@@ -28,15 +30,38 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     What counts or records the caller's own operations (a profile of its flops, say) does not see those of the block.
     """
-    put_back = {id(held): _remembered(held) for held in _holders(model)}
+    with put_back(model), _disable_current_modes():
+        yield
+
+
+@contextmanager
+def put_back(model: nn.Module) -> Iterator[None]:
+    """The same, where the caller's own operations are still seen."""
+    everything = {id(held): _kept(held) for held in _holders(model)}
     shared = {id(held) for held in _holders(replica(model, {}))}
     try:
-        with _disable_current_modes():
-            yield
+        yield
     finally:
-        for place, restore in put_back.items():
+        for place, kept in everything.items():
             if place in shared or without_replica(model):
-                restore()
+                kept.restore()
+
+
+@dataclass
+class Writing:
+    """Whether a forward wrote to what a model shares with its replicas."""
+
+    found: bool = False
+
+
+@contextmanager
+def writing(model: nn.Module) -> Iterator[Writing]:
+    """A block at whose end it is known whether forwards of replicas write to one another's."""
+    shared = [_kept(held) for held in _holders(replica(model, {}), functions=True)]
+    own = {id(held) for held in _holders(model, functions=True)}
+    seen = Writing()
+    yield seen
+    seen.found = any(kept.changed() for kept in shared if id(kept.held) in own)
 
 
 @dataclass
@@ -67,63 +92,128 @@ def same_random_state(device: torch.device) -> Iterator[Drawn]:
                 torch.cuda.set_rng_state(cuda, device)
 
 
-def _holders(model: nn.Module) -> Iterator[Any]:
-    """All dicts, lists and sets that can be reached from the modules, and the tensors that are no parameters there."""
+def _holders(model: nn.Module, *, functions: bool = False) -> Iterator[Any]:
+    """All containers and arrays that can be reached from the modules, and the tensors that are no parameters there.
+
+    Through functions (hooks, above all) only where asked: what the user's own keep is not the model's to put back.
+    """
     seen: set[int] = set()
     kept = {id(t) for t in [*model.parameters(), *model.buffers()]}
     ahead: list[Any] = [vars(module) for module in model.modules()]
     while ahead:
         held = ahead.pop()
-        if id(held) in seen:
+        if id(held) in seen or type(held) in PLAIN:
             continue
         seen.add(id(held))
         match held:
             case dict():
-                ahead += held.values()
+                ahead += dict.copy(held).values()
             case list() | tuple() | set() | frozenset() | deque():
-                ahead += held
+                ahead += list(held)
             case nn.Module():
                 ahead.append(vars(held))
+            case partial() if functions:
+                ahead += [held.func, held.args, held.keywords]
+            case MethodType() if functions:
+                ahead.append(held.__self__)
+            case FunctionType() if functions:
+                ahead += _cells(held)
             case Tensor() if id(held) in kept:
                 continue
             case _ if _plain(held):
                 ahead.append(vars(held))
-        if isinstance(held, dict | list | set | deque | Tensor):
+        if isinstance(held, _HOLDERS):
             yield held
+
+
+_HOLDERS = (dict, list, set, deque, Tensor, np.ndarray, bytearray)
+
+
+def _cells(function: FunctionType) -> list[Any]:
+    """What a function has closed over."""
+    found = []
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty cell
+            found.append(cell.cell_contents)
+    return found
 
 
 def _plain(held: object) -> bool:
     """Whether something is an object of somebody's own class, with attributes: no class, no function, no library's."""
     own = getattr(held, "__dict__", None)
-    return isinstance(own, dict) and type(held).__module__.partition(".")[0] not in _LIBRARIES | {"builtins"}
+    known = type(held).__module__.partition(".")[0] in _LIBRARIES | {"builtins"}
+    return isinstance(own, dict) and (not known or isinstance(held, SimpleNamespace))
 
 
-def _remembered(held: Any) -> Callable[[], None]:
-    """What puts back a container's entries, where they are not the same objects any more, or a tensor's values."""
+def _kept(held: Any) -> "_Entries | _Values | _Numbers":
+    """What something held, for later."""
     if isinstance(held, Tensor):
-        return _remembered_values(held)
-    keys, before = (list(held), list(held.values())) if isinstance(held, dict) else ([], list(held))
+        return _Values(held)
+    return _Entries(held) if isinstance(held, dict | list | set | deque) else _Numbers(held)
 
-    def restore() -> None:
-        now = [*held.keys(), *held.values()] if isinstance(held, dict) else list(held)
-        wanted = [*keys, *before]
-        if len(now) == len(wanted) and all(a is b for a, b in zip(now, wanted, strict=True)):
+
+class _Entries:
+    """The entries of a container: which objects they were."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+        self.keys, self.values = self._now()
+
+    def _now(self) -> tuple[list[Any], list[Any]]:
+        if isinstance(self.held, dict):
+            return list(self.held.keys()), list(self.held.values())
+        return [], list(self.held)
+
+    def changed(self) -> bool:
+        keys, values = self._now()
+        now, before = [*keys, *values], [*self.keys, *self.values]
+        return len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True))
+
+    def restore(self) -> None:
+        if not self.changed():
             return
-        held.clear()
-        if isinstance(held, dict):
-            held.update(zip(keys, before, strict=True))
-        else:
-            held.update(before) if isinstance(held, set) else held.extend(before)
+        self.held.clear()
+        match self.held:
+            case dict():  # one by one: a Counter's ``update`` would count
+                for key, value in zip(self.keys, self.values, strict=True):
+                    self.held[key] = value
+            case set():
+                self.held.update(self.values)
+            case _:
+                self.held.extend(self.values)
 
-    return restore
 
+class _Values:
+    """The values of a tensor."""
 
-def _remembered_values(held: Tensor) -> Callable[[], None]:
-    version, values = held._version if not held.is_inference() else 0, held.detach().clone()
+    def __init__(self, held: Tensor) -> None:
+        self.held, self.values = held, held.detach().clone()
+        self.version = 0 if held.is_inference() else held._version
+
+    def changed(self) -> bool:
+        if self.held.is_inference():  # which has no version
+            return not torch.equal(self.held, self.values)
+        return self.held._version != self.version
 
     @torch.no_grad()
-    def restore() -> None:
-        if held.is_inference() or held._version != version:
-            held.copy_(values)
+    def restore(self) -> None:
+        if self.changed():
+            self.held.copy_(self.values)
 
-    return restore
+
+class _Numbers:
+    """The content of a numpy array or a bytearray."""
+
+    def __init__(self, held: Any) -> None:
+        self.held, self.values = held, held.copy()
+
+    def changed(self) -> bool:
+        return _content(self.held) != _content(self.values)
+
+    def restore(self) -> None:
+        if self.changed():
+            self.held[... if isinstance(self.held, np.ndarray) else slice(None)] = self.values
+
+
+def _content(held: np.ndarray | bytearray) -> bytes:
+    return held.tobytes() if isinstance(held, np.ndarray) else bytes(held)

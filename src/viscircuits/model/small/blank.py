@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.replica import at_rest
 from viscircuits.model.ops import concrete, to_run
 
 
@@ -16,9 +17,9 @@ class Tensors:
 
     def __init__(self, model: nn.Module, graph: NetGraph, edits: Mapping[str, Tensor]) -> None:
         self.graph, self.edits = graph, edits
-        self.own = dict(model.named_parameters(remove_duplicate=False)) | dict(
-            model.named_buffers(remove_duplicate=False)
-        )
+        with at_rest(model):
+            self.own: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+            self.own |= dict(model.named_buffers(remove_duplicate=False))
 
     def named(self, name: str) -> Tensor:
         """Returns a parameter or buffer."""

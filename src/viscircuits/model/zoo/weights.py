@@ -14,52 +14,85 @@ import torch
 from torch import Tensor
 
 from viscircuits import store
+from viscircuits.bounds import what_is
 from viscircuits.errors import ModelError
 from viscircuits.model.guard.quiet import quiet
 
 State = Mapping[str, Tensor]
 
-_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
-_COUNTERS = ("n_averaged", "epoch", "step", "global_step", "iteration")
+_NESTS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params",
+    "checkpoint", "averaged_model", "swa_state_dict", "state_dict_ema", "model_ema", "ema_model", "params_ema", "ema",
+    "shadow",
+)  # fmt: skip
+"""Under what name trainers keep the weights, those of the model itself before averages of them."""
+
+_COUNTERS = {
+    "n_averaged", "epoch", "step", "global_step", "iteration", "num_updates", "decay", "total_ops", "total_params",
+    "num_batches_tracked",
+}  # fmt: skip
+"""Last parts of names under which trainers and profilers count."""
 _DEEPEST = 4
 _SHOWN = 4
 _SLACK = 2**24
 
 
-def read(path: str | Path) -> dict[str, Tensor]:
-    """Returns the state dict in a safetensors file or in one that ``torch.save`` wrote, unwrapped from a checkpoint."""
+def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the state dict in a safetensors file or in one of ``torch.save``, and what else the checkpoint holds.
+
+    Raises:
+        ModelError: no such file, a damaged one, or one that holds something else.
+    """
     path = Path(path)
     if not path.is_file():
+        if found := what_is(path):
+            raise ModelError(f"expected a weight file, but {str(path)!r} is {found}")
         raise ModelError(f"no weight file {str(path)!r}")
     if not path.stat().st_size:  # not even opened: what the system makes up as it is read may have no end
-        raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty)")
+        raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty); {_FIX}")
+    for ending, what in _FOREIGN.items():
+        if path.name.lower().endswith(ending):
+            raise ModelError(
+                f"{str(path)!r} holds {what}; expected a state dict, as torch.save(model.state_dict(), path) "
+                f"makes, or safetensors"
+            )
     value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    beside: list[str] = []
     while isinstance(value, Mapping):
-        inner = next((value[nest] for nest in _NESTS if isinstance(value.get(nest), Mapping) and value[nest]), None)
-        if inner is None:
+        nest = next((nest for nest in _NESTS if isinstance(value.get(nest), Mapping) and value[nest]), None)
+        if nest is None:
             break
-        value = inner
-    if isinstance(value, Mapping) and "_metadata" in value:  # what some writers put beside the tensors
-        value = {name: tensor for name, tensor in value.items() if name != "_metadata"}
+        beside += [str(key) for key in value if key != nest]
+        value = value[nest]
+    if isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values()):
+        plain = [k for k, v in value.items() if k == "_metadata" or v is None or isinstance(v, int | float | str)]
+        beside += [str(key) for key in plain if key != "_metadata"]
+        value = {name: tensor for name, tensor in value.items() if name not in plain}
     if not isinstance(value, Mapping) or not value or not all(isinstance(v, Tensor) for v in value.values()):
         held = f"the keys {_few(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
-        raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {held}")
-    return {str(name): tensor for name, tensor in value.items()}
+        inner = (
+            next((k for k, v in value.items() if isinstance(v, Mapping)), None) if isinstance(value, Mapping) else None
+        )
+        fix = (
+            ""
+            if inner is None
+            else f"; save what you mean by itself, as torch.save(torch.load(path)[{inner!r}], other)"
+        )
+        raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {held}{fix}")
+    return {str(name): tensor for name, tensor in value.items()}, beside
 
 
 def _safetensors(path: Path) -> object:
     with store.parsing(path, "a whole safetensors file", "copy or download it again", ModelError):
-        return safetensors.torch.load_file(path)
+        return store.uninterrupted(lambda: safetensors.torch.load_file(path))
 
 
 def _torch(path: Path) -> object:
     if (size := _unpacked(path)) > 2 * path.stat().st_size + _SLACK:
         raise ModelError(f"{str(path)!r} unpacks to {size / 2**30:.1f} GB; save it uncompressed, as torch.save does")
-    if _scripted(path):
-        raise ModelError(
-            f"{str(path)!r} is a TorchScript archive (torch.jit.save), not a file of weights; give its weights: "
-            "torch.save(torch.jit.load(path).state_dict(), other)"
-        )
+    if (what := described(path)) != _WEIGHTS:
+        way, call = ("torch.export.load(path)", "") if "torch.export" in what else ("torch.jit.load(path)", "()")
+        raise ModelError(f"{str(path)!r} is {what}; give its weights: torch.save({way}.state_dict{call}, other)")
     try:
         with quiet():  # torch warns of old or foreign files before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -72,17 +105,34 @@ def _torch(path: Path) -> object:
     except Exception as error:  # on damaged bytes torch raises almost anything
         first = str(error).split(". ")[0]
         raise ModelError(
-            f"{str(path)!r} is not a whole weight file ({type(error).__name__}: {first or 'it is empty'})"
+            f"{str(path)!r} is not a whole weight file ({type(error).__name__}: {first or 'it is empty'}); {_FIX}"
         ) from None
 
 
-def _scripted(path: Path) -> bool:
-    """Whether a file holds a program beside its weights: TorchScript, or torch.export's."""
+_FIX = "copy it again, or make it with torch.save(model.state_dict(), path)"
+
+_FOREIGN = {
+    ".npz": "arrays of numpy", ".npy": "an array of numpy", ".onnx": "a network of ONNX", ".h5": "weights of Keras",
+    ".keras": "a network of Keras", ".pb": "a network of TensorFlow", ".tflite": "a network of TensorFlow Lite",
+    ".ckpt.index": "weights of TensorFlow", ".msgpack": "weights of Flax", ".gguf": "weights of GGML",
+}  # fmt: skip
+"""What files of other programs hold, by the end of their names."""
+
+_WEIGHTS = "a file of weights, or of something else"
+
+
+def described(path: Path) -> str:
+    """Returns in words what a file is, as far as the names in its archive say: it may hold a program, not weights."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
+            names = [name.partition("/")[2] for name in archive.namelist()]
     except (zipfile.BadZipFile, NotImplementedError, OSError):
-        return False
+        return _WEIGHTS
+    if any(name.startswith("code/") for name in names):
+        return "a TorchScript archive (torch.jit.save), not a file of weights"
+    if any(name == "archive_format" or name.endswith("models/model.json") for name in names):
+        return "a program of torch.export (a .pt2 file), not a file of weights"
+    return _WEIGHTS
 
 
 def _unpacked(path: Path) -> int:
@@ -101,7 +151,7 @@ def fitted(given: State, wanted: State) -> dict[str, Tensor]:
     DataParallel's or compile's prefix, that of the attribute under which a trainer keeps its model. Its counters are
     left out.
     """
-    own = {name: tensor for name, tensor in given.items() if name not in _COUNTERS or name in wanted}
+    own = {n: tensor for n, tensor in given.items() if n in wanted or n.rpartition(".")[2] not in _COUNTERS}
     state = own
     for _ in range(_DEEPEST):
         prefix = _prefix(state, wanted)
@@ -120,12 +170,17 @@ def _prefix(state: State, wanted: State) -> str:
     if not wanted or any(name in wanted for name in state):
         return ""
     first = next(iter(wanted))
-    found = sorted({name.removesuffix(first) for name in state if name.endswith("." + first)}, key=len)
+    found = sorted(
+        {name.removesuffix(first) for name in state if name.endswith("." + first)}, key=lambda p: (len(p), p)
+    )
     whole = [p for p in found if all(p + name in state for name in wanted if not name.endswith("num_batches_tracked"))]
-    if len(whole) == 1:  # of several, which is meant is not said
+    if len(whole) == 1:
         return whole[0]
     if whole:
-        return ""
+        raise ModelError(
+            f"the weights stand in the file {len(whole)} times, under {', '.join(map(repr, whole))}; save the ones you "
+            f"mean by themselves, without {whole[0]!r} before their names"
+        )
     common = {name.partition(".")[0] + "." if "." in name else "" for name in state}
     prefix = common.pop() if len(common) == 1 else ""
     return "" if all(name.startswith(prefix) for name in wanted) else prefix
@@ -148,6 +203,16 @@ def misfit(given: State, wanted: State) -> str:
     ]
     parts = ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
     return "; ".join(f"{len(names)} {kind} ({_few(names)})" for names, kind in parts if names)
+
+
+def unlike(given: State, wanted: State) -> str:
+    """Returns which weights are of a kind that another cannot take without being changed; empty where none is."""
+    for name, tensor in given.items():
+        own = wanted.get(name)
+        if own is not None and own.is_floating_point() and not tensor.is_floating_point():
+            kind = "complex" if tensor.is_complex() else "whole"
+            return f"its {name} holds {kind} numbers ({tensor.dtype}), the model's {own.dtype}; save it in that type"
+    return ""
 
 
 def classes_to_fit(given: State, wanted: State, classes: int) -> int | None:

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from viscircuits.bounds import PIXELS, checked
+from viscircuits.bounds import PIXELS, checked, what_is
 from viscircuits.errors import ModelError, closest
+from viscircuits.model.guard.clean import clean
+from viscircuits.model.guard.plain import check_plain
 from viscircuits.model.guard.seeded import seeded
 from viscircuits.model.zoo import weights as files
 
@@ -47,6 +49,7 @@ class Loaded(NamedTuple):
 
 
 @checked
+@clean
 def load(name: str, weights: str | Path | None = None, *, input_size: int | None = None) -> Loaded:
     """Returns ``(model, prepare)``; the model is in evaluation mode, on the CPU.
 
@@ -63,7 +66,7 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
     Raises:
         ModelError: no such model or weights, no network, or a file that does not fit.
     """
-    named, state = _weights(weights)
+    named, state, beside = _weights(weights)
     if ":" in name and not name.startswith("timm:"):
         model, prepare = _callable(name, named, input_size)
     else:
@@ -75,8 +78,9 @@ def load(name: str, weights: str | Path | None = None, *, input_size: int | None
             else:
                 model, prepare = _torchvision(name, named, state, input_size)
                 _names[model] = name
+    check_plain(model)
     if state is not None:
-        _fill(model, state, name, str(weights))
+        _fill(model, state, name, str(weights), beside)
     return Loaded(model.eval(), prepare)
 
 
@@ -125,14 +129,14 @@ def prepared_shape(prepare: Prepare) -> tuple[int, ...]:
         raise ModelError(f"prepare fails on a blank picture: {type(error).__name__}: {error}") from error
 
 
-def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None]:
-    """The name of weights to download, or the state in a file."""
+def _weights(weights: str | Path | None) -> tuple[str | None, files.State | None, list[str]]:
+    """The name of weights to download, or the state in a file and the names of what else is there."""
     if weights is None:
-        return None, None
+        return None, None, []
     path = Path(weights)
-    if path.is_file() or path.suffix or len(path.parts) > 1:
-        return None, files.read(path)
-    return str(weights), None
+    if what_is(path) or path.suffix or len(path.parts) > 1:
+        return None, *files.read(path)
+    return str(weights), None, []
 
 
 def _shapesnet(named: str | None, input_size: int | None) -> tuple[nn.Module, Prepare]:
@@ -147,6 +151,10 @@ def _torchvision(
 ) -> tuple[nn.Module, Prepare]:
     from torchvision import models
 
+    if name not in names() and Path(name).is_file():
+        raise ModelError(
+            f"{name!r} is {files.described(Path(name))}; give a network's name here, and such a file with weights="
+        )
     if name not in names():
         raise ModelError(
             f"no model {name!r}{closest(name, names())}; other models load as 'timm:NAME' or 'package.module:callable'"
@@ -209,7 +217,9 @@ def _callable(name: str, named: str | None, input_size: int | None) -> tuple[nn.
             torch.default_generator.manual_seed(0)
             made = getattr(importlib.import_module(where), what)
             made = made if isinstance(made, nn.Module) else made()
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises; scripts end with sys.exit
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's own code raises; scripts end with sys.exit
         raise ModelError(f"cannot make a model with {name!r}: {type(error).__name__}: {error}") from error
     model, prepare = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module) or not (prepare is None or callable(prepare)):
@@ -234,9 +244,9 @@ _alone = RLock()
 @contextmanager
 def _current_folder() -> Iterator[None]:
     here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
     try:
+        sys.path.insert(0, here)
+        importlib.invalidate_caches()
         yield
     finally:
         if here in sys.path:  # not all of it as it was: what other code adds meanwhile stays
@@ -248,9 +258,11 @@ def _only_default(name: str, named: str | None, *, default: bool = True) -> None
         raise ModelError(f"no file {named!r}; {name!r} takes {'DEFAULT or ' if default else ''}a weight file")
 
 
-def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
+def _fill(model: nn.Module, state: files.State, name: str, path: str, beside: list[str]) -> None:
     wanted = model.state_dict()
     given, state = state, files.fitted(state, wanted)
+    if problem := files.unlike(state, wanted):
+        raise ModelError(f"{path!r} does not fit {name}: {problem}")
     if problem := files.misfit(state, wanted):
         raise ModelError(f"{path!r} does not fit {name}: {problem}{_kin(state)}")
     try:
@@ -259,7 +271,7 @@ def _fill(model: nn.Module, state: files.State, name: str, path: str) -> None:
         raise ModelError(
             f"{path!r} does not fit {name}: its tensors are of a kind that cannot be copied; save plain ones"
         ) from error
-    _say_dropped(files.dropped(given, state), path)
+    _say_dropped([*beside, *files.dropped(given, state)], path)
 
 
 def _say_dropped(dropped: list[str], path: str) -> None:

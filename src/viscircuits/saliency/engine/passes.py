@@ -20,11 +20,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from viscircuits.data.images import Batch, ImageSet
-from viscircuits.errors import ImageError, TargetError
+from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
 from viscircuits.execution.loop import batches, judged
 from viscircuits.execution.response import freeze, masked_weights, relevant_to_any
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.replica import own_parameter
 from viscircuits.model.instrument import KernelCall, check_differentiable, keeping_copies, needed_filters, run
 from viscircuits.model.ops import concrete
 from viscircuits.model.trace import trace
@@ -105,7 +106,7 @@ class Pass:
     def weight(self, layer: str) -> Float[Tensor, "t out in ..."]:
         """Returns the model's own weight of a kernel layer, with one ``t``: the same for every target."""
         kernel_layer = self.graph.layers[layer]
-        return kernel_layer.out_first(self.model.get_parameter(kernel_layer.weight).detach())[None]
+        return kernel_layer.out_first(own_parameter(self.model, kernel_layer.weight))[None]
 
     @property
     def layers(self) -> list[str]:
@@ -232,6 +233,7 @@ class _Tape:
         self.overwritten = False
         self.target = 0  # whose gradients are on their way
         self.waiting: set[_Held] = set()
+        self.without_gradient: dict[str, None] = {}  # layers, in order of execution
         self.sums = sums
 
     def see(self, call: KernelCall) -> Tensor:
@@ -249,11 +251,14 @@ class _Tape:
         kept = output.detach().clone() if self.copy_outputs else output.detach()  # an in-place activation may follow
         held = _Held(replace(call, x=x, weight=call.weight.detach(), output=kept), x._version)
         self.waiting.add(held)
+        self.without_gradient[call.layer.name] = None
         output.register_hook(partial(self._arrived, held))
         return output
 
     def _arrived(self, held: _Held, gradient: Tensor) -> None:
         held.gradients[self.target] = gradient
+        if held.call is not None:
+            self.without_gradient.pop(held.call.layer.name, None)
         if len(held.gradients) == self.n_targets:
             self.waiting.remove(held)  # frees the input as soon as it has served
             self._finish(held)
@@ -281,7 +286,17 @@ class _Tape:
         sums[name] = sums[name].add_(values) if name in sums else values
 
     def close(self) -> None:
-        """Adds the calls on which only some of the targets depend."""
+        """Adds the calls on which only some of the targets depend.
+
+        Raises:
+            UnsupportedOperation: none depends on any call of a layer that leads to them.
+        """
+        for layer in self.without_gradient:  # zeros would be a wrong number, and nobody would notice
+            raise UnsupportedOperation(
+                f"layer {layer!r} leads to the target, but no gradient comes back to it: the forward cuts it off "
+                f"behind the layer (detach, .data, an index or a comparison made of its numbers); take that out, "
+                f"or choose a criterion without gradients (magnitude, activation)"
+            )
         for held in self.waiting:
             if held.gradients:
                 self._finish(held)

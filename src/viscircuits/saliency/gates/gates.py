@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from viscircuits.mask import Mask, stored_factor
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.replica import own_parameter
 from viscircuits.types import Granularity
 
 _TRIES, _EXACT = 60, 1e-9
@@ -52,7 +53,7 @@ class Gates:
         scaled = {}
         for (name, relevant), part in zip(self.relevant.items(), gates.split(self.sizes), strict=True):
             layer = self.graph.layers[name]
-            weight = self.model.get_parameter(layer.weight).detach()
+            weight = own_parameter(self.model, layer.weight)
             factor = part.new_ones(relevant.shape).masked_scatter(self._places[name], part)
             scaled[layer.weight] = weight * stored_factor(layer, factor, self.granularity).to(weight.dtype)
         return scaled

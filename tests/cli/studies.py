@@ -23,6 +23,8 @@ def small_study(
     targets: tuple[str, ...] = TARGETS,
     criteria: tuple[str, ...] = ("actgrad", "random"),
     densities: tuple[float, ...] = DENSITIES,
+    *,
+    command: str = "viscircuits made",
 ) -> Study:
     model, prepare = zoo.load("shapesnet")
     drawn = generate(24, seed=5)
@@ -30,7 +32,7 @@ def small_study(
     halves = images.split(0.5, seed=0)
     job = Sweep(model, [*map(parse_target, targets)], *halves, criteria, densities)
     made = "viscircuits.data.shapes.generate(24, seed=5)"
-    return run_job(job, folder, Source("shapesnet", None, made, made))
+    return run_job(job, folder, Source("shapesnet", None, made, made), command)
 
 
 def retold(study: Study, folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Study:

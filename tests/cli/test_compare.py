@@ -1,7 +1,6 @@
 """``viscircuits compare``: which circuits it takes, what it prints of them, what it refuses."""
 
 import json
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -86,12 +85,10 @@ def _another(folder, spec):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """A study of two targets: snip:worst, actgrad, snip at two densities; and one of a third: random, snip."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "made"])
-        folder = tmp_path_factory.mktemp("two")
-        first = small_study(folder / "first", ("features.6:7", "features.10:5"), ("snip:worst", "actgrad", "snip"),
-                            (0.3, 0.05))  # fmt: skip
-        return first, small_study(folder / "second", ("features.8:3",), ("random", "snip"), (0.3, 0.05))
+    folder = tmp_path_factory.mktemp("two")
+    first = small_study(folder / "first", ("features.6:7", "features.10:5"), ("snip:worst", "actgrad", "snip"),
+                        (0.3, 0.05))  # fmt: skip
+    return first, small_study(folder / "second", ("features.8:3",), ("random", "snip"), (0.3, 0.05))
 
 
 def compared(said: str) -> list[list[str]]:
@@ -180,9 +177,7 @@ def test_compare_refuses_in_one_line(two, tmp_path, asked, text, call):
 
 
 def test_compare_refuses_studies_that_share_no_more_than_a_control(two, tmp_path, call):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "made"])
-        other = small_study(tmp_path / "other", ("features.3:7",), ("random", "magnitude"), (0.3,))
+    other = small_study(tmp_path / "other", ("features.3:7",), ("random", "magnitude"), (0.3,))
     with pytest.raises(
         ViscircuitsError, match=r"expected a criterion, no control, that all studies have, but '.*second' "
     ):

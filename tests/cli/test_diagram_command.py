@@ -4,7 +4,6 @@ import base64
 import html
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -21,9 +20,7 @@ from viscircuits.study.folder import Study
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "made"])
-        return small_study(tmp_path_factory.mktemp("small") / "study")
+    return small_study(tmp_path_factory.mktemp("small") / "study")
 
 
 def test_it_draws_the_smallest_circuit_that_keeps_enough(study, command_line):
@@ -66,10 +63,8 @@ def photos(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
     """A study of four criteria, two of them controls, the best of which is not the first."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "made"])
-        criteria = ("magnitude", "random", "snip", "snip:worst")
-        return small_study(tmp_path_factory.mktemp("several") / "study", ("features.10:5",), criteria, (0.2, 0.1))
+    criteria = ("magnitude", "random", "snip", "snip:worst")
+    return small_study(tmp_path_factory.mktemp("several") / "study", ("features.10:5",), criteria, (0.2, 0.1))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 
 import polars as pl
 import pytest
@@ -13,9 +12,7 @@ from viscircuits.study.chosen import chosen, measured
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "extract", "a <b> & c"])
-        return small_study(tmp_path_factory.mktemp("small") / "study")
+    return small_study(tmp_path_factory.mktemp("small") / "study", command="viscircuits extract 'a <b> & c'")
 
 
 @pytest.fixture

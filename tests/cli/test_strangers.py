@@ -45,9 +45,7 @@ COMMANDS = (("report", "--pictures", "none"), ("diagram", "--pictures", "none"),
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "made"])
-        return small_study(tmp_path_factory.mktemp("small") / "study")
+    return small_study(tmp_path_factory.mktemp("small") / "study")
 
 
 @pytest.fixture

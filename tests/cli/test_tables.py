@@ -1,7 +1,6 @@
 """Tables of studies: the order of rows, columns younger than a table, the sign and the amplitude beside |r|."""
 
 import re
-import sys
 
 import polars as pl
 import pytest
@@ -15,9 +14,7 @@ CRITERIA = ("snip:worst", "actgrad", "random", "snip")
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "made"])
-        return small_study(tmp_path_factory.mktemp("tables") / "study", criteria=CRITERIA)
+    return small_study(tmp_path_factory.mktemp("tables") / "study", criteria=CRITERIA)
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +113,7 @@ def changed(study: Study, folder, r: float, sd: float, *, targets=TARGETS, densi
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["viscircuits", "made"])
-        return small_study(tmp_path_factory.mktemp("single") / "study", TARGETS[:1])
+    return small_study(tmp_path_factory.mktemp("single") / "study", TARGETS[:1])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 
 from viscircuits import store
-from viscircuits.bounds import check_fields, checked
+from viscircuits.bounds import check_fields, check_study, checked
 from viscircuits.compensation import Means, Scales, means
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import MaskError, StudyError, TargetError, UnsupportedOperation, closest
@@ -274,6 +274,7 @@ class Circuit:
 
         ``study`` is the hash of the study that it belongs to.
         """
+        check_study(study)
         header: dict[str, store.Json] = {
             "kind": "circuit",
             "format": FORMAT if self.compensation is None else COMPENSATED,

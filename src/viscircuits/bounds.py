@@ -15,6 +15,7 @@ import math
 import numbers
 import operator
 import os
+import re
 import stat
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,16 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from viscircuits.errors import ArgumentError, ImageError, MaskError, ModelError, TargetError, ViscircuitsError, closest
+from viscircuits.errors import (
+    ArgumentError,
+    ImageError,
+    MaskError,
+    ModelError,
+    StudyError,
+    TargetError,
+    ViscircuitsError,
+    closest,
+)
 from viscircuits.header import shown
 
 P = ParamSpec("P")
@@ -253,6 +263,12 @@ def within(name: str, value: Any, rule: Rule | None = None) -> None:
 def holds(value: Any, rule: Rule) -> bool:
     """Returns whether a value is a number of the rule's kind and in its range."""
     return (_is_whole if isinstance(rule, Whole) else _is_number)(value) and rule.holds(value)
+
+
+def check_study(study: str) -> None:
+    """Refuses what is no hash of a study, which says to which one a file belongs; nothing says to none."""
+    if study and not re.fullmatch("[0-9a-f]{16}", study):
+        raise StudyError(f"study {shown(study)} is no hash of a study; expected 16 hexadecimal digits, Study.hash")
 
 
 def regular(path: str | Path, what: str, raised: type[ViscircuitsError]) -> Path:

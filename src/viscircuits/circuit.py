@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viscircuits import store
-from viscircuits.bounds import check_fields, checked
+from viscircuits.bounds import check_fields, check_study, checked
 from viscircuits.compensation import Means, Scales, means
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, StudyError, TargetError, closest
@@ -230,6 +230,7 @@ class Circuit:
 
         ``study`` is the hash of the study that it belongs to.
         """
+        check_study(study)
         header: dict[str, store.Json] = {
             "kind": "circuit",
             "format": FORMAT if self.compensation is None else COMPENSATED,

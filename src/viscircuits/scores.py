@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viscircuits import store
-from viscircuits.bounds import checked
+from viscircuits.bounds import check_study, checked
 from viscircuits.errors import MaskError
 from viscircuits.header import (
     BOOLS,
@@ -136,6 +136,7 @@ class Scores:
     @checked
     def save(self, path: str | Path, *, study: str = "") -> None:
         """Writes the scores as safetensors with a JSON header, atomically; ``study`` is the hash of theirs."""
+        check_study(study)
         header: dict[str, store.Json] = {
             "kind": "scores",
             "format": FORMAT,

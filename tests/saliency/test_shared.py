@@ -168,9 +168,13 @@ def test_plan_by_hand():
     assert kernel_output_bytes(graph, ["features.0"]) == output
     assert activation_bytes(graph, ["features.0"]) == image + output
     workspace, sums = 2**25, 16 * 64 * 3
-    assert plan(readouts[:1], memory=workspace + sums + 3 * (image + 2 * output)) == Plan(batch_size=3, targets=1)
-    assert plan(readouts, memory=workspace + 3 * sums + 2 * (image + 4 * output)) == Plan(batch_size=2, targets=3)
-    assert plan(readouts, memory=workspace + sums + image + 3 * output) == Plan(batch_size=1, targets=1)
+
+    def limit(needed: int) -> int:
+        return -(-needed * 8 // 7)  # an eighth is for what is beside the pass
+
+    assert plan(readouts[:1], memory=limit(workspace + sums + 3 * (image + 2 * output))) == Plan(3, targets=1)
+    assert plan(readouts, memory=limit(workspace + 3 * sums + 2 * (image + 4 * output))) == Plan(2, targets=3)
+    assert plan(readouts, memory=limit(workspace + sums + image + 3 * output)) == Plan(1, targets=1)
     assert plan(readouts, batch_size=5) == Plan(batch_size=5, targets=3)
     assert plan(readouts, memory=MEMORY).batch_size == 16
 

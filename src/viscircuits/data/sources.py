@@ -382,3 +382,4 @@ def in_order(function: Callable[[_T], _R], items: Sequence[_T], workers: int, ah
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        _give_back()

@@ -96,12 +96,19 @@ def _signature(model: nn.Module) -> object:
 
 def _settings(module: nn.Module) -> list[tuple[str, object]]:
     """Attributes that are plain values (a stride, a flag that a forward branches on), and functions: hooks, patches."""
-    own = vars(module).copy().items()  # another thread may be writing to it
-    plain = [(k, v) for k, v in own if isinstance(v, bool | int | float | str | tuple)]
-    called = [(k, _weakly(v)) for k, v in own if callable(v) and not isinstance(v, nn.Module)]
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    theirs = [hook for hook in hooks if not _is_ours(hook)]
-    return [*plain, *called, *(("a hook", _weakly(hook)) for hook in theirs)]
+    settings: list[tuple[str, object]] = []
+    for name, value in vars(module).copy().items():  # another thread may be writing to it
+        if isinstance(value, _PLAIN):
+            settings.append((name, value))
+        elif callable(value) and not isinstance(value, nn.Module):
+            settings.append((name, _weakly(value)))
+    for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+        if not _is_ours(hook):
+            settings.append(("a hook", _weakly(hook)))
+    return settings
+
+
+_PLAIN = (bool, int, float, str, tuple)
 
 
 def _is_ours(hook: Any) -> bool:

@@ -8,8 +8,11 @@ from viscircuits.model.small.footprint import activation_bytes, kernel_output_by
 from viscircuits.readout import Readout
 from viscircuits.saliency.engine.fused import TOGETHER
 
-MEMORY = 2**31
-"""Bytes a pass may take unless told otherwise."""
+_BESIDE = 2**26
+"""Bytes that tracing a model, and reading pictures meanwhile, take beside a pass; an eighth of a small limit."""
+
+MEMORY = 2**31 + _BESIDE
+"""Bytes that may be taken unless told otherwise."""
 
 PICTURES = 16
 """Pictures at a time where memory allows; more are no faster on a CPU."""
@@ -41,11 +44,12 @@ def plan(readouts: Sequence[Readout], *, memory: int | None = None, batch_size: 
         ImageError: not even one picture and one target fit.
     """
     first, limit = readouts[0], MEMORY if memory is None else memory
+    left = limit - min(_BESIDE, limit // 8)
     forward, backward = activation_bytes(first.graph, first.layers), kernel_output_bytes(first.graph, first.layers)
     sums = 16 * sum(kernels.numel() for kernels in first.relevant_kernels.values())
 
     def pictures(targets: int) -> int:
-        return (limit - _WORKSPACE - targets * sums) // (forward + targets * backward)
+        return (left - _WORKSPACE - targets * sums) // (forward + targets * backward)
 
     targets = min(TOGETHER, len(readouts))
     while targets > 1 and pictures(targets) < (batch_size or 1):
@@ -53,7 +57,7 @@ def plan(readouts: Sequence[Readout], *, memory: int | None = None, batch_size: 
     if batch_size is not None:
         return Plan(batch_size, targets)
     if pictures(targets) < 1:
-        needed = (forward + backward + sums + _WORKSPACE) / 1e6
+        needed = (forward + backward + sums + _WORKSPACE + limit - left) / 1e6
         raise ImageError(
             f"scoring {first.target} takes {needed:.0f} MB for one picture at a time, and the memory limit is "
             f"{limit / 1e6:.0f} MB; raise the limit or take smaller pictures"

@@ -22,7 +22,8 @@ import torch
 
 import viscircuits as vc
 from viscircuits.data.shapes import generate
-from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep, sweep
+from viscircuits.evaluate.question import PAPER_DENSITIES
+from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.plots.curve import preservation_curve
 
 ROOT = Path(__file__).parent.parent

@@ -22,7 +22,7 @@ from yardsticks import (
     unlike,
 )
 
-from viscircuits.evaluate.sweep import PAPER_DENSITIES
+from viscircuits.evaluate.question import PAPER_DENSITIES
 
 SWEPT = ("squeezenet1_1", "alexnet")
 

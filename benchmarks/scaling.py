@@ -10,7 +10,7 @@ from timing import exponent, fresh, note, processor_seconds, side_by_side, table
 from yardsticks import Setting, circuits, natural
 
 import viscircuits as vc
-from viscircuits.evaluate.sweep import PAPER_DENSITIES
+from viscircuits.evaluate.question import PAPER_DENSITIES
 
 LAYERS = {"features.6": 384, "features.8": 256, "features.10": 256}
 """AlexNet's last three convolutions and their channels."""

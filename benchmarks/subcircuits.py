@@ -24,20 +24,18 @@ import viscircuits as vc
 from viscircuits import store
 from viscircuits.activations.exciting import colours_of
 from viscircuits.activations.top import TopActivations, population, top_activations
-from viscircuits.diagram.pictures import renderings
 from viscircuits.errors import ImageError
 from viscircuits.execution.response import to_model
 from viscircuits.model.instrument import run
 from viscircuits.model.zoo import zoo
-from viscircuits.plots.clusters import cluster_map
 from viscircuits.plots.curve import Curve
-from viscircuits.plots.sheets import Scene
-from viscircuits.plots.splits import split_plate
 from viscircuits.plots.surface import experiment_plate
 from viscircuits.probes.control import shuffled
 from viscircuits.probes.detectors import detectors, standard_families
 from viscircuits.probes.experiment import CircleAndCorner, circle_and_corner
 from viscircuits.probes.stage import Stage
+from viscircuits.report.gathering import Gallery, renderings
+from viscircuits.report.plates import cluster_map, split_plate
 from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic, flat_map, polysemantic
 from viscircuits.subcircuits.split import Split, split
 
@@ -114,7 +112,7 @@ class Bench(NamedTuple):
         """Writes the map and the split of a channel as pictures, and returns their names."""
         found, clusters = channel
         name = f"{found.top.layer}-{clusters.channel}"
-        scene = Scene(vc.trace(self.model, self.images[0].shape), self.images, self.prepare)
+        scene = Gallery(vc.trace(self.model, self.images[0].shape), self.images, self.prepare)
         (vectors,) = population(self.model, found.top, self.images, [clusters.channel])
         plate = cluster_map(scene, found, clusters.channel, flat_map(vectors))
         own = scene._replace(images=done.images)

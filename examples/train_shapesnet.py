@@ -7,12 +7,12 @@ Takes several minutes on two CPU cores. Ctrl-C leaves the old file as it was.
 
 import sys
 
-from viscircuits.train.loop import Report
+from viscircuits.train.loop import Milestone
 from viscircuits.train.penalties import conv_weights
 from viscircuits.train.shapesnet import train_shapesnet
 
 
-def show(report: Report) -> None:
+def show(report: Milestone) -> None:
     line = f"{report.step:6d} steps   loss {report.loss:.3f}   penalty {report.penalty:.3f}"
     print(f"{line}   accuracy {report.accuracy:.1%}", flush=True)
 

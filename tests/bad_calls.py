@@ -24,7 +24,7 @@ import viscircuits as vc
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ViscircuitsError
 from viscircuits.model.zoo import zoo
-from viscircuits.study.folder import Pictures, Spec
+from viscircuits.study.spec import Pictures, Spec
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**30
 

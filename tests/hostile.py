@@ -17,18 +17,22 @@ from torch import nn
 import viscircuits as vc
 from viscircuits import store
 from viscircuits.activations.top import TopActivations, top_activations
-from viscircuits.cli.findings import Findings
-from viscircuits.compensation import Scales
-from viscircuits.evaluate.sweep import Sweep, read_table, sweep
+from viscircuits.circuit.compensation import Scales
+from viscircuits.evaluate.sweep import Sweep, sweep
+from viscircuits.evaluate.table import read_table
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.optvis.cache import Cache
 from viscircuits.optvis.rendering import Picture
 from viscircuits.probes.axis import Axis
-from viscircuits.probes.stimulus import Arc
+from viscircuits.probes.patterns import Arc
 from viscircuits.probes.surface import Surface
-from viscircuits.saliency.gates.gates import ladder
-from viscircuits.saliency.gates.training import State
-from viscircuits.study.folder import Pictures, Spec, Study, measurements
+from viscircuits.saliency.gates import ladder
+from viscircuits.saliency.gates.training import Standing
+from viscircuits.store.tensors import HEADER
+from viscircuits.study import measurements
+from viscircuits.study.findings import Findings
+from viscircuits.study.folder import Study
+from viscircuits.study.spec import Pictures, Spec
 from viscircuits.subcircuits.algebra import Overlaps, overlaps
 from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic
@@ -92,7 +96,7 @@ def readers(folder: Path, model: nn.Module, halves: tuple[vc.ImageSet, vc.ImageS
     Cache(folder).write(Picture(torch.rand(3, 4, 4), "features.3:7", 1.5, 3), "one")
     picture = next(f for f in folder.glob("*.safetensors") if f not in files.values())
     masks = [torch.tensor([True, True, True, False]), torch.tensor([True, False, False, False])]
-    state = State(torch.rand(4), masks[1], 5)
+    state = Standing(torch.rand(4), masks[1], 5)
     ladder._save(folder / "training.safetensors", state, masks, [0.9, 0.5])
 
     def tensors(path: Path) -> Any:
@@ -106,7 +110,7 @@ def readers(folder: Path, model: nn.Module, halves: tuple[vc.ImageSet, vc.ImageS
         return read
 
     def training(path: Path) -> Any:
-        state = State(torch.zeros(4), torch.ones(4, dtype=torch.bool))
+        state = Standing(torch.zeros(4), torch.ones(4, dtype=torch.bool))
         found = ladder._load(path, state, [3, 1])
         return [t.tolist() for t in (*found[0], state.logits, state.mean, state.square)], found[1], state.step
 
@@ -183,13 +187,13 @@ def sealed(content: bytes, path: Path) -> bool:
 
 def header_of(content: bytes) -> dict[str, Any]:
     """Our header of a safetensors file."""
-    return json.loads(_parts(content)[0]["__metadata__"][store.HEADER])
+    return json.loads(_parts(content)[0]["__metadata__"][HEADER])
 
 
 def with_header(content: bytes, header: Any) -> bytes:
     """A safetensors file with another header of ours: a value, or a text as it is."""
     outer, data = _parts(content)
-    outer["__metadata__"] = {store.HEADER: header if isinstance(header, str) else json.dumps(header)}
+    outer["__metadata__"] = {HEADER: header if isinstance(header, str) else json.dumps(header)}
     return _whole(outer, data)
 
 
@@ -285,7 +289,7 @@ def _other_tensor(content: bytes, random: Random) -> bytes:
             if value.is_floating_point():
                 value.view(-1)[0] = random.choice((float("nan"), float("inf"), 1e30))
             tensors[name] = value
-    return safetensors.torch.save(tensors, {store.HEADER: json.dumps(header)})
+    return safetensors.torch.save(tensors, {HEADER: json.dumps(header)})
 
 
 def _other_frame(content: bytes, random: Random) -> bytes:

@@ -1,4 +1,4 @@
-"""Counts how the house is kept: lengths of files and folders, comments, docstrings, names, escapes from the type checker.
+"""Counts how the house is kept: lengths, comments, docstrings, names, escapes from the type checker.
 
 ``python tests/house.py [FOLDER]`` prints one line for each part of ``src/viscircuits``, or for each file of a folder.
 """

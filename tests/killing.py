@@ -43,6 +43,7 @@ def warm_up() -> None:
     import viscircuits.cli.main
     import viscircuits.runs.job
     import viscircuits.runs.opened
+    import viscircuits.runs.subject
     from viscircuits.data.shapes import generate
     from viscircuits.model.trace import trace
 

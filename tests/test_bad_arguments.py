@@ -12,7 +12,7 @@ import torch
 
 import bad_commands
 import viscircuits as vc
-from viscircuits import bounds
+from viscircuits.bounds import places, ranges
 from viscircuits.errors import ArgumentError, ImageError, ViscircuitsError
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
@@ -119,14 +119,14 @@ def test_integers_and_numbers_of_numpy_and_torch_are_taken(shapes):
 
     expected = shapes[0].take(2, 3).names
     assert all(shapes[0].take(n, s).names == expected for n, s in [(np.int64(2), 3), (torch.tensor(2), 3)])
-    assert bounds.holds(np.float32(0.5), bounds.DENSITY)
-    assert not bounds.holds(np.float32("nan"), bounds.DENSITY)
+    assert ranges.holds(np.float32(0.5), ranges.DENSITY)
+    assert not ranges.holds(np.float32("nan"), ranges.DENSITY)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ImageError, match=r"expected a file for --classes, but .*pipe' is a pipe, a socket or a device"):
-        bounds.regular(tmp_path / "pipe", "--classes", ImageError)
+        places.regular(tmp_path / "pipe", "--classes", ImageError)
 
 
 def test_each_measured_picture_that_was_scored_on_counts(shapesnet, shapes):

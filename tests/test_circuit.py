@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.toys import TOYS, Compose, Concat, Normed, Plain, Residual, Toy
-from viscircuits.circuit import Biases, Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation
 from viscircuits.execution.response import respond
@@ -21,7 +21,7 @@ from viscircuits.model.flow.reach import reach
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
 from viscircuits.target import AnyTarget, Loss, Target
-from viscircuits.types import GRANULARITIES, Granularity
+from viscircuits.types import GRANULARITIES, Biases, Granularity
 
 BIASES: tuple[Biases, ...] = ("masked", "pruned")
 HEAD = Target("head", 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import viscircuits as vc
 from model.toys import Gated, Grouped, Normed, Plain, Residual
 from viscircuits import store
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, StudyError, UnsupportedOperation
 from viscircuits.evaluate.resample import donors, respond_resampled

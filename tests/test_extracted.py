@@ -17,7 +17,7 @@ from torch.export import Dim
 
 import viscircuits as vc
 from test_real_networks import NETWORKS, Network, model_of, short
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.model.small.shrink import Shrunk
 from viscircuits.target import Target

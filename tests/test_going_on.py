@@ -16,14 +16,17 @@ import torch
 from torch import Tensor, nn
 
 import viscircuits as vc
-from viscircuits import store, temporary
+from viscircuits import store
 from viscircuits.errors import StudyError
 from viscircuits.evaluate import sweep as module
 from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace
-from viscircuits.runs.job import Source, run_job
-from viscircuits.study.folder import Study, measurements
+from viscircuits.runs.job import run_job
+from viscircuits.runs.spec import Origin
+from viscircuits.store import temporary
+from viscircuits.study import measurements
+from viscircuits.study.folder import Study
 
 DENSITIES = (0.9, 0.7, 0.5, 0.3, 0.1)
 
@@ -130,7 +133,7 @@ def study(model: nn.Module, folder: Path, **changes) -> Study:
                "criteria": ("actgrad", "random")} | changes  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("viscircuits.runs.job.preservation_curve", Mock())
-        return run_job(job(model, **options), folder, Source("small", None, "here", "here"))
+        return run_job(job(model, **options), folder, Origin("small", None, "here", "here"))
 
 
 @pytest.fixture
@@ -251,7 +254,8 @@ def test_going_on_with_another_version_is_recorded_and_told(small, made):
 ENTERS = """
 import sys, time
 from viscircuits.errors import StudyError
-from viscircuits.study.folder import Pictures, Spec, Study
+from viscircuits.study.folder import Study
+from viscircuits.study.spec import Pictures, Spec
 images = Pictures(source="here", count=3, hash="x")
 spec = Spec(model="m", weights=None, fingerprint="f", input_shape=(3, 8, 8), targets=("a:1",), scoring=images,
             held_out=images, criteria=("random",), densities=(0.5,), seed=int(sys.argv[2]))

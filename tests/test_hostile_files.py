@@ -16,10 +16,11 @@ import torch
 import hostile
 import viscircuits
 from viscircuits import store
-from viscircuits.cli.findings import Findings
 from viscircuits.errors import StudyError, ViscircuitsError
 from viscircuits.evaluate.sweep import Sweep, sweep
-from viscircuits.study.folder import Study, measurements
+from viscircuits.study import measurements
+from viscircuits.study.findings import Findings
+from viscircuits.study.folder import Study
 from viscircuits.subcircuits.known import Known
 
 NAMES = (

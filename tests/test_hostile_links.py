@@ -9,7 +9,6 @@ import torch
 
 import viscircuits as vc
 from viscircuits import store
-from viscircuits.cli.findings import Findings
 from viscircuits.diagram.extended import Diagram
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import Sweep, sweep
@@ -18,7 +17,10 @@ from viscircuits.optvis.cache import Cache
 from viscircuits.optvis.rendering import Picture
 from viscircuits.report.report import Report
 from viscircuits.study.chosen import scores_of
-from viscircuits.study.folder import Pictures, Spec, Study, slug
+from viscircuits.study.findings import Findings
+from viscircuits.study.folder import Study
+from viscircuits.study.names import slug
+from viscircuits.study.spec import Pictures, Spec
 
 ASKED = {"model": "shapesnet", "fingerprint": "0"}
 

@@ -23,11 +23,14 @@ from PIL import Image
 import viscircuits as vc
 from small import Small
 from small import small as made
-from viscircuits import store, temporary
+from viscircuits import store
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
-from viscircuits.runs.job import Source, run_job
-from viscircuits.study.folder import Study, measurements
+from viscircuits.runs.job import run_job
+from viscircuits.runs.spec import Origin
+from viscircuits.store import temporary
+from viscircuits.study import measurements
+from viscircuits.study.folder import Study
 
 EXTRACT = ("extract", "shapesnet", "features.3:7", "logit:2", "-d", "0.5", "-d", "0.1", "--device", "cpu")
 COMMANDS = {
@@ -266,7 +269,7 @@ def study(model: Small, folder: Path) -> Study:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("viscircuits.evaluate.sweep.time.monotonic", lambda: next(seconds))
         patch.setattr("viscircuits.runs.job.preservation_curve", Mock())
-        return run_job(job(model), folder, Source("small", None, "here", "here"))
+        return run_job(job(model), folder, Origin("small", None, "here", "here"))
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import viscircuits
 
 ROOT = Path(viscircuits.__file__).parent
 LAYERS = (  # a part imports those in the lines above it; sets hold peers, of which none imports another
-    {"version", "errors", "types", "header", "bounds", "temporary", "store"},
+    {"version", "errors", "types", "arrays", "store", "bounds"},
     {"model", "data"},
-    "target", "readout", "mask", "scores", "execution", "compensation", "circuit", "activations", "saliency",
+    "target", "readout", "mask", "scores", "execution", "circuit", "activations", "saliency",
     "study",
     {"evaluate", "subcircuits", "optvis", "probes", "planted", "train"},
     "canvas", "plots", "diagram", "report",
@@ -93,6 +93,23 @@ def test_no_cycles():
     }
     assert sum(map(len, graph.values())) > 100
     list(TopologicalSorter(graph).static_order())  # raises CycleError with the cycle
+
+
+GATHERING = {"diagram/gathering.py", "report/gathering.py"}
+"""The only files among those that draw which may run a model; the others take data."""
+
+RUNNING = ("execution", "activations", "optvis", "saliency", "model.trace", "model.instrument", "model.zoo")
+
+
+def test_files_that_draw_take_data():
+    drawing = [file for file in FILES if file.split("/")[0] in ("canvas", "plots", "diagram", "report")]
+    prefixes = tuple(f"viscircuits.{running}." for running in RUNNING)
+    assert {file for file in drawing if any(name.startswith(prefixes) for name in imports(file))} == GATHERING
+    for running in RUNNING:  # a part that was moved away would never be found again
+        assert any(f.removesuffix(".py").replace("/", ".").startswith(running) for f in FILES), running
+    gathering = tuple(f"viscircuits.{file.removesuffix('.py').replace('/', '.')}." for file in GATHERING)
+    faces = {file for file in drawing if any(name.startswith(gathering) for name in imports(file))} - GATHERING
+    assert faces == {"diagram/extended.py", "report/report.py", "report/plates.py"}  # they ask, and hand on what comes
 
 
 def test_public_names_resolve_to_what_type_checkers_see():

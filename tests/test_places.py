@@ -69,7 +69,7 @@ def ran(source: Path, home: Path, *arguments: object) -> tuple[int, str]:
 SCORES = """
 import torch, viscircuits as vc
 from viscircuits.data.shapes import generate
-from viscircuits.saliency.engine.fused import compiled
+from viscircuits.saliency.engine.loops import compiled
 model, prepare = vc.zoo.load("shapesnet")
 images = vc.ImageSet.from_tensors(prepare(generate(4, seed=0).images))
 compiled("lay", "float32")

@@ -12,11 +12,12 @@ import viscircuits as vc
 from model.test_architectures import Case, _positive, _positive_functions, _support
 from saliency.test_criteria import stacked
 from test_real_networks import LARGE_IS_SLOW, NETWORKS, Network, images_of, model_of, short
-from viscircuits.circuit import Biases, Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.mask import Mask
 from viscircuits.model.field.aligned import aligned_crops
-from viscircuits.model.field.receptive_field import Box
+from viscircuits.model.field.receptive_field import Area
 from viscircuits.target import Target
+from viscircuits.types import Biases
 
 pytestmark = pytest.mark.data
 
@@ -69,7 +70,7 @@ def test_receptive_fields_are_the_support_of_a_positive_twins_gradient(network: 
             (gradient,) = torch.autograd.grad(output[y, x], image, retain_graph=True)
             rows, columns = (gradient[0].sum((0, axis)).nonzero().flatten().tolist() for axis in (2, 1))
             box = vc.receptive_field(graph, layer, (y, x), visible=True)
-            assert box == Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1), (layer, y, x)
+            assert box == Area(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1), (layer, y, x)
 
 
 def value_of(model: nn.Module, layer: str, images: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import pickletools
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -12,9 +15,15 @@ import torch
 import viscircuits as vc
 from viscircuits import store
 from viscircuits.errors import StudyError
-from viscircuits.evaluate.sweep import SCHEMA, Sweep, table
+from viscircuits.evaluate.sweep import Sweep
+from viscircuits.evaluate.table import table
 from viscircuits.model.fingerprint import fingerprint
-from viscircuits.study.folder import Pictures, Spec, Study, slug
+from viscircuits.runs.spec import Origin, spec_of, sweep_of
+from viscircuits.study import measurements
+from viscircuits.study.folder import Study
+from viscircuits.study.measurements import SCHEMA
+from viscircuits.study.names import slug
+from viscircuits.study.spec import Pictures, Spec
 
 TARGETS = (
     "a:1", "a:1@2,3", "a:1@23", "a:12@3", "a:1@max", "a:1@center", "a.1:1", "a1:1", "logit:3", "logit:33", "loss",
@@ -187,7 +196,7 @@ def is_pickle(content: bytes) -> bool:
 
 
 def test_no_file_is_a_pickle(tmp_path, spec, scores, shapesnet, shapes, monkeypatch):
-    from viscircuits.runs.job import Source, run_job
+    from viscircuits.runs.job import run_job
 
     def forbidden(*args, **kwargs):
         raise AssertionError("pickle")
@@ -197,7 +206,7 @@ def test_no_file_is_a_pickle(tmp_path, spec, scores, shapesnet, shapes, monkeypa
     for name in ("dump", "dumps", "load", "loads"):
         monkeypatch.setattr(f"pickle.{name}", forbidden)
     job = Sweep(shapesnet, [vc.Target("features.10", 5)], *shapes, ["magnitude", "force"], [0.5, 0.1])
-    made = run_job(job, tmp_path / "s", Source("shapesnet", None, "here", "here"))
+    made = run_job(job, tmp_path / "s", Origin("shapesnet", None, "here", "here"))
     made.circuit(shapesnet, "features.10:5", "force", 0.1)
     monkeypatch.undo()
     files = [f for f in made.path.rglob("*") if f.is_file()]
@@ -264,3 +273,64 @@ def test_a_study_in_which_nothing_was_computed_gives_way_to_another(tmp_path, sp
     other = spec.model_copy(update={"seed": 7})
     assert Study.create(tmp_path / "s", other).header.spec.seed == 7
     assert Study.open(tmp_path / "s").header.spec.seed == 7
+
+
+NAMES = ("study.json", "measurements.parquet", "findings.json", "section.json", "section.html", "report.html", ".rungs")
+
+
+def constants(file: Path) -> set[str]:
+    return {node.value for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
+
+
+def test_names_of_a_study_s_files_stand_in_one_place():
+    root = Path(vc.__file__).parent
+    homes = {file for file in root.rglob("*.py") if constants(file) & set(NAMES)}
+    assert homes == {root / "study/names.py"}
+    assert set(NAMES) <= constants(root / "study/names.py")
+
+
+def test_a_study_neither_prints_nor_reads_the_command_line():
+    for file in (Path(vc.__file__).parent / "study").glob("*.py"):
+        tree = ast.parse(file.read_text())
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert used.isdisjoint({"print", "sys", "typer", "rich"}), file
+
+
+WITHOUT_TORCH = """
+import sys
+from viscircuits.cli.main import run
+from viscircuits.study import chosen, findings, folder
+
+study = folder.Study.open(sys.argv[2])
+assert chosen.measured(study)[0]["pearson"] == 0.5
+run()
+"""
+
+
+def test_a_study_is_read_and_shown_without_torch(tmp_path, spec):
+    """torch takes seconds to load, and who looks at a table needs none of it."""
+    study = Study.create(tmp_path / "s", spec, command="viscircuits made")
+    row = {name: {pl.String: "", pl.Boolean: False}.get(dtype, 0) for name, dtype in SCHEMA.items()}
+    row |= {"target": "features.10:5", "criterion": "magnitude", "order": "best", "density": 0.5, "pearson": 0.5,
+            "granularity": "kernel", "biases": "masked"}  # fmt: skip
+    measurements.write(study.measurements_path, pl.DataFrame([row], SCHEMA), study.hash)
+    study.release()
+    code = f"{WITHOUT_TORCH}assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, "inspect", study.path], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(vc.__file__).parents[1])})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "0.500" in done.stdout
+
+
+def test_a_question_and_its_sweep_are_made_of_one_another(shapesnet, shapes):
+    targets = [vc.Target("features.10", 5), vc.Target("features.3", 7) - vc.Target("features.6", 2)]
+    job = Sweep(shapesnet, targets, *shapes, ["magnitude", "snip:worst"], [0.5, 0.1], "filter", "minmax", "pruned", 3)
+    origin = Origin("shapesnet", None, "here", "there", {"a": 1}, 255.0, 900)
+    spec = spec_of(job, origin)
+    assert Origin.of(spec) == origin
+    again = sweep_of(spec, shapesnet, *shapes, batch_size=2)
+    assert spec_of(again, origin) == spec
+    assert again.keys() == job.keys()
+    with pytest.raises(StudyError, match="not the model and pictures of the study: held_out differ"):
+        sweep_of(spec, shapesnet, shapes[0], shapes[0])

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from viscircuits.circuit.stored_target import target_from_json, target_to_json
 from viscircuits.errors import TargetError
-from viscircuits.target import AnyTarget, Loss, Target, TargetSum, parse_target, target_from_json, target_to_json
+from viscircuits.target import AnyTarget, Loss, Target, TargetSum, parse_target
 
 PARSED: list[tuple[str, AnyTarget]] = [
     ("features.6:55", Target("features.6", 55)),

@@ -14,6 +14,8 @@ Names are resolved when first used, so that importing the package costs nothing.
 """
 
 import importlib
+import inspect
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,7 @@ _HOMES = {
     "respond": "viscircuits.execution.response",
     "Scores": "viscircuits.scores",
     "Mask": "viscircuits.mask",
-    "Circuit": "viscircuits.circuit",
+    "Circuit": "viscircuits.circuit.circuit",
     "CRITERIA": "viscircuits.saliency.registry",
     "score": "viscircuits.saliency.registry",
     "score_all": "viscircuits.saliency.registry",
@@ -47,7 +49,7 @@ _HOMES = {
     "Faithfulness": "viscircuits.evaluate.faithfulness",
     "minimality": "viscircuits.evaluate.faithfulness",
     "Minimality": "viscircuits.evaluate.faithfulness",
-    "bootstrap": "viscircuits.evaluate.faithfulness",
+    "bootstrap": "viscircuits.evaluate.interval",
     "stability": "viscircuits.evaluate.stability",
     "Stability": "viscircuits.evaluate.stability",
     "respond_resampled": "viscircuits.evaluate.resample",
@@ -59,7 +61,7 @@ _HOMES = {
     "faithfulness_curve": "viscircuits.plots.faithfulness",
     "diagram": "viscircuits.diagram.extended",
     "Diagram": "viscircuits.diagram.extended",
-    "vertex_pictures": "viscircuits.diagram.pictures",
+    "vertex_pictures": "viscircuits.diagram.gathering",
     "report": "viscircuits.report.report",
     # what drives it
     "render": "viscircuits.optvis.render",
@@ -83,11 +85,11 @@ _HOMES = {
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from viscircuits.circuit import Circuit as Circuit
+    from viscircuits.circuit.circuit import Circuit as Circuit
     from viscircuits.data.images import ImageSet as ImageSet
     from viscircuits.diagram.extended import Diagram as Diagram
     from viscircuits.diagram.extended import diagram as diagram
-    from viscircuits.diagram.pictures import vertex_pictures as vertex_pictures
+    from viscircuits.diagram.gathering import vertex_pictures as vertex_pictures
     from viscircuits.errors import ArgumentError as ArgumentError
     from viscircuits.errors import ImageError as ImageError
     from viscircuits.errors import MaskError as MaskError
@@ -98,9 +100,9 @@ if TYPE_CHECKING:
     from viscircuits.errors import ViscircuitsError as ViscircuitsError
     from viscircuits.evaluate.faithfulness import Faithfulness as Faithfulness
     from viscircuits.evaluate.faithfulness import Minimality as Minimality
-    from viscircuits.evaluate.faithfulness import bootstrap as bootstrap
     from viscircuits.evaluate.faithfulness import faithfulness as faithfulness
     from viscircuits.evaluate.faithfulness import minimality as minimality
+    from viscircuits.evaluate.interval import bootstrap as bootstrap
     from viscircuits.evaluate.preservation import Preservation as Preservation
     from viscircuits.evaluate.preservation import Reference as Reference
     from viscircuits.evaluate.preservation import preservation as preservation
@@ -144,10 +146,25 @@ class CallablePackage(ModuleType):
     would no longer be a function after that.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         """Returns what the function of this name returns."""
+        return self._function(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The function's signature, which `inspect.signature` looks for here before it looks at `__call__`."""
+        return inspect.signature(self._function)
+
+    @property
+    def __doc__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] (a module's is an attribute)
+        """How the function is called, and its docstring: of a module ``help`` shows no signature, only this."""
+        return f"{self._function.__name__}{self.__signature__}\n\n{inspect.getdoc(self._function)}"
+
+    @property
+    def _function(self) -> Callable[..., object]:
+        # looked up when it is needed: the package is imported by the function's own module, and before it
         name = self.__name__.rpartition(".")[2]
-        return getattr(importlib.import_module(_HOMES[name]), name)(*args, **kwargs)
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __getattr__(name: str) -> Any:

@@ -59,5 +59,6 @@ class Cancelled(Exception):
 def closest(name: str, candidates: Iterable[str]) -> str:
     """Returns ``"; closest: 'a', 'b'"`` for a misspelt name, or an empty string when nothing is near."""
     names = list(candidates)
-    found = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [c for c in names if name and name in c][:3]
-    return "; closest: " + ", ".join(repr(c) for c in found) if found else ""
+    # letters first; a short word that is part of a long name ("conv1" of "block.conv1.weight") shares too few of them
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [c for c in names if name and name in c][:3]
+    return "; closest: " + ", ".join(map(repr, near)) if near else ""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.errors import MaskError
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.types import Granularity
@@ -75,6 +75,7 @@ class Mask:
 
     def __invert__(self) -> "Mask":
         """Returns the complement within what is relevant."""
+        # not ~kept: what is not relevant is neither kept nor removed
         return self._with({name: self.relevant[name] & ~kept for name, kept in self.kept.items()})
 
     def __and__(self, other: "Mask") -> "Mask":
@@ -102,6 +103,7 @@ class Mask:
             and _same(self.relevant, other.relevant)
         )
 
+    # equal masks may name other layers, so no hash that is cheap would agree with ==
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @checked
@@ -119,6 +121,7 @@ class Mask:
     @checked
     def within(self, relevant: Mapping[str, Bool[Tensor, "..."]]) -> "Mask":
         """Returns the mask over another denominator: what it keeps of it; layers it does not name are removed whole."""
+        # False, which broadcasts: a layer that this mask does not name is removed whole
         kept = {name: array & self.kept.get(name, torch.tensor(False)) for name, array in relevant.items()}
         return Mask(kept, relevant, self.granularity, self.input_shape, self.zero_scores)
 
@@ -126,6 +129,7 @@ class Mask:
     def factors(self, graph: NetGraph) -> dict[str, Shaped[Tensor, "..."]]:
         """Returns weight name -> 0/1 array that broadcasts against the layer's stored weight."""
         factors = {}
+        # 1 where nothing is relevant: what cannot change the target stays as it is
         for name, kept in self.kept.items():
             layer = graph.layers[name]
             factors[layer.weight] = stored_factor(layer, kept | ~self.relevant[name], self.granularity)
@@ -137,6 +141,7 @@ class Mask:
     def _merge(self, other: "Mask", combine: Callable[[Tensor, Tensor], Tensor]) -> "Mask":
         if self.granularity != other.granularity:
             raise MaskError(f"masks of {self.granularity}s and of {other.granularity}s do not combine")
+        # a layer that one of them does not name is empty in it: nothing there is relevant to its target
         shapes = {**{n: k.shape for n, k in other.kept.items()}, **{n: k.shape for n, k in self.kept.items()}}
         clash = [n for n in self.kept.keys() & other.kept.keys() if self.kept[n].shape != other.kept[n].shape]
         if clash:
@@ -160,21 +165,38 @@ def axes_of(layer: str, granularity: Granularity) -> tuple[str, ...]:
 def stored_factor(
     layer: KernelLayer, values: Shaped[Tensor, "out ..."], granularity: Granularity
 ) -> Shaped[Tensor, "..."]:
-    """Returns one number a structure in the shape that broadcasts against the layer's stored weight."""
+    """Returns one number a structure in the shape that broadcasts against the layer's stored weight.
+
+    Args:
+        layer: the kernel layer.
+        values: ``(out,)``, ``(out, in/g)`` or ``(out, in/g, *kernel)``, filters first also where the weight has them
+            second.
+        granularity: what one number stands for.
+    """
     if granularity == "filter":
         values = values[:, None].expand(layer.shape)
     return layer.stored(values.reshape(*values.shape, *[1] * (2 + len(layer.kernel_size) - values.ndim)))
 
 
 def _same(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    a, b = ({name: array for name, array in arrays.items() if bool(array.any())} for arrays in (mine, theirs))
+    a, b = _filled(mine), _filled(theirs)
     return a.keys() == b.keys() and all(torch.equal(array, b[name]) for name, array in a.items())
+
+
+def _filled(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: array for name, array in arrays.items() if bool(array.any())}
 
 
 def expand_relevant(
     graph: NetGraph, kernels: Mapping[str, Bool[Tensor, "out in"]], granularity: Granularity
 ) -> dict[str, Bool[Tensor, "..."]]:
-    """Returns relevant kernels as structures of a granularity; layers that have none, or are not scored, drop out."""
+    """Returns relevant kernels as structures of a granularity; layers that have none, or are not scored, drop out.
+
+    Args:
+        graph: the network.
+        kernels: layer -> True where a kernel has a path to the target.
+        granularity: what one entry of the result stands for.
+    """
     arrays = {}
     for name, layer in graph.layers.items():
         relevant = kernels.get(name)
@@ -184,6 +206,7 @@ def expand_relevant(
             arrays[name] = relevant.any(1)
         elif granularity == "weight" and layer.kernel_size:
             view = relevant.reshape(*relevant.shape, *[1] * len(layer.kernel_size))
+            # an expanded array is one number many times over: writing to a part of it would write to all
             arrays[name] = view.expand(layer.structure_shape("weight")).clone()
         else:
             arrays[name] = relevant

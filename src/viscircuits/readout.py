@@ -7,18 +7,19 @@ on the outputs that `viscircuits.model.instrument.run` brings back.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from viscircuits.bounds import check_fields
+from viscircuits.bounds.arguments import check_fields
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.model.flow.reach import reach
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.output import with_channels
-from viscircuits.target import AnyTarget, Loss, Target, as_target
+from viscircuits.target import AnyTarget, Loss, Target, as_target, indices
 
 Frozen = tuple[Int[Tensor, " n"] | None, ...]
 """What is fixed in the full model and used ever after: one entry a term, each image's arg-max or predicted class."""
@@ -35,8 +36,10 @@ class Readout:
         check_fields(self)
         object.__setattr__(self, "target", as_target(self.target))
         self.graph.check()
+        # all names and ranges here, once, so that what reads an output does nothing but arithmetic
         for _, term in self.terms:
             _check(term, self.graph)
+        # a map of logits would need a label a place
         if isinstance(self.target, Loss):
             output = self.graph.output(OUTPUT)
             if len(output.shape) != 1:
@@ -84,7 +87,13 @@ class Readout:
     def response(
         self, outputs: Mapping[str, Tensor], frozen: Frozen, labels: Int[Tensor, " n"] | None = None
     ) -> Float[Tensor, "n p"]:
-        """Returns what is compared between circuit and model: the map of one target, else one number an image."""
+        """Returns what is compared between circuit and model: the map of one target, else one number an image.
+
+        Args:
+            outputs: module -> its output for a batch.
+            frozen: what the full model fixes for these images.
+            labels: their classes, for a loss.
+        """
         if isinstance(self.target, Target):
             return self._read(self.target, outputs, frozen[0])
         return self.objective(outputs, frozen, labels)[:, None]
@@ -92,7 +101,16 @@ class Readout:
     def objective(
         self, outputs: Mapping[str, Tensor], frozen: Frozen, labels: Int[Tensor, " n"] | None = None
     ) -> Float[Tensor, " n"]:
-        """Returns the number an image that gradients start from."""
+        """Returns the number an image that gradients start from.
+
+        Args:
+            outputs: module -> its output for a batch.
+            frozen: what the full model fixes for these images.
+            labels: their classes, for a loss.
+
+        Raises:
+            ImageError: a loss by labels without any, or with one that no output judges.
+        """
         if isinstance(self.target, Loss):
             classes = frozen[0] if self.target.predicted else labels
             if classes is None:
@@ -122,21 +140,41 @@ class Readout:
     def _read(self, term: Target, outputs: Mapping[str, Tensor], where: Tensor | None) -> Float[Tensor, "n p"]:
         values = self._map(term, outputs)
         if term.position is None:
+            # a vector's output is a map of one place, so that all responses are images x places
             return values.flatten(1) if values.ndim > 1 else values[:, None]
         if term.position == "max":
             assert where is not None
             return values.flatten(1).gather(1, where.to(values.device)[:, None])
-        shape = values.shape[1:]
-        index = tuple(s // 2 for s in shape) if term.position == "center" else term.position
-        return values[(slice(None), *index)][:, None]
+        return values[(slice(None), *indices(term.position, values.shape[1:]))][:, None]
+
+
+def bound(target: AnyTarget | str, graph: NetGraph) -> Readout:
+    """Returns the readout of a target on a graph: the same object for as long as anybody holds it.
+
+    So the circuits of one target, which differ in their masks, share what is relevant to it. It is held weakly: a
+    readout keeps a number a kernel, and there may be thousands of targets.
+    """
+    target = as_target(target)
+    # graphs do not hash; an id serves, because the readout that is looked up keeps its graph alive
+    key = id(graph), repr(target)
+    readout = _BOUND.get(key)
+    if readout is None:
+        readout = _BOUND[key] = Readout(target, graph)
+    return readout
+
+
+_BOUND: "WeakValueDictionary[tuple[int, str], Readout]" = WeakValueDictionary()
+"""The readouts that are in use, by graph and target. ``repr`` tells -0.0 from 0.0 in a direction, ``==`` does not."""
 
 
 def _predicted(logits: Float[Tensor, "n c"]) -> Int[Tensor, " n"]:
+    # the only output is always the largest; as a logit it tells two classes apart by its sign
     return logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
 
 
 def _cross_entropy(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """The cross-entropy of every image; one logit is that of class 1 of two."""
+    # looked at here: on CUDA an index that is out of range stops every later call of the process as well
     highest = int(classes.max())
     if logits.shape[1] == 1:
         if highest > 1:

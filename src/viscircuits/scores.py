@@ -15,26 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from viscircuits import store
-from viscircuits.bounds import check_study, checked
+from viscircuits.bounds.arguments import check_study, checked
 from viscircuits.errors import MaskError
-from viscircuits.header import (
-    BOOLS,
-    FLAG,
-    FLOATS,
-    FRACTION,
-    IMAGE,
-    TEXT,
-    Array,
-    Fields,
-    Kind,
-    listed,
-    maybe,
-    one_of,
-    optional,
-    whole,
-)
 from viscircuits.mask import Mask, axes_of
 from viscircuits.model.guard.clean import clean
+from viscircuits.store.checks import FLAG, FRACTION, IMAGE, TEXT, Fields, listed, maybe, one_of, optional, whole
+from viscircuits.store.kinds import BOOLS, FLOATS, Array, Kind
 from viscircuits.types import GRANULARITIES, Granularity
 
 FORMAT = 1
@@ -71,6 +57,7 @@ class Scores:
     contrast: bool = False
 
     def __post_init__(self) -> None:
+        # nan would sort anywhere, and differently on each device
         bad = [name for name, array in self.sums.items() if not bool(torch.isfinite(array).all())]
         if bad:
             raise MaskError(f"scores of layer {bad[0]!r} are not finite; look for overflow in the model's activations")
@@ -122,13 +109,13 @@ class Scores:
         positive = int((ranked.values > 0).sum())
         if self.contrast and order == "best" and k > positive:
             raise MaskError(f"asked for {k} structures, but only {positive} score above zero in this contrast")
-        chosen = torch.zeros(len(ranked.values), dtype=torch.bool)
-        chosen[ranked.order[:k]] = True
+        best = torch.zeros(len(ranked.values), dtype=torch.bool)
+        best[ranked.order[:k]] = True
         kept, start = {}, 0
         for name, relevant in self.relevant.items():
             n = int(relevant.sum())
             kept[name] = torch.zeros_like(relevant)
-            kept[name][relevant] = chosen[start : start + n]
+            kept[name][relevant] = best[start : start + n]
             start += n
         zeros = int((ranked.values[ranked.order[:k]] == 0).sum())
         return Mask(kept, self.relevant, self.granularity, self.input_shape, zeros)
@@ -138,8 +125,6 @@ class Scores:
         """Writes the scores as safetensors with a JSON header, atomically; ``study`` is the hash of theirs."""
         check_study(study)
         header: dict[str, store.Json] = {
-            "kind": "scores",
-            "format": FORMAT,
             "layers": list(self.sums),
             "n_images": self.n_images,
             "granularity": self.granularity,
@@ -152,19 +137,20 @@ class Scores:
         }
         tensors = {name: array for name, array in self.sums.items()}
         tensors |= {RELEVANT + name: array for name, array in self.relevant.items()}
-        store.write_tensors(path, tensors, header)
+        store.save(path, KIND, tensors, header)
 
     @classmethod
     @checked
     def load(cls, path: str | Path) -> "Scores":
         """Returns scores that `save` wrote; a `StudyError` for any other file."""
-        return cls.from_file(*store.read_tensors(path, KIND))
+        return cls.from_file(*store.load(path, KIND))
 
     @classmethod
     def from_file(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> "Scores":
         """Returns the scores in what was read of a file of `KIND`."""
         fields = {k: v for k, v in header.items() if k not in ("kind", "format", "layers", "study")}
-        sums, relevant = ({n: tensors[before + n] for n in header["layers"]} for before in ("", RELEVANT))
+        sums = {name: tensors[name] for name in header["layers"]}
+        relevant = {name: tensors[RELEVANT + name] for name in header["layers"]}
         density = None if fields["density"] is None else float(fields["density"])
         return cls(sums, relevant, **fields | {"input_shape": tuple(fields["input_shape"]), "density": density})
 
@@ -175,6 +161,7 @@ class Scores:
         return self._combine(other, torch.sub, contrast=True)
 
     def __mul__(self, weight: float) -> "Scores":
+        # a negative weight turns the order round, and zero means something from then on
         scaled = {name: weight * mean for name, mean in self.means.items()}
         return replace(self, sums=scaled, n_images=1, contrast=self.contrast or weight < 0)
 
@@ -192,6 +179,7 @@ class Scores:
             raise MaskError(
                 f"scores made for one density combine only with their like: got {self.density} and {other.density}"
             )
+        # of sums the one over more pictures would decide alone
         mine, theirs = self.means, other.means
         sums = {name: operation(mine[name], theirs[name]) for name in self.sums}
         name = self.criterion if self.criterion == other.criterion else f"{self.criterion}, {other.criterion}"
@@ -199,6 +187,7 @@ class Scores:
 
     def _map(self, transform: Callable[[Tensor], Tensor]) -> "Scores":
         sums = {}
+        # of relevant entries alone: the zeros of all others would be every layer's minimum
         for name, relevant in self.relevant.items():
             sums[name] = torch.zeros_like(self.sums[name])
             sums[name][relevant] = transform(self.sums[name][relevant])
@@ -208,6 +197,7 @@ class Scores:
         values = torch.cat([self.sums[name][relevant] for name, relevant in self.relevant.items()])
         if self.contrast:
             values = values.clamp(min=0)
+        # stable: of equal scores the first in order of execution is kept, on every machine
         return _Ranked(values, torch.sort(values, descending=order == "best", stable=True).indices)
 
     def _size(self, ranked: "_Ranked", density: float | None, count: int | None, cumulative: float | None) -> int:
@@ -232,16 +222,17 @@ class Scores:
             raise MaskError(f"{name} {share!r} is out of range; expected a fraction in (0, 1], such as 0.1")
         if density is not None:
             return kept_count(density, total)
+        # in double precision: over a million small terms a float32 sum stops growing
         mass = ranked.values[ranked.order].double().cumsum(0)
         return min(total, int((mass < share * mass[-1]).sum()) + 1)
 
 
 def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
-    found = {}
+    arrays = {}
     for name in fields["layers"]:
         axes = axes_of(name, fields["granularity"])
-        found |= {name: Array(FLOATS, axes), RELEVANT + name: Array(BOOLS, axes)}
-    return found
+        arrays |= {name: Array(FLOATS, axes), RELEVANT + name: Array(BOOLS, axes)}
+    return arrays
 
 
 KIND = Kind(
@@ -271,6 +262,7 @@ class _Ranked:
 
 def kept_count(density: float, relevant: int) -> int:
     """Returns how many structures a density keeps: ``max(1, round(density * relevant))``, halves to even."""
+    # an empty circuit is no circuit, however small the density
     return max(1, round(density * relevant))
 
 

@@ -19,18 +19,33 @@ import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
+from typing import Literal, Protocol, SupportsIndex, runtime_checkable
 
-from viscircuits.bounds import Number, checked, holds
+from viscircuits.bounds.arguments import checked
+from viscircuits.bounds.ranges import Real, holds
 from viscircuits.errors import TargetError, closest
-from viscircuits.header import FLAG, TEXT, Check, listed, number, one_of, optional, record, row, shown, whole
 from viscircuits.model.graph import OUTPUT
 from viscircuits.model.output import is_part
 from viscircuits.store import digest
+from viscircuits.store.checks import shown
 from viscircuits.types import REDUCTIONS, Reduction
 
 Position = tuple[int, ...] | Literal["center", "max"] | None
 """Where a channel's map is read: everywhere (None), ``(y, x)``, the centre, or each image's own arg-max."""
+
+
+def indices(position: Position, shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns where on a map of a shape a position stands; for an even size the centre is the later of the middle two.
+
+    Raises:
+        TargetError: it is everywhere, or each image's own.
+    """
+    if isinstance(position, tuple):
+        return position
+    if position != "center":
+        raise TargetError(f"position {position!r} is not one place on a map")
+    return tuple(size // 2 for size in shape)
+
 
 _TERM = re.compile(r"\s*(?P<layer>[^:*\s]+)\s*:\s*(?P<channel>-?\d+)\s*(?:@\s*(?P<position>[\w,\s]+?))?\s*$")
 _HELP = "expected layer:channel, layer:channel@y,x, @center or @max, logit:CLASS, loss or loss@predicted"
@@ -88,6 +103,7 @@ class Target:
             position = tuple(_whole(p, "position") for p in position)
         channel = None if channel is None else _whole(channel, "channel")
         unit = None if direction is None else _unit(direction)
+        # an __init__ of its own, because a frozen dataclass would keep a list or a tensor as it was given
         for name, value in zip(
             ("layer", "channel", "direction", "position", "reduction"),
             (layer, channel, unit, position, reduction),
@@ -123,6 +139,7 @@ class Target:
         return self + other * -1.0
 
     def __str__(self) -> str:
+        # a direction may have thousands of coefficients; a part of their hash tells two apart
         place = self.position if isinstance(self.position, str) else ",".join(map(str, self.position or ()))
         channel = str(self.channel) if self.direction is None else f"direction-{digest(repr(self.direction))[:8]}"
         reduced = f" ({self.reduction})" if self.reduction != "sum_abs" else ""
@@ -184,6 +201,7 @@ def parse_target(text: str) -> AnyTarget:
     stripped = text.strip()
     if stripped in ("loss", "loss@predicted"):
         return Loss(predicted=stripped.endswith("predicted"))
+    # signs between spaces only: a layer's name may hold a minus, and so may a channel
     pieces = re.split(r"(?:^|\s)([+-])\s+", " " + stripped)
     if len(pieces) == 1 and "*" not in stripped:
         return _parse_term(stripped, text)
@@ -213,53 +231,6 @@ def read_layer(text: str) -> str:
     return part if part == OUTPUT or is_part(part) else text
 
 
-def target_to_json(target: AnyTarget) -> list[Any] | dict[str, Any]:
-    """Returns a target as plain JSON; `target_from_json` is the inverse."""
-    if isinstance(target, Loss):
-        return {"loss": True, "predicted": target.predicted}
-    return [[weight, {key: _plain(getattr(term, key)) for key in _FIELDS}] for weight, term in target.terms] + (
-        ["sum"] if isinstance(target, TargetSum) else []
-    )
-
-
-def target_from_json(value: Any) -> AnyTarget:
-    """Returns the target that `target_to_json` wrote; a `TargetError` for any other value."""
-    if not JSON.holds(value):
-        raise TargetError(f"expected {JSON.expected}, got {shown(value)}")
-    if isinstance(value, dict):
-        return Loss(predicted=value["predicted"])
-    terms = tuple((weight, Target(**fields)) for weight, fields in (item for item in value if item != "sum"))
-    return TargetSum(terms) if value[-1] == "sum" else terms[0][1]
-
-
-def _is_json(value: Any) -> bool:
-    if isinstance(value, dict):
-        return record(loss=one_of(True), predicted=FLAG).holds(value)
-    terms = value[:-1] if isinstance(value, list) and value[-1:] == ["sum"] else value
-    most = 1 if terms is value else len(terms)
-    return listed(row(number(), _TERM_JSON), 1, most).holds(terms)
-
-
-_INDEX = whole(-(2**63))
-_FIELDS = {
-    "layer": TEXT,
-    "channel": optional(_INDEX),
-    "direction": optional(listed(number())),
-    "position": Check(
-        "a position", lambda value: value in (None, "center", "max") or listed(_INDEX, most=3).holds(value)
-    ),
-    "reduction": one_of(*REDUCTIONS),
-}
-_TERM_JSON = record(**_FIELDS)
-
-JSON = Check("a target, as circuit.save writes it", _is_json)
-"""The check for what `target_to_json` gives."""
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _parse_weight(weight: str, text: str) -> float:
     try:
         return float(weight) if weight.strip() else 1.0
@@ -276,9 +247,9 @@ def _parse_term(term: str, text: str) -> Target:
 
 
 def _parse_position(position: str | None, text: str) -> Position:
-    if position is None or position in ("center", "max"):
-        return position  # pyright: ignore[reportReturnType]
-    if position == "centre":
+    if position is None or position == "center" or position == "max":
+        return position
+    if position == "centre":  # both spellings are understood, one is written
         return "center"
     try:
         return tuple(int(p) for p in position.split(","))
@@ -290,7 +261,7 @@ def _parse_position(position: str | None, text: str) -> Position:
 
 def _whole(value: SupportsIndex, name: str) -> int:
     """Returns a plain int from any integer, numpy's and torch's too."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool):  # True is an int to Python, and a channel to nobody
         try:
             return operator.index(value)
         except TypeError:
@@ -302,9 +273,10 @@ def _unit(direction: Sequence[float] | _Floats) -> tuple[float, ...]:
     values = direction.tolist() if isinstance(direction, _Floats) else direction
     if isinstance(values, Sequence) and any(isinstance(v, list) for v in values):
         raise TargetError("a direction needs one coefficient a channel, not a matrix")
-    if not isinstance(values, list | tuple) or not all(holds(v, Number()) for v in values):
+    if not isinstance(values, list | tuple) or not all(holds(v, Real()) for v in values):
         raise TargetError(f"a direction needs one finite coefficient a channel, got {shown(direction)}")
     values = [float(v) for v in values]
+    # hypot neither overflows nor vanishes where the sum of squares would
     length = math.hypot(*values)
     if not math.isfinite(length) or length == 0:
         raise TargetError("a direction needs finite coefficients that are not all zero")

@@ -10,7 +10,8 @@ from viscircuits.data.images import ImageSet
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
 from viscircuits.model.zoo import zoo
-from viscircuits.runs.job import Source, run_job
+from viscircuits.runs.job import run_job
+from viscircuits.runs.spec import Origin
 from viscircuits.study.folder import Study
 from viscircuits.target import parse_target
 
@@ -32,7 +33,7 @@ def small_study(
     halves = images.split(0.5, seed=0)
     job = Sweep(model, [*map(parse_target, targets)], *halves, criteria, densities)
     made = "viscircuits.data.shapes.generate(24, seed=5)"
-    return run_job(job, folder, Source("shapesnet", None, made, made), command)
+    return run_job(job, folder, Origin("shapesnet", None, made, made), command)
 
 
 def retold(study: Study, folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Study:

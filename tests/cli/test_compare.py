@@ -15,7 +15,8 @@ from viscircuits.errors import ViscircuitsError
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.zoo import zoo
 from viscircuits.report.findings import sections
-from viscircuits.study.folder import Pictures, Spec, Study
+from viscircuits.study.folder import Study
+from viscircuits.study.spec import Pictures, Spec
 from viscircuits.subcircuits.algebra import Overlaps, overlaps, shared_core
 
 

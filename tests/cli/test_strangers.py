@@ -22,7 +22,8 @@ from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError
 from viscircuits.model.zoo import zoo
 from viscircuits.runs.opened import held_out, load_model
-from viscircuits.study.folder import Study, measurements
+from viscircuits.study import measurements
+from viscircuits.study.folder import Study
 
 pytestmark = pytest.mark.timeout(60)  # what hangs fails
 

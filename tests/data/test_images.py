@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
 from viscircuits.data.images import ImageSet
-from viscircuits.data.sources import in_order
+from viscircuits.data.reading.queue import in_order
 
 
 def prepare(image: Image.Image) -> torch.Tensor:

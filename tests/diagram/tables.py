@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from viscircuits.evaluate.sweep import Row, table
-from viscircuits.study.folder import Pictures, Spec, Study
+from viscircuits.evaluate.measurement import Row
+from viscircuits.evaluate.table import table
+from viscircuits.study.folder import Study
+from viscircuits.study.spec import Pictures, Spec
 
 N = 1000
 """Relevant kernels."""

@@ -9,7 +9,7 @@ from diagram.tables import row, study
 from viscircuits.canvas import told
 from viscircuits.diagram.legend import about_row
 from viscircuits.errors import StudyError
-from viscircuits.evaluate.sweep import table
+from viscircuits.evaluate.table import table
 from viscircuits.report.headline import Numbers
 from viscircuits.study.chosen import asked_as, called, chosen, is_control, measured, name_of
 

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from viscircuits.errors import StudyError
-from viscircuits.evaluate.faithfulness import Faithful, Faithfulness, Interval
+from viscircuits.evaluate.faithfulness import Faithful, Faithfulness
+from viscircuits.evaluate.interval import Interval
 from viscircuits.evaluate.preservation import Preservation
-from viscircuits.evaluate.sweep import table
+from viscircuits.evaluate.table import table
 from viscircuits.plots.curve import preservation_curve
 from viscircuits.plots.faithfulness import faithfulness_curve
 from viscircuits.study.chosen import called

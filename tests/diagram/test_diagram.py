@@ -13,11 +13,11 @@ from PIL import Image
 from viscircuits.canvas.marks import Disc, Group, Scene, Text
 from viscircuits.canvas.palette import PALETTES, balance_role, heat_map, image_kernel
 from viscircuits.canvas.svg import inline_svg, write_svg
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.diagram.extended import Diagram
 from viscircuits.diagram.extended import diagram as drawn_with_pictures
-from viscircuits.diagram.inset import Agreement, agreement, inset
-from viscircuits.diagram.pictures import vertex_pictures
+from viscircuits.diagram.gathering import agreement, vertex_pictures
+from viscircuits.diagram.inset import Agreement, inset
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
 from viscircuits.evaluate.preservation import Reference, preservation

@@ -11,16 +11,15 @@ from matplotlib.colors import to_rgba
 
 import viscircuits as vc
 from viscircuits.activations.top import TopActivations, population, top_activations
-from viscircuits.diagram.pictures import renderings
 from viscircuits.errors import StudyError
 from viscircuits.planted.cases import either
-from viscircuits.plots.clusters import cluster_map
 from viscircuits.plots.kinship import kinship
 from viscircuits.plots.plate import NOISE, Plate, Strip, colour_of
-from viscircuits.plots.sheets import Scene, all_ranked, contact_sheet, liveliest, per_row, strips
-from viscircuits.plots.splits import split_plate
+from viscircuits.plots.sheets import all_ranked, contact_sheet
 from viscircuits.report.findings import sections, write_findings
-from viscircuits.report.section import Section
+from viscircuits.report.gathering import Gallery, liveliest, per_row, renderings, strips
+from viscircuits.report.plates import cluster_map, split_plate
+from viscircuits.study.section import Section
 from viscircuits.subcircuits.algebra import overlaps
 from viscircuits.subcircuits.polysemantic import flat_map, polysemantic
 from viscircuits.subcircuits.split import split
@@ -37,7 +36,7 @@ def shown(plate: Plate) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def scene(shapesnet, shapes):
     images = shapes[0]
-    return Scene(vc.trace(shapesnet, images[0].shape), images, vc.zoo.load("shapesnet").prepare)
+    return Gallery(vc.trace(shapesnet, images[0].shape), images, vc.zoo.load("shapesnet").prepare)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,7 @@ def done():
 
 
 def test_a_split_as_a_page(done):
-    own = Scene(vc.trace(done.model, (3, 20, 20)), done.images, None)
+    own = Gallery(vc.trace(done.model, (3, 20, 20)), done.images, None)
     plate = split_plate(done, own, {0: "corners"})
     said = texts(plate)
     assert {"cannot tell", "corners: 16 pictures", "set 1: 16 pictures"} <= set(said)
@@ -138,7 +137,7 @@ def test_each_circuit_is_rendered(done, monkeypatch):
         seen.append(circuit.mask.n_kept)
         return {units[0]: np.zeros((3, 4, 4), dtype=np.float32)}
 
-    monkeypatch.setattr("viscircuits.diagram.pictures.rendered", rendered)
+    monkeypatch.setattr("viscircuits.report.gathering.rendered", rendered)
     assert len(renderings(done)) == 3
     assert seen == [576, *(mask.n_kept for mask in done.division.masks)]
 

@@ -20,8 +20,9 @@ from viscircuits.canvas.page import write_page
 from viscircuits.data.images import ImageSet
 from viscircuits.diagram.extended import diagram
 from viscircuits.report.report import report
-from viscircuits.report.section import Section
-from viscircuits.study.folder import Study, slug
+from viscircuits.study.folder import Study
+from viscircuits.study.names import slug
+from viscircuits.study.section import Section
 from viscircuits.target import Target
 
 ROOT = Path(viscircuits.__file__).parent
@@ -118,7 +119,7 @@ def check_works(frame) -> None:
     """Our script runs (names are told, paths isolated, themes changed), and nobody else's did."""
     vertex = frame.locator(".vertex").last
     vertex.hover()
-    assert frame.locator("#tip").inner_text()
+    assert frame.locator(".tip:visible").inner_text()
     vertex.click()
     assert frame.locator("svg.isolated").count() == 1
     frame.locator("#theme").click()

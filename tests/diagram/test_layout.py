@@ -7,7 +7,7 @@ import pytest
 
 from viscircuits.diagram.curves import Thumbnails, bezier, point
 from viscircuits.diagram.drawing import broken
-from viscircuits.diagram.layout import Box, arrange, columns, spread
+from viscircuits.diagram.layout import Room, arrange, columns, spread
 from viscircuits.diagram.ordering import crossings, ordered
 
 
@@ -96,8 +96,8 @@ def test_spread_is_the_nearest_that_keeps_its_distance():
         assert spread(wanted, offsets) == pytest.approx([z + o for z, o in zip(best, offsets, strict=True)])
 
 
-def boxes(names) -> list[Box]:
-    return [Box(v, v.split(".")[0], 40.0, 30.0, heading=20.0, foot=10.0) for column in names for v in column]
+def boxes(names) -> list[Room]:
+    return [Room(v, v.split(".")[0], 40.0, 30.0, heading=20.0, foot=10.0) for column in names for v in column]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -128,11 +128,11 @@ def test_a_channel_read_twice_far_away_is_one_line():
 
 
 def test_columns_follow_the_longest_way():
-    parts = [Box(v, v, 1.0, 1.0) for v in "abcde"]
+    parts = [Room(v, v, 1.0, 1.0) for v in "abcde"]
     assert columns(parts, [("a", "b"), ("b", "d"), ("a", "c"), ("c", "d"), ("a", "d"), ("d", "e"), ("a", "e")]) == {
         "a": 0, "b": 1, "c": 1, "d": 2, "e": 3,
     }  # fmt: skip
-    assert arrange([Box("a", "a", 10.0, 20.0)], [], []).height == 20
+    assert arrange([Room("a", "a", 10.0, 20.0)], [], []).height == 20
 
 
 def test_pictures_on_lines_do_not_touch_unless_they_say_so():

@@ -3,9 +3,7 @@
 import pytest
 from torch import nn
 
-from model.toys import Residual
-from viscircuits.circuit import Circuit
-from viscircuits.diagram.extended import diagram
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
@@ -18,23 +16,16 @@ def whole(model: nn.Module, target: Target, shape) -> Circuit:
     return Circuit(model, target, Mask(relevant, relevant, "kernel", shape))
 
 
-@pytest.fixture
-def page(visit, tmp_path):
-    file = tmp_path / "circuit.html"
-    file.write_text(diagram(whole(Residual().ready(), Target("head", 1), Residual.shape), pictures="none").html())
-    return visit(file)
-
-
 def vertex(page, name: str):
     return page.locator(f'.vertex[aria-label^="{name}"]')
 
 
 def test_hovering_tells_names_and_scores(page):
-    assert page.locator("#tip").is_hidden()
+    assert page.locator(".tip").is_hidden()
     vertex(page, "b:2,").hover()
-    assert page.locator("#tip").inner_text().startswith("b:2\nΣ|w| ")
+    assert page.locator(".tip").inner_text().startswith("b:2\nΣ|w| ")
     page.mouse.move(2, 890)
-    assert page.locator("#tip").is_hidden()
+    assert page.locator(".tip").is_hidden()
 
 
 def test_a_click_isolates_the_paths_and_a_click_returns(page):
@@ -78,13 +69,14 @@ def focused(page) -> str:
 
 def test_the_keyboard_is_enough(page):
     stops = []
-    for _ in range(5):
+    for _ in range(9):
         page.keyboard.press("Tab")
         stops.append(focused(page))
     assert stops[:3] == ["feature", "kernel", "help"]
     assert stops[3].startswith("head:1 (target)")
-    assert stops[4] == "theme"
-    page.keyboard.press("Shift+Tab")
+    assert stops[4:] == ["Zoom in", "Zoom out", "Fit the whole drawing", "legend", "theme"]
+    for _ in range(5):
+        page.keyboard.press("Shift+Tab")
     page.keyboard.press("ArrowLeft")
     assert " → head:1" in focused(page)
     page.keyboard.press("ArrowDown")
@@ -95,7 +87,7 @@ def test_the_keyboard_is_enough(page):
     assert page.locator("svg.isolated").count() == 1
     page.keyboard.press("Enter")
     assert page.locator("svg.isolated").count() == 0
-    assert page.locator("#tip").is_visible()
+    assert page.locator(".tip").is_visible()
 
 
 def test_light_and_dark(page):

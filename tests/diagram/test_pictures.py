@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from viscircuits.activations.exciting import colours_of, pixels, ranked, seen, strongest
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.colours import Colours
 from viscircuits.data.images import ImageSet
 from viscircuits.diagram.extended import shown
-from viscircuits.diagram.pictures import rendered, vertex_pictures
+from viscircuits.diagram.gathering import rendered, vertex_pictures
 from viscircuits.errors import ImageError
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model.field.receptive_field import Box
+from viscircuits.model.field.receptive_field import Area
 from viscircuits.model.trace import trace
 from viscircuits.model.zoo import zoo
 from viscircuits.optvis.render import render
@@ -144,7 +144,7 @@ def test_colours_and_pixels(shapesnet):
     assert colours_of(None, 3) == Colours()
     assert colours_of(None, 1) == Colours.unchanged(1)
     grey = torch.rand(1, 6, 8)
-    assert (pixels(grey, Box(1, 2, 4, 7)) == grey[0, 1:4, 2:7].expand(3, -1, -1).numpy()).all()
+    assert (pixels(grey, Area(1, 2, 4, 7)) == grey[0, 1:4, 2:7].expand(3, -1, -1).numpy()).all()
     assert pixels(torch.rand(5, 4, 4)).shape == (3, 4, 4)
 
 

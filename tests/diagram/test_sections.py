@@ -12,8 +12,9 @@ from PIL import Image
 
 from viscircuits.errors import StudyError
 from viscircuits.report.findings import sections, write_findings
-from viscircuits.report.section import SECTION, Section
-from viscircuits.study.folder import slug, typed
+from viscircuits.study.names import SECTION, slug
+from viscircuits.study.section import Section
+from viscircuits.study.spec import typed
 
 
 def told(study: Path, name: str, section: Section | None = None, command: str = "") -> Path:

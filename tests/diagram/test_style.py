@@ -12,13 +12,13 @@ import torch
 
 from diagram.test_curve import rows
 from viscircuits.canvas.marks import Box, Disc, Line, Scene, Text
-from viscircuits.evaluate.sweep import table
+from viscircuits.evaluate.table import table
 from viscircuits.plots.curve import preservation_curve
 from viscircuits.plots.plate import Plate, Strip
 from viscircuits.plots.raster import write_png
 from viscircuits.plots.surface import surfaces
 from viscircuits.probes.axis import Axis
-from viscircuits.probes.stimulus import Arc
+from viscircuits.probes.patterns import Arc
 from viscircuits.probes.surface import Surface
 
 

@@ -8,9 +8,8 @@ from torch.nn import functional as F
 
 import micro
 from model.toys import TOYS, Compose, Concat, Gated, Residual
-from viscircuits.circuit import Circuit
-from viscircuits.diagram.bundles import bundled
-from viscircuits.diagram.content import Content
+from viscircuits.circuit.circuit import Circuit
+from viscircuits.diagram.content import Content, bundled
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
 from viscircuits.mask import expand_relevant

@@ -9,7 +9,8 @@ import torch
 
 import viscircuits as vc
 from viscircuits.errors import ImageError, MaskError
-from viscircuits.evaluate.faithfulness import Faithful, Faithfulness, bootstrap, faithfulness, minimality, random_like
+from viscircuits.evaluate.faithfulness import Faithful, Faithfulness, faithfulness, minimality, random_like
+from viscircuits.evaluate.interval import bootstrap
 from viscircuits.evaluate.preservation import Preservation
 from viscircuits.evaluate.stability import chance_iou, stability
 from viscircuits.planted import CASES

@@ -4,15 +4,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import polars as pl
 import pytest
 import torch
 
 import viscircuits as vc
+from viscircuits import readout
+from viscircuits.circuit import circuit
 from viscircuits.errors import StudyError, TargetError
-from viscircuits.evaluate.sweep import SCHEMA, Sweep, read_table, sweep, table
+from viscircuits.evaluate.sweep import Sweep, sweep
+from viscircuits.evaluate.table import read_table, table
+from viscircuits.runs import spec as specs
+from viscircuits.runs.job import run_job
 from viscircuits.scores import kept_count
+from viscircuits.study.measurements import SCHEMA
 
 TARGETS = (vc.Target("features.6", 3), vc.parse_target("logit:2"))
 
@@ -111,6 +118,41 @@ def test_batch_size_changes_no_selection(job):
         )
     for (_, key), mask in masks.items():
         assert mask == masks[1, key]
+
+
+def test_a_target_is_bound_and_followed_once_not_at_every_density(job, monkeypatch):
+    """Two groups of criteria and four densities, of one group of targets; FORCE scores at each density anew."""
+    counts = Counter()
+
+    def counting(module, name):
+        function = getattr(module, name)
+
+        def count(*args, **kwargs):
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, count)
+
+    made = job(criteria=("magnitude", "force,rounds=1"), densities=(0.5, 0.3, 0.2, 0.05))
+    counting(readout, "reach")
+    counting(readout, "_check")
+    circuits = []
+    assert sweep(made, each=lambda measurement: circuits.append(measurement.circuit)).height == 2 * 2 * 4
+    assert counts == {"reach": len(TARGETS), "_check": len(TARGETS)}
+    assert len({id(circuit.readout) for circuit in circuits}) == len(TARGETS)
+
+
+def test_a_model_is_hashed_once_a_study(job, monkeypatch, tmp_path):
+    hashed = []
+    for module in (specs, circuit):
+        own = module.fingerprint
+        monkeypatch.setattr(module, "fingerprint", lambda model, own=own: hashed.append(model) or own(model))
+    made = job(targets=TARGETS[:1], criteria=("magnitude", "random"), densities=(0.5, 0.05))
+    study = run_job(made, tmp_path / "study", specs.Origin("shapesnet", None, "here", "there"))
+    assert len(study.circuits()) == 4
+    assert len(hashed) == 1
+    loaded = vc.Circuit.load(study.circuits()[0], made.model)  # it was written with the model's own fingerprint
+    assert loaded.target == TARGETS[0]
 
 
 def test_limits(job):

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from model.toys import Compose, Residual
 from viscircuits.errors import ModelError
+from viscircuits.model.calls import KernelCall
 from viscircuits.model.graph import OUTPUT
-from viscircuits.model.instrument import KernelCall, run
+from viscircuits.model.instrument import run
 from viscircuits.model.trace import trace
 
 SHAPE = (3, 10, 8)

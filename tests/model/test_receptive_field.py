@@ -19,13 +19,13 @@ from model.test_architectures import CASES
 from model.toys import Compose
 from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
 from viscircuits.model.field.aligned import aligned_crop, aligned_crops
-from viscircuits.model.field.receptive_field import Box, Grid, crop, grid, paste, receptive_field
+from viscircuits.model.field.receptive_field import Area, Grid, crop, grid, paste, receptive_field
 from viscircuits.model.field.windows import Window
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.instrument import run
 from viscircuits.model.trace import trace
 
-EMPTY = Box(0, 0, 0, 0)
+EMPTY = Area(0, 0, 0, 0)
 LAYER = "head"
 
 
@@ -33,7 +33,7 @@ def traced(model: nn.Module, shape: tuple[int, ...]) -> NetGraph:
     return trace(model.double().eval(), shape)
 
 
-def corners(box: Box) -> tuple[int, int, int, int]:
+def corners(box: Area) -> tuple[int, int, int, int]:
     return box.top, box.left, box.bottom, box.right
 
 
@@ -311,7 +311,7 @@ def test_zero_weights_and_dead_units_hide_nothing():
 def test_a_position_that_sees_only_padding_has_an_empty_box():
     graph = traced(last(nn.Conv2d(2, 2, 1, padding=1)), (2, 5, 5))
     assert receptive_field(graph, LAYER, (0, 3), visible=True) == EMPTY
-    assert receptive_field(graph, LAYER, (0, 3)) == Box(-1, 2, 0, 3)
+    assert receptive_field(graph, LAYER, (0, 3)) == Area(-1, 2, 0, 3)
     gaps = traced(last(nn.ConvTranspose2d(2, 2, 1, stride=2)), (2, 5, 5))
     assert [receptive_field(gaps, LAYER, (4, x)).empty for x in range(4)] == [False, True, False, True]
 
@@ -389,9 +389,9 @@ def test_every_architecture_has_fields(case):
 def test_tokens_see_their_patch_before_attention_and_everything_after():
     graph = trace(torchvision.models.get_model("vit_b_16", image_size=64, weights=None).eval(), (3, 64, 64))
     before, after = "encoder.layers.encoder_layer_0.ln_1", "encoder.layers.encoder_layer_0.ln_2"
-    assert receptive_field(graph, before, (1 + 4 * 2 + 3,)) == Box(32, 48, 48, 64)
+    assert receptive_field(graph, before, (1 + 4 * 2 + 3,)) == Area(32, 48, 48, 64)
     assert receptive_field(graph, before, (0,)).empty  # the class token
-    assert receptive_field(graph, after, (6,)) == Box(0, 0, 64, 64, whole=True)
+    assert receptive_field(graph, after, (6,)) == Area(0, 0, 64, 64, whole=True)
     assert receptive_field(graph, "heads.head", ()).whole
 
 
@@ -412,12 +412,12 @@ def test_a_clear_error_rather_than_a_wrong_box(forward, why):
     graph = traced(Compose(forward, a=conv(), b=conv(), head=conv(1)), (2, 9, 9))
     with pytest.raises(UnsupportedOperation, match=f"no receptive field through .*{why}"):
         receptive_field(graph, LAYER, (0, 0))
-    assert receptive_field(graph, "a", (0, 0)) == Box(0, 0, 3, 3)
+    assert receptive_field(graph, "a", (0, 0)) == Area(0, 0, 3, 3)
 
 
 def test_sorting_reads_all_of_its_axis():
     graph = traced(Compose(lambda m, x: m.head(torch.sort(m.a(x), 3).values), a=conv(), head=conv(1)), (2, 9, 9))
-    assert receptive_field(graph, LAYER, (2, 4)) == Box(2, 0, 5, 9)
+    assert receptive_field(graph, LAYER, (2, 4)) == Area(2, 0, 5, 9)
 
 
 def test_wrong_questions():
@@ -441,13 +441,13 @@ def test_wrong_questions():
 def test_grids():
     graph = traced(last(conv(5, stride=2, padding=1), conv(3)), (2, 20, 14))
     assert grid(graph, LAYER) == Grid((-1, -1), (2, 2), (9, 9))
-    assert grid(graph, LAYER).box((3, 1)) == receptive_field(graph, LAYER, (3, 1)) == Box(5, 1, 14, 10)
+    assert grid(graph, LAYER).box((3, 1)) == receptive_field(graph, LAYER, (3, 1)) == Area(5, 1, 14, 10)
     assert grid(traced(last(nn.ConvTranspose2d(2, 2, 3, 2)), (2, 6, 6)), LAYER) is None  # one pixel, then two
 
 
 def test_a_crop_at_the_border_is_smaller_or_filled():
     image = torch.arange(24.0).view(1, 4, 6)
-    box = Box(-1, 3, 2, 8)
+    box = Area(-1, 3, 2, 8)
     assert crop(image, box).tolist() == [[[3, 4, 5], [9, 10, 11]]]
     filled = crop(image, box, fill=-1.0)
     assert filled.tolist() == [[[-1] * 5, [3, 4, 5, -1, -1], [9, 10, 11, -1, -1]]]
@@ -455,20 +455,20 @@ def test_a_crop_at_the_border_is_smaller_or_filled():
     with pytest.raises(ImageError, match="begins before the image"):
         _ = box.slices
     with pytest.raises(ImageError, match="none in common"):
-        crop(image, Box(4, 0, 6, 2))
+        crop(image, Area(4, 0, 6, 2))
 
 
 def test_a_stimulus_keeps_its_place_at_the_border():
     stimulus = torch.arange(1.0, 16).view(1, 3, 5)
     background = torch.zeros(1, 4, 6)
-    pasted = paste(stimulus, Box(-1, 3, 2, 8), background)
+    pasted = paste(stimulus, Area(-1, 3, 2, 8), background)
     assert pasted.tolist() == [[[0, 0, 0, 6, 7, 8], [0, 0, 0, 11, 12, 13], [0] * 6, [0] * 6]]
     assert not background.any()
-    assert crop(pasted, Box(-1, 3, 2, 8)).tolist() == stimulus[:, 1:, :3].tolist()
-    assert paste(stimulus.expand(2, 1, 3, 5), Box(0, 0, 3, 5), background).shape == (2, 1, 4, 6)
-    assert paste(stimulus, Box(9, 9, 12, 14), background).tolist() == background.tolist()
+    assert crop(pasted, Area(-1, 3, 2, 8)).tolist() == stimulus[:, 1:, :3].tolist()
+    assert paste(stimulus.expand(2, 1, 3, 5), Area(0, 0, 3, 5), background).shape == (2, 1, 4, 6)
+    assert paste(stimulus, Area(9, 9, 12, 14), background).tolist() == background.tolist()
     with pytest.raises(ImageError, match="the stimulus has 3 x 5 pixels"):
-        paste(stimulus, Box(0, 0, 4, 5), background)
+        paste(stimulus, Area(0, 0, 4, 5), background)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -492,7 +492,7 @@ def test_aligned_crops_by_hand():
     assert crops.size == (4, 4)
     assert crops.starts[0] == (0, 0, 2, 4, 6, 8, 10, 12, 14, 16)
     assert crops.places[0] == (0, 1, 1, 1, 1, 1, 1, 1, 1, 1)
-    assert aligned_crop(graph, LAYER, (0, 9)) == (Box(0, 16, 4, 20), (0, 1))
+    assert aligned_crop(graph, LAYER, (0, 9)) == (Area(0, 16, 4, 20), (0, 1))
     with pytest.raises(TargetError, match="10 x 10"):
         crops.at((10, 0))
 

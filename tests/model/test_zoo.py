@@ -131,7 +131,7 @@ def test_an_interrupt_leaves_no_folder_to_import_from(monkeypatch):
         raise KeyboardInterrupt
 
     before = list(sys.path)
-    monkeypatch.setattr(zoo.importlib, "invalidate_caches", interrupted)
+    monkeypatch.setattr("importlib.invalidate_caches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         zoo.load("zoo_mine:plain")
     assert sys.path == before

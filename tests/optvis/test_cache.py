@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import viscircuits as vc
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.colours import Colours
 from viscircuits.optvis import render as rendering
 from viscircuits.optvis.ascent import Ascent

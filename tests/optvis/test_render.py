@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 import viscircuits as vc
 from micro import Plain, randomised, toy
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.colours import Colours, probe
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, ModelError, TargetError, ViscircuitsError
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model.field.receptive_field import Box
-from viscircuits.optvis.diversity import likeness
+from viscircuits.model.field.receptive_field import Area
+from viscircuits.optvis.ascent import likeness
 from viscircuits.optvis.objective import KernelMap, objective
 from viscircuits.optvis.parameterisation import Accentuation, Fourier, Maco, Pixels
 from viscircuits.optvis.render import render
@@ -229,17 +229,17 @@ def test_cropped_to_the_receptive_field(shapesnet):
         shapesnet, ["features.3:4@center", "features.0:1@0,0", "features.3:4@max", "features.3:4"], prepare=PREPARE,
         steps=5, crop=True,
     )  # fmt: skip
-    assert centre.window == Box(26, 26, 41, 41)  # rows 7 to 9 of the pool, 14 to 19 of conv1, 2 * 14 - 2 to 2 * 19 + 2
+    assert centre.window == Area(26, 26, 41, 41)  # rows 7 to 9 of the pool, 14 to 19 of conv1, 2 * 14 - 2 to 2 * 19 + 2
     assert centre.cropped().equal(centre.image[:, 26:41, 26:41])
-    assert fixed.window == Box(0, 0, 3, 3)  # five wide, less two of padding
+    assert fixed.window == Area(0, 0, 3, 3)  # five wide, less two of padding
     assert whole.window is None
     with torch.no_grad():
         answers = shapesnet.features[:4](probe(PREPARE)[0].prepared(most.image[None]))[0, 4]
     place = divmod(int(answers.argmax()), answers.shape[1])
     edges = [(max(0, 4 * p - 6), min(64, 4 * p + 9)) for p in place]
-    assert most.window == Box(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
+    assert most.window == Area(edges[0][0], edges[1][0], edges[0][1], edges[1][1])
     canvas = render(shapesnet, "features.3:4@center", size=64, canvas=128, steps=1, crop=True)[0]
-    assert (canvas.image.shape, canvas.window) == ((3, 128, 128), Box(52, 52, 82, 82))
+    assert (canvas.image.shape, canvas.window) == ((3, 128, 128), Area(52, 52, 82, 82))
 
 
 def test_only_the_receptive_field_is_drawn(shapesnet):

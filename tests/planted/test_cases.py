@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.mask import Mask
 from viscircuits.planted import CASES, Planted
 from viscircuits.planted.recovery import agreement

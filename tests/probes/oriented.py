@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from viscircuits.probes.drawing import draw
+from viscircuits.probes.patterns import Line
 from viscircuits.probes.stage import Stage
-from viscircuits.probes.stimulus import Line
 from viscircuits.target import Target
 
 ANGLES = (0.0, 45.0, 90.0, 135.0)

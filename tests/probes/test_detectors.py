@@ -7,7 +7,7 @@ from oriented import ANGLES, FIELD, SIZE, Oriented, stage
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.probes.detectors import Detectors, detectors, standard_families
 from viscircuits.probes.drawing import variants
-from viscircuits.probes.stimulus import Corner, Line, Ring
+from viscircuits.probes.patterns import Corner, Line, Ring
 from viscircuits.target import Target
 
 

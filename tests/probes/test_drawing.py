@@ -10,19 +10,9 @@ from torch import Tensor
 from viscircuits.errors import ImageError
 from viscircuits.probes.canvas import Canvas, direction
 from viscircuits.probes.drawing import draw, variants
-from viscircuits.probes.stimulus import (
-    FAMILIES,
-    Arc,
-    Corner,
-    Grating,
-    Line,
-    Ring,
-    Square,
-    Stimulus,
-    Texture,
-    family_of,
-    stimulus_from_json,
-)  # fmt: skip
+from viscircuits.probes.families import FAMILIES, family_of, stimulus_from_json
+from viscircuits.probes.patterns import Arc, Corner, Grating, Line, Ring, Square, Texture
+from viscircuits.probes.stimulus import Stimulus
 
 N = 101
 """Pixels; odd, so that there is one in the middle."""

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.model.zoo import zoo
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.experiment import chosen, circle_and_corner
+from viscircuits.probes.patterns import Arc, Corner
 from viscircuits.probes.stage import Stage
-from viscircuits.probes.stimulus import Arc, Corner
 from viscircuits.probes.surface import Surface
 from viscircuits.target import Target
 

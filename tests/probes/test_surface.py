@@ -6,14 +6,14 @@ import pytest
 import torch
 from oriented import ANGLES, FIELD, SIZE, Oriented, stage
 
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import ImageError, StudyError, TargetError
 from viscircuits.mask import Mask
-from viscircuits.model.field.receptive_field import Box
+from viscircuits.model.field.receptive_field import Area
 from viscircuits.probes.axis import Axis
+from viscircuits.probes.patterns import Arc, Line, Ring
 from viscircuits.probes.points import subcircuit
 from viscircuits.probes.stage import Stage, responses
-from viscircuits.probes.stimulus import Arc, Line, Ring
 from viscircuits.probes.surface import Surface, surface
 from viscircuits.target import Target
 
@@ -51,7 +51,7 @@ def test_a_bar_filter_prefers_its_own_angle(channel: int):
 def test_values_are_the_models_own():
     model, target = Oriented(), Target("either", 0, position=(3, 9))
     place = stage(model, target)
-    assert place.box == Box(3, 9, 3 + FIELD, 9 + FIELD)
+    assert place.box == Area(3, 9, 3 + FIELD, 9 + FIELD)
     found = surface(model, target, LINE, {"contrast": [-1.0, 1.0], "angle": TURN}, place, batch_size=5)
     stimuli = [found.stimulus_at(peak.point) for peak in found.points()]
     pictures = place.prepared(stimuli)
@@ -215,9 +215,9 @@ def test_what_cannot_be_probed():
     with pytest.raises(ImageError, match=r"at least one axis"):
         surface(model, bar(0), LINE, {}, place)
     with pytest.raises(ImageError, match=r"expected 1 means and deviations, one a channel; got 3, 3"):
-        Stage((1, 4, 4), Box(0, 0, 4, 4), (0.0,) * 3, (1.0,) * 3)
+        Stage((1, 4, 4), Area(0, 0, 4, 4), (0.0,) * 3, (1.0,) * 3)
     with pytest.raises(ImageError, match=r"the receptive field is empty"):
-        Stage((1, 4, 4), Box(0, 0, 0, 0), (0.0,), (1.0,))
+        Stage((1, 4, 4), Area(0, 0, 0, 0), (0.0,), (1.0,))
     with pytest.raises(ImageError, match=r"as it does the empty stage"):
         subcircuit(
             model, Target("either", 1, position="center"), [Line(contrast=0.0)], stage(model, Target("either", 1))

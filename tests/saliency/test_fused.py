@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from viscircuits.saliency.engine import fused
-from viscircuits.saliency.engine.fused import MOST_TAPS, TOGETHER, weighted_absolute_maps
+from viscircuits.saliency.engine.fused import TOGETHER, weighted_absolute_maps
+from viscircuits.saliency.engine.loops import MOST_TAPS
 
 GEOMETRIES = [  # in, out, kernel, stride, padding, dilation, picture
     (3, 5, (3, 3), (1, 1), (1, 1), (1, 1), (9, 11)),

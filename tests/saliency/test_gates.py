@@ -13,7 +13,7 @@ from viscircuits.mask import Mask
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.gates.gates import Gates, best, soft_top, soft_top_gradient
 from viscircuits.saliency.gates.ladder import falling, nested, never_worse
-from viscircuits.saliency.gates.training import FAINT, Loss, correlation_loss, difference_loss, first_logits
+from viscircuits.saliency.gates.training import FAINT, Disagreement, correlation_loss, difference_loss, first_logits
 
 toy = functools.cache(new_toy)  # tracing is what takes long
 
@@ -85,7 +85,7 @@ def test_losses_are_their_definitions():
 
 
 @pytest.mark.parametrize("loss", [correlation_loss, difference_loss])
-def test_a_response_that_a_step_leaves_silent_has_a_gradient(loss: Loss):
+def test_a_response_that_a_step_leaves_silent_has_a_gradient(loss: Disagreement):
     some, none, every = random(5, 7).float(), torch.zeros(5, 7), random(9, 7).float()
     for circuit, full in ((some, none), (none, some), (none, none)):
         circuit = circuit.clone().requires_grad_()

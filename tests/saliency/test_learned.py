@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from micro import TOYS, pictures, randomised
 from micro import toy as new_toy
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
 from viscircuits.evaluate.preservation import preservation

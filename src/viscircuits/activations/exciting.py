@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.colours import Colours, probe
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.errors import ImageError, UnsupportedOperation
 from viscircuits.execution.loop import batches
-from viscircuits.model.field.receptive_field import Box, receptive_field
+from viscircuits.model.field.receptive_field import Area, receptive_field
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
@@ -46,17 +46,51 @@ def ranked(values: Float[Tensor, "n p"], shape: Sequence[int], count: int, *, le
     """
     best, where = (-values if least else values).max(1)
     order = best.argsort(descending=True, stable=True)[:count].tolist()
-    positions = [tuple(int(i) for i in np.unravel_index(int(where[n]), tuple(shape))) for n in order]
-    return [Place(n, place, float(values[n, where[n]])) for n, place in zip(order, positions, strict=True)]
+    places = []
+    for n in order:
+        position = np.unravel_index(int(where[n]), tuple(shape))
+        places.append(Place(n, tuple(map(int, position)), float(values[n, where[n]])))
+    return places
+
+
+def strongest(
+    circuit: Circuit, images: ImageSet, units: Sequence[Unit], *, batch_size: int, progress: Progress | None = None
+) -> dict[Unit, Place]:
+    """Returns where each unit of a circuit answers most, of all positions of all images.
+
+    Args:
+        circuit: the circuit whose filters answer.
+        images: where to look.
+        units: layers with their channels.
+        batch_size: images at a time.
+        progress: called after every batch.
+    """
+    places = strongest_places(circuit, images, units, 1, batch_size=batch_size, progress=progress)
+    return {unit: best[0] for unit, best in places.items()}
 
 
 @clean
 @torch.no_grad()
-def strongest(
-    circuit: Circuit, images: ImageSet, units: Sequence[Unit], *, batch_size: int, progress: Progress | None = None
-) -> dict[Unit, Place]:
-    """Returns where each unit of a circuit answers most, of all positions of all images."""
-    best: dict[Unit, Place] = {}
+def strongest_places(
+    circuit: Circuit,
+    images: ImageSet,
+    units: Sequence[Unit],
+    count: int,
+    *,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> dict[Unit, list[Place]]:
+    """Returns each unit's strongest place in each of the images that excite it most, the strongest first.
+
+    Args:
+        circuit: the circuit whose filters answer.
+        images: where to look.
+        units: layers with their channels.
+        count: how many images a unit.
+        batch_size: images at a time.
+        progress: called after every batch.
+    """
+    best: dict[Unit, list[Place]] = {}
     layers = list(dict.fromkeys(layer for layer, _ in units))
     outputs = circuit.graph.outputs
     model, graph = circuit.model, circuit.graph
@@ -64,16 +98,25 @@ def strongest(
         answers = run(model, graph, batch.images, layers, weights=circuit.weights)
         for layer, channel in units:
             maps = with_channels(answers[layer]).movedim(outputs[layer].channel_axis, 1)[:, channel].float().cpu()
-            (place,) = ranked(maps.flatten(1), maps.shape[1:], 1)
-            if (layer, channel) not in best or place.value > best[layer, channel].value:
-                best[layer, channel] = place._replace(image=batch.start + place.image)
+            places = [
+                place._replace(image=batch.start + place.image)
+                for place in ranked(maps.flatten(1), maps.shape[1:], count)
+            ]
+            # a stable sort: of equals the image that came first stays in front, whatever the batches
+            merged = sorted([*best.get((layer, channel), []), *places], key=lambda place: -place.value)
+            best[layer, channel] = merged[:count]
     return best
 
 
-def seen(graph: NetGraph, unit: Unit, position: Sequence[int]) -> Box | None:
+def seen(graph: NetGraph, unit: Unit, position: Sequence[int]) -> Area | None:
     """Returns the square of the image that holds all a unit can see there; None where that is the whole image.
 
     It is as large as the receptive field, and moved to lie inside the image.
+
+    Args:
+        graph: the network.
+        unit: a layer and a channel.
+        position: where on the channel's map, row before column.
     """
     height, width = graph.input_shape[1:]
     box = field(graph, unit, position)
@@ -82,11 +125,17 @@ def seen(graph: NetGraph, unit: Unit, position: Sequence[int]) -> Box | None:
     side = max(*box.size, _LEAST)
     middle = (box.top + box.bottom) // 2, (box.left + box.right) // 2
     top, left = (min(max(0, at - side // 2), size - side) for at, size in zip(middle, (height, width), strict=True))
-    return Box(top, left, top + side, left + side)
+    return Area(top, left, top + side, left + side)
 
 
-def field(graph: NetGraph, unit: Unit, position: Sequence[int]) -> Box | None:
-    """Returns the receptive field of a unit at a position, None where it cannot be followed."""
+def field(graph: NetGraph, unit: Unit, position: Sequence[int]) -> Area | None:
+    """Returns the receptive field of a unit at a position, None where it cannot be followed.
+
+    Args:
+        graph: the network.
+        unit: a layer and a channel.
+        position: where on the channel's map, row before column.
+    """
     try:
         return receptive_field(graph, unit[0], position, channel=unit[1])
     except UnsupportedOperation:
@@ -103,7 +152,7 @@ def colours_of(prepare: Prepare | None, channels: int) -> Colours:
     return Colours() if channels == 3 else Colours.unchanged(channels)
 
 
-def pixels(image: Float[Tensor, "c h w"], box: Box | None = None) -> Float[np.ndarray, "3 y x"]:
+def pixels(image: Float[Tensor, "c h w"], box: Area | None = None) -> Float[np.ndarray, "3 y x"]:
     """Returns an image of values in [0, 1], or the part in a box, in three channels; further ones are left out."""
     part = (image if box is None else image[:, *box.slices]).float().cpu()
     return (part[:3] if len(part) >= 3 else part[:1].expand(3, -1, -1)).contiguous().numpy()

@@ -15,17 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from viscircuits import store
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.loop import batches
-from viscircuits.header import FLOATS, INTS, TEXT, Array, Fields, Kind, listed, whole
 from viscircuits.model.field.receptive_field import crop, receptive_field
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
 from viscircuits.model.trace import trace
+from viscircuits.store.checks import TEXT, Fields, listed, whole
+from viscircuits.store.kinds import FLOATS, INTS, Array, Kind
 from viscircuits.types import Progress
 
 FORMAT = 1
@@ -70,18 +71,16 @@ class TopActivations:
     def save(self, path: str | Path) -> None:
         """Writes the activations as safetensors with a JSON header, atomically."""
         header: dict[str, store.Json] = {
-            "kind": "top activations",
-            "format": FORMAT,
             "layer": self.layer,
             "map_shape": list(self.map_shape),
             "source": self.source,
         }
-        store.write_tensors(path, {name: getattr(self, name) for name in _TENSORS}, header)
+        store.save(path, _KIND, {name: getattr(self, name) for name in _TENSORS}, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "TopActivations":
         """Returns activations that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path, _KIND)
+        tensors, header = store.load(path, _KIND)
         return cls(header["layer"], tuple(header["map_shape"]), **tensors, source=header["source"])
 
 
@@ -93,6 +92,7 @@ FIELDS = {"layer": TEXT, "map_shape": listed(whole(1, 2**31), most=3), "source":
 
 def arrays(fields: Fields, names: Iterable[str] = ()) -> dict[str, Array]:
     """Returns what the tensors of top activations have to be in a file."""
+    # a place beyond the map would be an error far from the file, when a crop is cut
     axes, places = ("channels", "ranks"), math.prod(fields["map_shape"])
     return {
         "values": Array(FLOATS, axes),
@@ -172,9 +172,9 @@ def population(
             raise TargetError(
                 f"channel {channel} is out of range: layer {top.layer!r} has channels 0 to {top.n_channels - 1}"
             )
-    chosen = torch.arange(top.n_channels) if channels is None else torch.tensor(list(channels))
-    which, places = top.images[chosen], top.places[chosen]
-    wanted = which.unique()
+    whose = torch.arange(top.n_channels) if channels is None else torch.tensor(list(channels))
+    which, places = top.images[whose], top.places[whose]
+    wanted = which.unique()  # sorted, as searchsorted needs it; a picture that excites many channels is run once
     vectors = torch.empty(*which.shape, top.n_channels)
     graph = trace(model, images[0].shape)
     some = images.subset(wanted.tolist())
@@ -231,6 +231,7 @@ class _Best:
         numbers = torch.arange(start, start + len(values)).expand(values.shape[1], -1)
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         self.parts.append((values.T.cpu(), numbers, places.T.cpu()))
+        # sorting n newcomers at once costs little more than sorting one batch
         if sum(part[0].shape[1] for part in self.parts[1:]) >= self.n:
             self._merge()
 

@@ -123,10 +123,16 @@ class Scene:
 def flat(
     marks: tuple[Mark, ...], dx: Number = 0, dy: Number = 0
 ) -> Iterator[tuple[Line | Box | Disc | Raster | Text, Number, Number]]:
-    """Yields all visible marks without their groups, in painting order, each with how far it is moved."""
+    """Yields all visible marks without their groups, in painting order, each with how far it is moved.
+
+    Args:
+        marks: from the back to the front.
+        dx, dy: how far the group that they stand in is moved, right and down.
+    """
     for mark in marks:
         if isinstance(mark, Group):
             if not mark.hidden:
+                # groups stand in groups, so their offsets add up
                 yield from flat(mark.marks, dx + mark.offset[0], dy + mark.offset[1])
         else:
             yield mark, dx, dy

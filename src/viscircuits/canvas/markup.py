@@ -26,16 +26,19 @@ class Html(str):
 
 def escaped(content: str) -> Html:
     """Returns content as markup: markup as it is, any other text escaped."""
+    # quotes do nothing between tags; in attributes, where they do, `element` escapes them too
     return content if isinstance(content, Html) else Html(escape(plain(content), quote=False))
 
 
 def plain(text: str) -> str:
     """Returns text without control characters and half characters; a sign stands for each."""
+    # half characters come out of file names that are not UTF-8: writing the page would fail on one
     return _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def joined(parts: Sequence[str], by: str = "") -> Html:
     """Returns several pieces as one, with another between them."""
+    # str.join gives a plain str, even of markup
     return Html(escaped(by).join(map(escaped, parts)))
 
 
@@ -48,6 +51,7 @@ def element(tag: str, *content: str, cls: str = "", **attributes: str) -> Html:
         cls: its class.
         attributes: by name; an empty one is left out.
     """
+    # an attribute is text whatever its type: markup in it is escaped once more, so that no tag opens inside a tag
     given = {"class": cls, **attributes}
     said = "".join(f' {name}="{escape(plain(value))}"' for name, value in given.items() if value)
     return Html(f"<{tag}{said}>" if tag in _EMPTY else f"<{tag}{said}>{joined(content)}</{tag}>")

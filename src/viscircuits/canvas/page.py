@@ -1,16 +1,20 @@
 """One page that needs no other file and no network: colours in two themes, diagrams that answer their reader.
 
 A page allows one script, ours, by its hash; whatever else may get into it does not run. Styles are allowed inline:
-bars, frames and diagrams carry their measures in attributes.
+bars and frames of reports carry their measures in attributes. Diagrams have none, so that they can stand in pages
+that allow no inline style.
 """
 
 import base64
 import hashlib
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 
-from viscircuits.canvas.marks import Scene
-from viscircuits.canvas.markup import Html, escaped
+from viscircuits.canvas.marks import Group, Scene, Text
+from viscircuits.canvas.markup import Html, element, escaped, joined
 from viscircuits.canvas.palette import PALETTES, Theme
 from viscircuits.canvas.svg import inline_svg
 
@@ -23,7 +27,7 @@ def write_page(title: str, body: Html, *styles: str) -> str:
         body: its content; text that is no `Html` is escaped here too.
         styles: further style sheets.
     """
-    script = template("page.js")
+    script = inlined("page")
     return filled(
         template("page.html"),
         {
@@ -31,6 +35,7 @@ def write_page(title: str, body: Html, *styles: str) -> str:
             "/*DARK*/": _variables("dark"),
             "/*STYLE*/": "\n".join([template("page.css"), *styles]),
             "/*SCRIPT*/": script,
+            # of the text as it stands between the script's tags: one byte more there, and browsers would not run it
             "@HASH@": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             "@TITLE@": escaped(title),
             "@BODY@": escaped(body),
@@ -38,16 +43,58 @@ def write_page(title: str, body: Html, *styles: str) -> str:
     )
 
 
-def interactive(scene: Scene) -> Html:
-    """Returns a diagram as a part of a page, with its controls.
+def interactive(scene: Scene, facts: Mapping[str, object]) -> Html:
+    """Returns a diagram as a part of a page, with its controls; ``script/attach.js`` makes it answer.
 
-    Hovering tells names and scores; a click, or Enter, isolates the paths through a vertex or edge.
+    Hovering tells names and scores; a click, or Enter, isolates the paths through a vertex or edge, and shows it large.
+
+    Args:
+        scene: the drawing. Its own lines of text stand above it in the page, where they can wrap on a narrow screen.
+        facts: what the panel tells, by names of vertices and edges (see ``script/attach.js``).
     """
-    return Html(filled(template("interactive.html"), {"@WIDTH@": f"{scene.width:.0f}", "@SVG@": inline_svg(scene)}))
+    lines = [mark for mark in scene.marks if isinstance(mark, Text)]
+    rest = tuple(mark for mark in scene.marks if not isinstance(mark, Text))
+    above = max((line.y for line in lines), default=0)
+    drawing = replace(scene, height=scene.height - above, marks=(Group(rest, offset=(0, -above)),))
+    parts = {
+        "@HEADING@": joined([element("p", line.text) for line in lines]),
+        "@SVG@": inline_svg(drawing),
+        "@DATA@": escaped(json.dumps(facts, ensure_ascii=False)),
+    }
+    return Html(filled(template("interactive.html"), parts))
 
 
-def filled(text: str, parts: dict[str, str]) -> str:
+def inlined(entry: str) -> str:
+    """Returns one of our scripts with all modules it imports, as a single classic script.
+
+    Each module becomes a function that returns what it exports, after those it imports: names of two modules never
+    meet. Import maps would need no rewriting, but a policy that allows them by hash allows ``data:`` scripts too.
+    """
+    modules: dict[str, str] = {}
+    _gather(entry, modules)
+    return '"use strict";\n' + "\n".join(modules.values())
+
+
+_IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=const (\w+))", re.MULTILINE)
+
+
+def _gather(name: str, modules: dict[str, str]) -> None:
+    if name in modules:
+        return
+    text = template(f"script/{name}.js")
+    for _, needed in _IMPORT.findall(text):
+        _gather(needed, modules)
+    exports = ", ".join(_EXPORT.findall(text))
+    body = _EXPORT.sub("", _IMPORT.sub(r"const \1 = module_\2;", text))
+    if re.search(r"^(import|export)\b", body, re.MULTILINE):
+        raise ValueError(f"{name}.js imports or exports in a form that cannot be inlined")
+    modules[name] = f"const module_{name} = (() => {{\n{body}return {{ {exports} }};\n}})();"
+
+
+def filled(text: str, parts: Mapping[str, str]) -> str:
     """Returns a template with its places filled, in one pass: what is filled in may hold any text."""
+    # one place after another would fill what looks like a place in a title, or in a caption out of a file
     return re.sub("|".join(map(re.escape, parts)), lambda place: parts[place[0]], text)
 
 

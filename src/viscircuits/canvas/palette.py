@@ -41,6 +41,7 @@ class Palette:
         roles = {name: getattr(self, name) for name in names}
         for level in range(-LEVELS, LEVELS + 1):
             end = self.red if level > 0 else self.blue
+            # a root's bend: the first steps away from grey have to be told from it
             roles[ramp_role(level)] = _mixed(self.grey, end, (abs(level) / LEVELS) ** 0.7)
         return roles
 
@@ -57,17 +58,21 @@ PALETTES: dict[Theme, Palette] = {
 
 def balance_role(balance: float) -> str:
     """Returns the ramp's role for a balance in [-1, 1]; only an exact zero is grey."""
+    # weights that cancel on paper leave 1e-7 in single precision; 1e-9 keeps rounding from lifting a whole step
     level = int(np.ceil(abs(balance) * LEVELS - 1e-9)) if abs(balance) > 1e-7 else 0
     return ramp_role(level if balance > 0 else -level)
 
 
 def ramp_role(level: int) -> str:
     """Returns the role of a step of the ramp, from -LEVELS to LEVELS."""
-    return f"excite{level}" if level > 0 else f"inhibit{-level}" if level < 0 else "even"
+    if level == 0:
+        return "even"
+    return f"excite{level}" if level > 0 else f"inhibit{-level}"
 
 
 def heat_map(kernel: Float[np.ndarray, "kh kw"]) -> UInt8[np.ndarray, "kh kw 3"]:
     """Returns a kernel as colours: red above zero, blue below, scaled by its largest weight."""
+    # "or": a kernel of zeros stays paper, and nothing is divided by zero
     scale = float(np.abs(kernel).max()) or 1.0
     strength = (np.abs(kernel) / scale)[..., None] ** 0.8
     end = np.where(kernel[..., None] > 0, _RED, _BLUE)
@@ -78,10 +83,16 @@ def image_kernel(kernel: Float[np.ndarray, "c kh kw"]) -> UInt8[np.ndarray, "kh 
     """Returns a kernel on the image as a picture: zero is mid-grey; not of three channels, a heat map."""
     if len(kernel) != 3:
         return heat_map(kernel.sum(0))
+    # twice, so that the largest weight just reaches black or white on the way from mid-grey
     scale = 2 * float(np.abs(kernel).max()) or 1.0
     return ((0.5 + kernel.transpose(1, 2, 0) / scale) * 255 + 0.5).clip(0, 255).astype(np.uint8)
 
 
+def _channels(colour: str) -> Float[np.ndarray, "3"]:
+    """``#rrggbb`` as three numbers up to 255."""
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float)
+
+
 def _mixed(a: str, b: str, share: float) -> str:
-    start, end = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (a, b))
+    start, end = _channels(a), _channels(b)
     return "#" + "".join(f"{round(v):02x}" for v in start + share * (end - start))

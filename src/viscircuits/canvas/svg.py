@@ -76,7 +76,7 @@ def _group(group: Group, colour: Colour, interactive: bool) -> Html:
         data["transform"] = f"translate({_n(group.offset[0])} {_n(group.offset[1])})"
     if group.centre is not None:
         x, y = group.centre
-        data["style"] = f"transform-origin:{_n(x)}px {_n(y)}px"
+        data["transform-origin"] = f"{_n(x)} {_n(y)}"
     title = [_element("title", {}, group.title)] if group.title else []
     marks = joined([*title, *(_mark(mark, colour, interactive) for mark in group.marks)])
     name = {"data-id" if interactive else "id": group.id or None}  # a page may hold several pictures
@@ -92,8 +92,9 @@ def _line(line: Line, colour: Colour) -> Html:
 
 def _raster(raster: Raster) -> Html:
     place = {"x": raster.x, "y": raster.y, "width": raster.width, "height": raster.height}
-    sharp = {"style": "image-rendering:pixelated"} if raster.sharp else {}
+    sharp = {"image-rendering": "pixelated"} if raster.sharp else {}
     href = data_uri(raster.pixels, sharp=raster.sharp)
+    # without "none" a viewer keeps the pixels square, and leaves a margin where a kernel is not
     return _element("image", {**place, "href": href, "preserveAspectRatio": "none", **sharp})
 
 
@@ -102,8 +103,10 @@ def _text(text: Text, colour: Colour) -> Html:
     if text.anchor != "start":
         style["text-anchor"] = text.anchor
     if text.halo:
+        # the rim is painted first, or it would eat into the letters
         style |= {"stroke": colour("paper"), "stroke-width": 3, "stroke-linejoin": "round", "paint-order": "stroke"}
     if text.turn:
+        # SVG turns clockwise, because its y points down
         style["transform"] = f"rotate({_n(-text.turn)} {_n(text.x)} {_n(text.y)})"
     return _element("text", {"x": text.x, "y": text.y, **style}, text.text)
 
@@ -112,6 +115,7 @@ def data_uri(pixels: UInt8[np.ndarray, "h w 3"], *, sharp: bool) -> str:
     """Returns pixels as a data URI: PNG where edges matter, JPEG for pictures."""
     buffer = io.BytesIO()
     if sharp:
+        # a kernel has few colours, and a palette of them takes fewer bytes than three channels
         large = pixels.repeat(_CELL, axis=0).repeat(_CELL, axis=1)
         Image.fromarray(large).quantize(256).save(buffer, "PNG", optimize=True)
     else:

@@ -5,17 +5,20 @@ which shows control characters as ``\x1b`` and takes no text as markup.
 """
 
 import re
+import shlex
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Span, Text
 
-from viscircuits.types import Progress as Report
+if TYPE_CHECKING:  # it brings torch, which a mistake should not wait for
+    from viscircuits.types import Progress as Report
 
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1: what moves the cursor, changes colours or types for the user
@@ -62,9 +65,17 @@ err = Terminal(stderr=True)
 """Everything that is not a result."""
 
 
+def print_next(*command: object) -> None:
+    """Prints what one may want to do next, as it is typed; on standard error, as it is no result."""
+    err.print(Text.assemble(("next: ", "dim"), plain(shlex.join(["viscircuits", *map(str, command)]))), soft_wrap=True)
+
+
 @contextmanager
-def progress_bars() -> Iterator[Report]:
-    """Yields a callback ``(what, done, total)`` that draws one bar for each kind of work."""
+def progress_bars() -> "Iterator[Report]":
+    """Yields a callback ``(what, done, total)`` that draws one bar for each kind of work; lines without a terminal."""
+    if not err.is_terminal:
+        yield Lines().report
+        return
     told = TextColumn("{task.description}", markup=False)
     columns = (told, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bars:
@@ -76,6 +87,35 @@ def progress_bars() -> Iterator[Report]:
             bars.update(tasks[what], completed=done, total=total, visible=done < total or what == "circuits")
 
         yield report
+
+
+class Lines:
+    """How far a work has come, for a log: a line now and then, with the time that is left."""
+
+    EVERY = 10.0
+    """Seconds between two lines; a work that is done sooner has none."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._told = time.monotonic()
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Prints where the work stands, where the last line is long ago."""
+        now = time.monotonic()
+        started = self._started.setdefault(what, now)
+        if now - self._told < self.EVERY:
+            return
+        self._told = now
+        # the first call comes when something is done already, so that its time is not known
+        left = (now - started) / max(done, 1) * (total - done)
+        err.print(f"{what}: {done:,} of {total:,}{f', about {_duration(left)} left' if 0 < done < total else ''}")
+
+
+def _duration(seconds: float) -> str:
+    """A time as one says it: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def print_table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(
     name="viscircuits",
     help="Find the small circuit inside a vision model that computes one feature, and measure how well it does alone.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from viscircuits.cli import early
 from viscircuits.errors import ViscircuitsError
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
@@ -34,9 +35,10 @@ class Command(TyperCommand):
         """Reads the command line; an empty text, or a number out of range, is an error of one line."""
         self._refuse_empty(ctx, args)
         rest = super().parse_args(ctx, args)
-        from viscircuits.bounds import COUNT, RULES, within  # imports torch, which help does without
+        early.look_at(ctx.params)
+        from viscircuits.bounds.ranges import COUNT, RANGES, within
 
-        rules = {**RULES, "count": COUNT}  # of stimuli; that of structures to keep has no bound but the network's
+        rules = {**RANGES, "count": COUNT}  # of stimuli; that of structures to keep has no bound but the network's
         for name, value in ctx.params.items():
             for one in value if isinstance(value, list | tuple) else [value]:
                 if name in rules and isinstance(one, int | float) and not isinstance(one, bool):
@@ -97,7 +99,7 @@ def _threads(wanted: int | None) -> int | None:
     if wanted is not None:
         import torch
 
-        from viscircuits.bounds import within
+        from viscircuits.bounds.ranges import within
 
         within("threads", wanted)
         torch.set_num_threads(wanted)

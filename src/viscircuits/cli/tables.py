@@ -8,9 +8,9 @@ from rich.text import Text
 
 from viscircuits.canvas.told import WEAK, in_a_cell, inverted
 from viscircuits.cli.console import out, print_table
-from viscircuits.runs.job import CURVE
 from viscircuits.study.chosen import series_of, titled
 from viscircuits.study.folder import Study
+from viscircuits.study.names import CURVE
 
 
 def print_study(study: Study) -> None:

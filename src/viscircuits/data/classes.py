@@ -16,7 +16,8 @@ from viscircuits.errors import ImageError
 log = logging.getLogger(__name__)
 
 _SHOWN = 3
-_said: "WeakSet[ImageSet]" = WeakSet()
+_logged: "WeakSet[ImageSet]" = WeakSet()
+"""Sets whose matching was logged, which is said once for each."""
 
 
 def by_output(images: ImageSet, n_outputs: int, categories: Sequence[str] | None = None) -> ImageSet:
@@ -38,17 +39,27 @@ def by_output(images: ImageSet, n_outputs: int, categories: Sequence[str] | None
     labels = tuple(numbers[label] for label in images.labels)
     if labels == images.labels:
         return images
-    if images not in _said:
-        _said.add(images)
+    if images not in _logged:
+        _logged.add(images)
         log.warning("classes are matched to the model's outputs by their names: %s", _listed(images, labels))
     return images.labelled(labels)
 
 
 def output_numbers(names: Sequence[str], n_outputs: int, categories: Sequence[str] | None) -> list[int]:
-    """Returns the number of the output of every class; an `ImageError` where that cannot be known."""
+    """Returns the number of the output of every class.
+
+    Args:
+        names: of the classes.
+        n_outputs: how many outputs the model has; one judges two classes.
+        categories: what the outputs stand for, where that is known.
+
+    Raises:
+        ImageError: it cannot be known.
+    """
+    # names come before numbers: a data set with a folder for every class may still have them in another order
     for known in (wnids(), categories or ()):
-        if len(known) == n_outputs and (found := _looked_up(names, known)) is not None:
-            return found
+        if len(known) == n_outputs and (places := _places(names, known)) is not None:
+            return places
     if len(names) == n_outputs or (n_outputs == 1 and len(names) == 2):
         return list(range(len(names)))
     shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
@@ -59,7 +70,7 @@ def output_numbers(names: Sequence[str], n_outputs: int, categories: Sequence[st
     )
 
 
-def _looked_up(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
+def _places(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
     """The places of all names in a list of known ones; None if one is not there, or is there twice."""
     plain = [_plain(name) for name in known]
     once = {name for name, count in Counter(plain).items() if count == 1}

@@ -6,16 +6,15 @@ otherwise every item is read once. Not here: the pictures (`viscircuits.data.sou
 """
 
 import logging
-import operator
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeGuard, runtime_checkable
 
-import numpy as np
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
 
+from viscircuits.data.labels import described, whole_number
 from viscircuits.errors import ImageError
 
 log = logging.getLogger(__name__)
@@ -23,10 +22,32 @@ log = logging.getLogger(__name__)
 _SAMPLES = ("DatasetFolder", "ImageFolder", "ImageNet")
 _TARGETS = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST", "USPS")
 _COMPARED = 7
+"""Items whose label is compared with what the dataset holds apart."""
 
 
-def check_map_style(dataset: Any) -> None:
-    """Raises an `ImageError` with the call that works, where something cannot be asked for its items by number."""
+@runtime_checkable
+class MapStyle(Protocol):
+    """What has a length and numbered items; torch's own base class declares no length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> object: ...
+
+
+class _OfFiles(Protocol):
+    """One of torchvision's datasets that lists its files, each with the class of its folder."""
+
+    samples: Sequence[tuple[str, object]]
+
+
+class _OfTargets(Protocol):
+    """One of torchvision's datasets that holds its labels in one list or tensor."""
+
+    targets: Sequence[object]
+
+
+def map_style(dataset: object) -> MapStyle:
+    """Returns a dataset that can be asked for its items by number; an `ImageError` says what works for another."""
     kind = type(dataset).__name__
     if isinstance(dataset, Tensor):
         raise ImageError("expected a data set, got a tensor; give ImageSet.from_tensors(images)")
@@ -41,7 +62,7 @@ def check_map_style(dataset: Any) -> None:
         )
     if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
         raise ImageError(f"expected a data set with a length and numbered items, got {kind}")
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+    if not _is_map_style(dataset):
         raise ImageError(
             f"expected a data set with a length and numbered items, got {kind}, which can only be "
             f"read in turn; hold what "
@@ -52,25 +73,31 @@ def check_map_style(dataset: Any) -> None:
             f"expected a data set, got a {kind} with the keys "
             f"{', '.join(map(str, list(dataset)[:4]))}; give one of its parts"
         )
+    return dataset
 
 
-def length(dataset: Any) -> int:
+def _is_map_style(dataset: object) -> TypeGuard[MapStyle]:
+    # torch gives every dataset a ``__getitem__``, so that one that is read in turn is told by its class
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
+
+
+def length(dataset: MapStyle) -> int:
     """Returns how many items there are."""
     try:
         return len(dataset)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # scripts end with sys.exit
         raise ImageError(f"the data set does not tell its length: {type(error).__name__}: {error}") from error
 
 
-def item(dataset: Any, row: int) -> Any:
+def item(dataset: MapStyle, row: int) -> object:
     """Returns an item; what goes wrong in the data set is told as its own."""
     try:
         return dataset[row]
-    except (Exception, SystemExit) as error:  # scripts end with sys.exit
+    except (Exception, SystemExit) as error:
         raise ImageError(f"the data set fails at item {row}: {type(error).__name__}: {error}") from error
 
 
-def labels_and_classes(dataset: Any, count: int) -> tuple[list[int] | None, tuple[str, ...] | None]:
+def labels_and_classes(dataset: MapStyle, count: int) -> tuple[list[int] | None, tuple[str, ...] | None]:
     """Returns the label of every item, and the names of the classes where the dataset has some that belong to these.
 
     Items without a second entry have no labels. A second entry that is no class number (a caption, boxes, a map, -1)
@@ -88,46 +115,25 @@ def labels_and_classes(dataset: Any, count: int) -> tuple[list[int] | None, tupl
     return labels, None if labels is None else _classes(dataset, labels)
 
 
-def whole_number(value: object) -> int | None:
-    """Returns a number that is whole by its type, also one in an array or tensor by itself; None for all else."""
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        if np.prod(value.shape) != 1:
-            return None
-        value = value.item()
-    try:
-        return int(operator.index(value))  # pyright: ignore[reportArgumentType] (hence the try)
-    except TypeError:
-        return None
-
-
-def described(value: object) -> str:
-    """Returns a few words for a value that is no class number."""
-    if isinstance(value, Tensor | np.ndarray) and value.ndim:
-        return f"a {value.dtype} array of shape {list(value.shape)}"
-    if isinstance(value, int | float | str | Tensor | np.generic | None):
-        text = repr(value)
-        return text if len(text) <= 40 else f"{text[:40]}..."
-    return f"a {type(value).__name__}"
-
-
-def place(dataset: Dataset, row: int) -> Hashable:
+def place(dataset: object, row: int) -> Hashable:
     """Returns the same value for rows that are the same item, however it is wrapped, or the same file."""
     owner, row = _unwrapped(dataset, row)
-    if _is_torchvisions(owner, _SAMPLES):
-        return file_place(Path(owner.samples[row][0]))  # pyright: ignore[reportAttributeAccessIssue] (DatasetFolder's)
+    if _has_samples(owner):
+        return file_place(Path(owner.samples[row][0]))
     return id(owner), row
 
 
 def file_place(path: Path) -> Hashable:
     """Returns the same value for all paths of one file: links, hard links, other spellings."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return os.path.abspath(path)
-    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+    # some file systems number no files
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def _unwrapped(dataset: Dataset, row: int) -> tuple[Dataset, int]:
+def _unwrapped(dataset: object, row: int) -> tuple[object, int]:
     """The dataset at the bottom of subsets and concatenations, and the row there."""
     while True:
         if type(dataset) is Subset:
@@ -140,7 +146,7 @@ def _unwrapped(dataset: Dataset, row: int) -> tuple[Dataset, int]:
             return dataset, row
 
 
-def _rows(dataset: Dataset, count: int) -> tuple[Dataset, Sequence[int]]:
+def _rows(dataset: object, count: int) -> tuple[object, Sequence[int]]:
     """The dataset at the bottom of subsets, and its rows that these have."""
     rows: Sequence[int] = range(count)
     while type(dataset) is Subset:
@@ -149,40 +155,48 @@ def _rows(dataset: Dataset, count: int) -> tuple[Dataset, Sequence[int]]:
     return dataset, rows
 
 
-def _is_torchvisions(dataset: Dataset, names: Iterable[str]) -> bool:
+def _is_torchvisions(dataset: object, names: Iterable[str]) -> bool:
     kind = type(dataset)
     return kind.__module__.startswith("torchvision.datasets") and kind.__name__ in names
 
 
-def _known(dataset: Any, count: int) -> list[int] | None:
+def _has_samples(dataset: object) -> TypeGuard[_OfFiles]:
+    return _is_torchvisions(dataset, _SAMPLES)
+
+
+def _has_targets(dataset: object) -> TypeGuard[_OfTargets]:
+    return _is_torchvisions(dataset, _TARGETS)
+
+
+def _known(dataset: MapStyle, count: int) -> list[int] | None:
     """The labels without reading all items, where that is safe."""
     owner, rows = _rows(dataset, count)
     if _relabels(owner):
         return None
-    if _is_torchvisions(owner, _SAMPLES):
-        held = [whole_number(owner.samples[row][1]) for row in rows]  # pyright: ignore[reportAttributeAccessIssue]
-    elif _is_torchvisions(owner, _TARGETS):
-        held = [whole_number(owner.targets[row]) for row in rows]  # pyright: ignore[reportAttributeAccessIssue]
+    if _has_samples(owner):
+        held = [whole_number(owner.samples[row][1]) for row in rows]
+    elif _has_targets(owner):
+        held = [whole_number(owner.targets[row]) for row in rows]
     else:
         return None
+    # somebody may have changed the list after the items were made from it, or an item on its way out
     some = sorted({i * (count - 1) // (_COMPARED - 1) for i in range(_COMPARED)})
     labels = [label for label in held if label is not None and label >= 0]
-    agree = len(labels) == count and all(labels[row] == whole_number(item(dataset, row)[1]) for row in some)
+    agree = len(labels) == count and all(labels[row] == whole_number(_second(item(dataset, row))) for row in some)
     return labels if agree else None
 
 
-def _relabels(dataset: Dataset) -> bool:
+def _relabels(dataset: object) -> bool:
     """Whether one of torchvision's datasets was told to change its labels on the way out."""
     both = getattr(dataset, "transforms", None)
     changed = both is not None and type(both).__module__ != "torchvision.datasets.vision"
     return changed or getattr(dataset, "target_transform", None) is not None
 
 
-def _read(dataset: Any, first: Sequence[object], count: int) -> list[int] | None:
+def _read(dataset: MapStyle, first: object, count: int) -> list[int] | None:
     labels: list[int] = []
     for row in range(count):
-        one = item(dataset, row) if row else first
-        second = one[1] if isinstance(one, tuple | list) and len(one) > 1 else None
+        second = _second(item(dataset, row) if row else first)
         label = whole_number(second)
         if label is None or label < 0:
             log.warning(
@@ -196,7 +210,12 @@ def _read(dataset: Any, first: Sequence[object], count: int) -> list[int] | None
     return labels
 
 
-def _classes(dataset: Any, labels: Sequence[int]) -> tuple[str, ...] | None:
+def _second(entry: object) -> object:
+    """The second part of an item; None where it has none."""
+    return entry[1] if isinstance(entry, tuple | list) and len(entry) > 1 else None
+
+
+def _classes(dataset: MapStyle, labels: Sequence[int]) -> tuple[str, ...] | None:
     """The names, unless they cannot belong to these labels: too few, or those of labels that it holds beside."""
     owner, rows = _rows(dataset, len(labels))
     attribute = "wnids" if _is_torchvisions(owner, ("ImageNet",)) else "classes"  # its classes are tuples of synonyms
@@ -209,7 +228,7 @@ def _classes(dataset: Any, labels: Sequence[int]) -> tuple[str, ...] | None:
     return None
 
 
-def _targets_agree(owner: Dataset, rows: Sequence[int], labels: Sequence[int]) -> bool:
+def _targets_agree(owner: object, rows: Sequence[int], labels: Sequence[int]) -> bool:
     targets = getattr(owner, "targets", None)
     if targets is None:
         return True

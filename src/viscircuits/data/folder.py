@@ -13,11 +13,11 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from viscircuits.bounds import what_is
+from viscircuits.bounds.places import what_is
 from viscircuits.errors import ImageError
 
 SUFFIXES = frozenset(
@@ -32,9 +32,8 @@ log = logging.getLogger(__name__)
 Walked = dict[str, list[str]]
 """By folder, as a path: the names of the files in it."""
 
-
 _OTHERS, _OTHERS_EACH = 100_000, 10
-"""How much else may be met in a folder that somebody else names: at all, and for every picture."""
+"""How much else may be met in a folder that somebody else names: at all, and more for every picture."""
 
 
 def scan(root: Path, most: int | None = None) -> tuple[list[Path], list[str]]:
@@ -46,12 +45,12 @@ def scan(root: Path, most: int | None = None) -> tuple[list[Path], list[str]]:
     if root.is_file():
         raise ImageError(f"expected a folder, got the file {str(root)!r}; use ImageSet.from_files")
     if not root.is_dir():
-        if found := what_is(root):
-            raise ImageError(f"expected a folder of pictures, but {str(root)!r} is {found}")
+        if kind := what_is(root):
+            raise ImageError(f"expected a folder of pictures, but {str(root)!r} is {kind}")
         raise ImageError(f"no folder {str(root)!r}")
     try:
         walked, left_out = _walk(str(root), _Allowed(str(root), most))
-    except RecursionError:
+    except RecursionError:  # before Python 3.12 os.walk calls itself for a folder within a folder
         raise ImageError(f"{str(root)!r} holds folders within folders without end; expected pictures") from None
     flat = [root / name for name in sorted(walked[str(root)]) if _is_picture(name) and (root / name).is_file()]
     by_class = _by_class(root, walked)
@@ -69,6 +68,17 @@ def scan(root: Path, most: int | None = None) -> tuple[list[Path], list[str]]:
     return (flat, []) if flat else (nested, classes)
 
 
+def existing(paths: Iterable[str | Path]) -> tuple[Path, ...]:
+    """Returns the paths of picture files; an `ImageError` for the first that is a folder or is not there."""
+    files = tuple(map(Path, paths))
+    for file in files:
+        if file.is_dir():
+            raise ImageError(f"expected picture files, got the folder {str(file)!r}; use ImageSet.from_folder")
+        if not file.is_file():
+            raise ImageError(f"no file {str(file)!r}")
+    return files
+
+
 @dataclass
 class _Allowed:
     """What a search may still meet."""
@@ -81,9 +91,9 @@ class _Allowed:
     def meet(self, folders: Sequence[str], files: Sequence[str]) -> None:
         if self.most is None:
             return
-        found = sum(map(_is_picture, files))
-        self.pictures += found
-        self.others += len(folders) + len(files) - found
+        pictures = sum(map(_is_picture, files))
+        self.pictures += pictures
+        self.others += len(folders) + len(files) - pictures
         if self.pictures > self.most:
             raise ImageError(f"expected at most {self.most:,} pictures in {self.root!r}, met more")
         if self.others > _OTHERS + _OTHERS_EACH * self.pictures:
@@ -117,18 +127,19 @@ def _walk_real(top: str, seen: set[str], walked: Walked, allowed: _Allowed) -> l
         walked[where] = [name for name in files if not _is_system(name)]
         inside = [(name, os.path.join(where, name)) for name in folders if not _is_system(name)]
         links += [path for _, path in inside if os.path.islink(path)]
+        # os.walk goes on into what stands in this very list
         folders[:] = [n for n, path in inside if not os.path.islink(path) and os.path.realpath(path) not in seen]
     return links
 
 
 def _by_class(root: Path, walked: Walked) -> dict[str, list[str]]:
     """The pictures below each folder of the first level."""
-    found: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {}
     for where, files in walked.items():
         if parts := Path(where).relative_to(root).parts:
-            pictures = found.setdefault(parts[0], [])
+            pictures = classes.setdefault(parts[0], [])  # a class without pictures keeps its number
             pictures += [os.path.join(where, name) for name in files if _is_picture(name)]
-    return found
+    return classes
 
 
 def _ordered(classes: dict[str, list[str]]) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.errors import ImageError
 
 SIZE = 64
@@ -42,7 +42,8 @@ SCENES = ("night", "paper", "gradient", "horizon", "spotlight", "grid")
 CATEGORIES = {"object": OBJECTS, "colour": COLOURS, "part": PARTS, "texture": TEXTURES, "scene": SCENES}
 """Every category of label and its vocabulary, in mask order."""
 
-Array = np.ndarray
+Grid = np.ndarray
+"""One number, or colour, at every pixel."""
 _RGB = np.array(
     (
         *((0.88, 0.16, 0.16), (0.98, 0.54, 0.10), (0.98, 0.87, 0.18), (0.20, 0.70, 0.25)),
@@ -67,7 +68,16 @@ class Shapes:
 
 @checked
 def generate(n: int, *, seed: int, start: int = 0) -> Shapes:
-    """Returns pictures ``start`` to ``start + n - 1`` of a seed (both numbers at least 0); they must fit in memory."""
+    """Returns pictures ``start`` to ``start + n - 1`` of a seed.
+
+    Args:
+        n: number of pictures, at least 1; they must fit in memory.
+        seed: at least 0; each has its own pictures.
+        start: at least 0; number of the first picture.
+
+    Raises:
+        ImageError: a number is out of range, or memory is short.
+    """
     if n < 1 or seed < 0 or start < 0:
         raise ImageError(f"expected n >= 1, seed >= 0 and start >= 0; got n={n}, seed={seed}, start={start}")
     try:
@@ -77,6 +87,7 @@ def generate(n: int, *, seed: int, start: int = 0) -> Shapes:
     except (MemoryError, ValueError, OverflowError):
         raise ImageError(f"no memory for {n} pictures at once; take fewer, and the others with start") from None
     for i in range(n):
+        # a stream for each picture, so that it does not matter how many are drawn, or where one begins
         labels[i] = _draw(np.random.default_rng((seed, start + i)), images[i], masks[:, i])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return Shapes(pixels, torch.from_numpy(labels), dict(zip(CATEGORIES, torch.from_numpy(masks), strict=True)))
@@ -87,7 +98,7 @@ def draw(index: int, seed: int) -> Shapes:
     return generate(1, seed=seed, start=index)
 
 
-def _draw(rng: np.random.Generator, image: Array, masks: Array) -> int:
+def _draw(rng: np.random.Generator, image: Grid, masks: Grid) -> int:
     """Paints one picture and its masks in place; returns its class."""
     u = rng.random(24)  # every number a picture needs; the order is part of the format
     kind, colour, texture, scene = (
@@ -96,7 +107,7 @@ def _draw(rng: np.random.Generator, image: Array, masks: Array) -> int:
     radius = 14 + 11 * float(u[4])
     x, y = _local(radius, SIZE / 2 + (30 - radius) * (2 * u[5] - 1), SIZE / 2 + (30 - radius) * (2 * u[6] - 1), u[7])
     d = _OBJECTS[kind].distance(x, y, 0.3 + 0.1 * float(u[8]))
-    cover = np.clip(np.float32(0.5) - d * radius, 0, 1)[..., None]
+    cover = np.clip(np.float32(0.5) - d * radius, 0, 1)[..., None]  # distances are in radii, edges one pixel wide
     surface = _surface(texture, x * radius, y * radius, np.float32(3.2 + 1.3 * u[9]))
     darker = {"night": False, "paper": True, "grid": True}.get(SCENES[scene], bool(u[10] < 0.5))  # seen against it
     tone = _RGB[colour] * np.float32(0.42) if darker else 1 - (1 - _RGB[colour]) * np.float32(0.42)
@@ -107,6 +118,7 @@ def _draw(rng: np.random.Generator, image: Array, masks: Array) -> int:
     contrast, light, grain = np.float32(0.7 + 0.3 * u[20]), np.float32(0.1 * u[21] - 0.05), np.float32(0.08 * u[22])
     noise = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8).astype(np.float32) / 255 - np.float32(0.5)
     picture = (picture - 0.5) * contrast + (0.5 + light) + noise * grain
+    # half a step is added, as the conversion to whole numbers cuts off what stands behind the point
     image[:] = np.clip(picture * 255 + 0.5, 0, 255)
     inside = d < 0
     masks[0], masks[1], masks[3] = inside * (kind + 1), inside * (colour + 1), inside * (texture + 1)
@@ -115,7 +127,7 @@ def _draw(rng: np.random.Generator, image: Array, masks: Array) -> int:
     return kind
 
 
-def _local(radius: float, cx: float, cy: float, turn: float) -> tuple[Array, Array]:
+def _local(radius: float, cx: float, cy: float, turn: float) -> tuple[Grid, Grid]:
     """Pixel centres in the object's own axes; turns are rounded so that no libm can be told from another."""
     cos = np.float32(round(math.cos(2 * math.pi * turn), 6)) / radius
     sin = np.float32(round(math.sin(2 * math.pi * turn), 6)) / radius
@@ -123,7 +135,7 @@ def _local(radius: float, cx: float, cy: float, turn: float) -> tuple[Array, Arr
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _surface(texture: int, x: Array, y: Array, period: np.float32) -> Array:
+def _surface(texture: int, x: Grid, y: Grid, period: np.float32) -> Grid:
     """The share of the second tone at each pixel, for object coordinates in pixels and half a period in pixels."""
     if TEXTURES[texture] == "plain":
         return np.zeros_like(x)
@@ -137,13 +149,13 @@ def _surface(texture: int, x: Array, y: Array, period: np.float32) -> Array:
     return a + b - 2 * a * b
 
 
-def _wave(v: Array, period: np.float32) -> Array:
+def _wave(v: Grid, period: np.float32) -> Grid:
     """An anti-aliased square wave between 0 and 1 that changes every ``period`` pixels."""
     phase = v / (2 * period)
     return np.clip((abs(phase - np.floor(phase) - 0.5) - 0.25) * (2 * period) + 0.5, 0, 1)
 
 
-def _scene(scene: int, u: Array) -> Array:
+def _scene(scene: int, u: Grid) -> Grid:
     """A background picture [h, w, 3] from six numbers in [0, 1): a shade, a turn and a muted tint among them."""
     tint = (0.10 * (2 * u[3:6] - 1)).astype(np.float32)
     dark, light = np.float32(0.08 + 0.16 * u[0]), np.float32(0.74 + 0.18 * u[0])
@@ -169,30 +181,30 @@ def _scene(scene: int, u: Array) -> Array:
     return grey[..., None] + tint
 
 
-def _lines(v: Array, step: np.float32) -> Array:
+def _lines(v: Grid, step: np.float32) -> Grid:
     """Anti-aliased lines one pixel wide, ``step`` pixels apart."""
     phase = v / step
     return np.clip(1 - (0.5 - abs(phase - np.floor(phase) - 0.5)) * step, 0, 1)
 
 
-def _disc(x: Array, y: Array) -> Array:
+def _disc(x: Grid, y: Grid) -> Grid:
     return np.sqrt(x * x + y * y) - 1
 
 
-def _box(x: Array, y: Array, width: float = 0.76, height: float = 0.76) -> Array:
+def _box(x: Grid, y: Grid, width: float = 0.76, height: float = 0.76) -> Grid:
     return np.maximum(abs(x) - np.float32(width), abs(y) - np.float32(height))
 
 
-def _triangle(x: Array, y: Array) -> Array:
+def _triangle(x: Grid, y: Grid) -> Grid:
     return np.maximum(y - 0.5, abs(x) * np.float32(math.sqrt(3) / 2) - y * np.float32(0.5) - 0.5)
 
 
-def _outline(d: Array, w: float) -> Array:
+def _outline(d: Grid, w: float) -> Grid:
     """The band of width ``w`` just inside an outline."""
     return np.maximum(d, -d - w)
 
 
-def _star(x: Array, y: Array) -> Array:
+def _star(x: Grid, y: Grid) -> Grid:
     """Five points: mirrored into one half of one point, where the outline is a single line."""
     c, s = np.float32(math.cos(math.pi / 5)), np.float32(math.sin(math.pi / 5))
     x, y = abs(x), -y
@@ -203,19 +215,19 @@ def _star(x: Array, y: Array) -> Array:
     return (abs(x) * -ay + (y - 1) * ax) / np.sqrt(ax * ax + ay * ay)
 
 
-def _cross(x: Array, y: Array, w: float) -> Array:
+def _cross(x: Grid, y: Grid, w: float) -> Grid:
     return np.minimum(_box(x, y, 0.96, w / 2), _box(x, y, w / 2, 0.96))
 
 
-def _corner(x: Array, y: Array, w: float) -> Array:
+def _corner(x: Grid, y: Grid, w: float) -> Grid:
     return np.maximum(_box(x, y), np.minimum(x, y) + (np.float32(0.76) - w))
 
 
-def _crescent(x: Array, y: Array) -> Array:
+def _crescent(x: Grid, y: Grid) -> Grid:
     return np.maximum(_disc(x, y), np.float32(0.82) - np.sqrt((x - np.float32(0.5)) ** 2 + y * y))
 
 
-def _arrow(x: Array, y: Array, w: float) -> Array:
+def _arrow(x: Grid, y: Grid, w: float) -> Grid:
     head = np.maximum(-x, (np.float32(0.8) * (x - 1) + abs(y)) / np.float32(math.sqrt(1.64)))
     return np.minimum(head, _box(x + np.float32(0.45), y, 0.5, w / 2))
 
@@ -224,7 +236,7 @@ def _arrow(x: Array, y: Array, w: float) -> Array:
 class _Object:
     """An outline and its named places: ``rim`` along the outline, ``points`` (part, x, y) within 0.22 of each."""
 
-    distance: Callable[[Array, Array, float], Array]
+    distance: Callable[[Grid, Grid, float], Grid]
     rim: str
     solid: bool = True
     points: tuple[tuple[str, float, float], ...] = ()
@@ -263,7 +275,7 @@ _OBJECTS = (
 assert len(_OBJECTS) == len(OBJECTS)
 
 
-def _parts(obj: _Object, x: Array, y: Array, d: Array) -> Array:
+def _parts(obj: _Object, x: Grid, y: Grid, d: Grid) -> Grid:
     """The part at each pixel as index + 1: inside or rim, overruled near a named point."""
     rim = np.uint8(PARTS.index(obj.rim) + 1)
     parts = np.where(d < -0.2, np.uint8(1), rim) if obj.solid else np.full(x.shape, rim)

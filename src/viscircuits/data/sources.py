@@ -2,32 +2,28 @@
 
 A source is numbered pictures: ``read(row)`` gives the prepared, checked tensor, ``digest(row)`` its content hash. The
 first reading of all, in the caller's thread, is done by ``first(row)``, which also sees to it that a picture is the
-same when it is read again. Not here: names, labels, subsets, batches (`viscircuits.data.images`), and how a file
-becomes RGB (`viscircuits.data.reading.decoding`).
+same when it is read again. Not here: names, labels, subsets, batches (`viscircuits.data.images`), what a prepared
+picture is (`viscircuits.data.reading.pixels`), and how a file becomes RGB (`viscircuits.data.reading.decoding`).
 """
 
-import os
 import re
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
-from ctypes import CDLL
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar, final, runtime_checkable
+from typing import Protocol, final, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from viscircuits.data import datasets
 from viscircuits.data.reading.decoding import UnreadableError, content, decode, opened, rgb
 from viscircuits.data.reading.depth import Depth, depth_of
+from viscircuits.data.reading.pixels import as_picture
+from viscircuits.data.reading.queue import in_order
 from viscircuits.data.reading.steady import read_twice
 from viscircuits.data.reading.white import Whites
 from viscircuits.errors import ImageError
@@ -35,17 +31,6 @@ from viscircuits.store import digest
 
 Prepare = Callable[[Image.Image], Tensor]
 """Upright RGB picture -> float tensor ``[c, h, w]``, the same size for every picture and the same at every call."""
-
-_SHOWN = 5
-_BETWEEN = 128
-"""Pictures read by worker threads between two times that free memory is given back."""
-
-_give_back: Callable[[], object] = partial(getattr(CDLL(None), "malloc_trim", int), 0) if os.name == "posix" else int
-"""Gives the system what the C library keeps of freed memory. Pictures are made in one thread and freed in another, and
-the holes that they leave in the threads' heaps would add up to a gigabyte."""
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @runtime_checkable
@@ -91,7 +76,7 @@ class Source(Protocol):
 
 @final
 class _Once:
-    """Whether something is done; shared by all subsets of a source."""
+    """Whether something is done: a value that all subsets of a source share, which are copies of it otherwise."""
 
     done = False
 
@@ -150,14 +135,14 @@ class Files:
             return ""
 
         paths = [self.paths[row] for row in rows]
-        found = in_order(complaint, paths, self.workers, ahead=64)
-        return {path: text for path, text in zip(paths, found, strict=True) if text}
+        complaints = in_order(complaint, paths, self.workers, ahead=64)
+        return {path: text for path, text in zip(paths, complaints, strict=True) if text}
 
-    def _survey(self, asked: Depth) -> Iterator[tuple[str, float]]:
+    def _survey(self, like: Depth) -> Iterator[tuple[str, float]]:
         for path in self.paths:
             shown = None
             with suppress(UnreadableError), opened(path) as image:  # a damaged file complains when it is read itself
-                if (depth := depth_of(image)) is not None and depth.question == asked.question:
+                if (depth := depth_of(image)) is not None and depth.question == like.question:
                     shown = path.name, depth.shown(image)
             if shown is not None:
                 yield shown
@@ -188,7 +173,7 @@ class Held:
 
     def read(self, row: int) -> Float[Tensor, "c h w"]:
         """Returns a copy of one picture."""
-        return self.images[row].clone()
+        return self.images[row].clone()  # whoever gets a picture may write over it
 
     def place(self, row: int) -> Hashable:
         """Returns where the picture lay, or its number."""
@@ -207,7 +192,7 @@ class Held:
 class Items:
     """The items of a map-style torch dataset: an image, or (image, label, ...)."""
 
-    dataset: Dataset
+    dataset: datasets.MapStyle
     prepare: Prepare | None
     whites: Whites = field(default_factory=Whites, repr=False, compare=False)
     workers: int = 0  # a dataset need not be safe to read from several threads
@@ -216,7 +201,7 @@ class Items:
     @property
     def count(self) -> int:
         """Length of the dataset."""
-        return len(self.dataset)  # pyright: ignore[reportArgumentType] (torch's base class declares no length)
+        return len(self.dataset)
 
     @property
     def recipe(self) -> str:
@@ -258,80 +243,13 @@ class Items:
         item = datasets.item(self.dataset, row)
         return item[0] if isinstance(item, tuple | list) else item
 
-    def _survey(self, asked: Depth) -> Iterator[tuple[str, float]]:
+    def _survey(self, like: Depth) -> Iterator[tuple[str, float]]:
         for row in range(self.count):
             image = self._image(row)
             if not isinstance(image, Image.Image):
                 continue
-            if (depth := depth_of(image)) is not None and depth.question == asked.question:
+            if (depth := depth_of(image)) is not None and depth.question == like.question:
                 yield _item(row), depth.shown(image)
-
-
-def listed(broken: dict[Path, str], total: int) -> str:
-    """Returns ``"2 of 10 pictures cannot be read: ..."`` with the first few complaints."""
-    shown = "; ".join(list(broken.values())[:_SHOWN])
-    more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    return f"{len(broken)} of {total} picture{'' if total == 1 else 's'} cannot be read: {shown}{more}"
-
-
-def unreadable(broken: dict[Path, str], looked_at: int, total: int) -> ImageError:
-    """Returns the one error that lists all files found unreadable, and the fix, where not all were looked at."""
-    skip = ', or leave them out: from_folder(..., unreadable="skip"), --skip-unreadable' if len(broken) < total else ""
-    return ImageError(f"{listed(broken, looked_at)}. Repair or remove them{skip}")
-
-
-def as_picture(image: object, name: str, by: str) -> Float[Tensor, "c h w"]:
-    """Returns the value if it is a finite float tensor [c, h, w]; otherwise says what is wrong with it."""
-    if isinstance(image, Mapping) and "pixel_values" in image:
-        raise ImageError(
-            f"expected a tensor [c, h, w] from {by} for {name}, got a {type(image).__name__} with the "
-            f"key 'pixel_values', "
-            f"as image processors give it for a batch of one; take the tensor out of both: "
-            f"lambda picture: processor(picture, return_tensors='pt')['pixel_values'][0]"
-        )
-    if not isinstance(image, Tensor):
-        raise ImageError(f"expected a tensor [c, h, w] from {by} for {name}, got {_described(image)}")
-    if image.is_meta or image.layout != torch.strided:
-        what = "on the meta device, which holds no values" if image.is_meta else f"of the layout {image.layout}"
-        raise ImageError(
-            f"expected a tensor [c, h, w] from {by} for {name}, got one {what}; give a dense one on the CPU"
-        )
-    if image.ndim == 4 and len(image) == 1:
-        raise ImageError(
-            f"expected a tensor [c, h, w] from {by} for {name}, got shape {list(image.shape)}: a "
-            f"batch of one picture; end "
-            f"it in [0]"
-        )
-    if image.ndim != 3 or image.numel() == 0:
-        raise ImageError(f"expected a tensor [c, h, w] from {by} for {name}, got shape {list(image.shape)}")
-    if not image.is_floating_point():
-        raise ImageError(
-            f"expected float pixels from {by} for {name}, got {image.dtype}; scale them to [0, 1] as ToTensor() does"
-        )
-    if not image.isfinite().all():
-        raise ImageError(f"expected finite pixels from {by} for {name}, got inf or nan; is a std of Normalize 0?")
-    return image.detach()
-
-
-def _described(image: object) -> str:
-    """What came in place of a tensor, and how to get one out of it."""
-    kind = type(image).__name__
-    if isinstance(image, Mapping):
-        key = next((key for key, value in image.items() if isinstance(value, Tensor)), next(iter(image), "image"))
-        return (
-            f"a {kind} with the keys {', '.join(map(str, list(image)[:4]))}; take the tensor out of it, as in [{key!r}]"
-        )
-    if isinstance(image, tuple | list) and any(isinstance(part, Tensor) for part in image):
-        return (
-            f"a {kind}; take the tensor out of it, as in [{[isinstance(part, Tensor) for part in image].index(True)}]"
-        )
-    if isinstance(image, np.ndarray):
-        axes = "" if image.ndim != 3 or image.shape[0] in (1, 3) else ".permute(2, 0, 1)"
-        scale = " / 255" if image.dtype == np.uint8 else ""
-        return f"an array of numpy; make one of it: torch.from_numpy(array){axes}.float(){scale}"
-    if image is None:
-        return "None; does it return what it makes?"
-    return f"{kind}; end it in ToTensor()"
 
 
 def _prepared(prepare: Prepare, image: Image.Image, name: str) -> Tensor:
@@ -348,6 +266,7 @@ def _digest(image: Tensor) -> str:
 
 
 def _recipe(prepare: Prepare | None, white: float | None) -> str:
+    # the text of a function holds its address, which is another in every process; the hash of a set must not be
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(prepare))
     return text if white is None else f"{text}, white={white!r}"
 
@@ -360,26 +279,5 @@ def _first(once: _Once, read: Callable[[], Tensor], name: str, by: str) -> Tenso
     if once.done:
         return read()
     image = read_twice(read, name, by)
-    once.done = True
+    once.done = True  # after an error the next reading looks again
     return image
-
-
-def in_order(function: Callable[[_T], _R], items: Sequence[_T], workers: int, ahead: int) -> Iterator[_R]:
-    """Yields ``function(item)`` for each item, in order, at most ``ahead`` of them computed early by worker threads."""
-    if not workers:
-        yield from map(function, items)
-        return
-    pool = ThreadPoolExecutor(workers)
-    try:
-        waiting: deque[Future[_R]] = deque()
-        for number, item in enumerate(items, 1):
-            waiting.append(pool.submit(function, item))
-            if number % _BETWEEN == 0:
-                _give_back()
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        _give_back()

@@ -13,9 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-Kind = Literal["image", "filter", "join", "target", "bundle"]
-
-Array = np.ndarray
+VertexKind = Literal["image", "filter", "join", "target", "bundle"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +34,14 @@ class Vertex:
     """
 
     id: str
-    kind: Kind
+    kind: VertexKind
     block: str
     channel: int = 0
     layer: str = ""
     sign: str = ""
     score: float = 0.0
     is_target: bool = False
-    kernel: Float[Array, "c kh kw"] | None = None
+    kernel: Float[np.ndarray, "c kh kw"] | None = None
     members: tuple["Vertex", ...] = ()
 
     @property
@@ -71,7 +69,7 @@ class Edge:
     source: str
     target: str
     kernel: tuple[str, int, int]
-    weights: Float[Array, "kh kw"]
+    weights: Float[np.ndarray, "kh kw"]
     score: float
     total: float
     magnitude: float
@@ -80,6 +78,7 @@ class Edge:
     @property
     def balance(self) -> float:
         """Σw / Σ|w|: 1 if all weights excite, -1 if all inhibit, 0 if they cancel exactly."""
+        # a kernel can be kept and be all zeros, as in networks that were trained sparse
         return self.total / self.magnitude if self.magnitude else 0.0
 
 
@@ -115,16 +114,87 @@ class Content:
 
 
 def merged(source: str, target: str, edges: Sequence[Edge]) -> Edge:
-    """Returns several kernels as one edge: scores, weights and counts are summed."""
+    """Returns several kernels as one edge: scores, weights and counts are summed.
+
+    Args:
+        source, target: ids of the vertices that it joins.
+        edges: the kernels, one at least.
+    """
     if len(edges) == 1:
         return replace(edges[0], source=source, target=target)
     return Edge(
         source,
         target,
-        (edges[0].kernel[0], -1, -1),
+        (edges[0].kernel[0], -1, -1),  # of one layer all, but of no one channel
         np.zeros((0, 0), np.float32),
         sum(edge.score for edge in edges),
         sum(edge.total for edge in edges),
         sum(edge.magnitude for edge in edges),
         sum(edge.count for edge in edges),
     )
+
+
+def contracted(content: Content) -> Content:
+    """Returns content without joins at which a single signal arrives."""
+    arriving: dict[str, list[str]] = {}
+    for wire in content.wires:
+        arriving.setdefault(wire.target, []).append(wire.source)
+    stand_in: dict[str, str] = {}
+    for vertex in content.vertices:  # in order of execution, so what a source stands for is known
+        sources = {stand_in.get(s, s) for s in arriving.get(vertex.id, [])}
+        if vertex.kind == "join" and len(sources) == 1:
+            stand_in[vertex.id] = sources.pop()
+    return replace(
+        content,
+        vertices=tuple(v for v in content.vertices if v.id not in stand_in),
+        edges=tuple(replace(e, source=stand_in.get(e.source, e.source)) for e in content.edges),
+        wires=tuple(
+            dict.fromkeys(
+                replace(w, source=stand_in.get(w.source, w.source)) for w in content.wires if w.target not in stand_in
+            )
+        ),
+    )
+
+
+def paired(content: Content) -> Content:
+    """Returns content with one edge a pair of vertices: a linear layer may read a flattened map many times."""
+    pairs: dict[tuple[str, str], list[Edge]] = {}
+    for edge in content.edges:
+        pairs.setdefault((edge.source, edge.target), []).append(edge)
+    return replace(content, edges=tuple(merged(*pair, edges) for pair, edges in pairs.items()))
+
+
+def bundled(content: Content) -> Content:
+    """Returns content in which every block is one vertex, and all kernels between two blocks are one edge.
+
+    Scores and counts are summed; the balance is that of all the weights together. The target stays on its own.
+    """
+    blocks: dict[str, list[Vertex]] = {}
+    for vertex in content.vertices:
+        blocks.setdefault(vertex.block, []).append(vertex)
+    # ids are kept, not drawn anew: the page and its links name vertices by them
+    stand_in = {vertex.id: members[0].id for members in blocks.values() for vertex in members}
+    groups: dict[tuple[str, str], list[Edge]] = {}
+    for edge in content.edges:
+        groups.setdefault((stand_in[edge.source], stand_in[edge.target]), []).append(edge)
+    # several wires between two blocks are one now, and those inside a block are none
+    wires = dict.fromkeys(Wire(stand_in[w.source], stand_in[w.target]) for w in content.wires)
+    return replace(
+        content,
+        vertices=tuple(_block(members) for members in blocks.values()),
+        edges=tuple(merged(*pair, edges) for pair, edges in groups.items()),
+        wires=tuple(wire for wire in wires if wire.source != wire.target),
+        target=stand_in[content.target],
+        bundled=sum(edge.count for edge in content.edges),
+    )
+
+
+def _block(members: list[Vertex]) -> Vertex:
+    first = members[0]
+    if first.kind in ("join", "target") or (first.kind == "filter" and len(members) == 1):
+        return first
+    strongest = sorted(members, key=lambda v: (-v.score, v.channel))
+    return Vertex(
+        first.id, "bundle", first.block, score=sum((v.score for v in members), 0.0), members=tuple(strongest),
+        is_target=any(v.is_target for v in members),
+    )  # fmt: skip

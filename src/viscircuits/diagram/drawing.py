@@ -1,14 +1,15 @@
 """The geometry of a diagram: how large everything is, where it stands, and where its lines run."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from viscircuits.canvas.marks import Point
 from viscircuits.diagram.content import Content, Edge, Vertex, Wire
-from viscircuits.diagram.curves import Piece, Point, Solid, Thumbnails, bezier
-from viscircuits.diagram.layout import Box, Layout, arrange, columns
+from viscircuits.diagram.curves import Piece, Solid, Thumbnails, bezier
+from viscircuits.diagram.layout import Layout, Room, arrange, columns
 
 WIDTH = 1280.0
 """The width a diagram takes where its columns allow it, in pixels."""
@@ -42,7 +43,8 @@ class Drawing:
     @cached_property
     def side(self) -> float:
         """The side of a vertex's picture: as large as the fullest column and the number of columns allow."""
-        most = max((sum(v.kind != "join" for v in column) for column in self._columns), default=1)
+        most = max(map(_pictured, self._columns), default=1)
+        # bundles are few, and show several members each
         largest = 120.0 if self.content.bundled else 88.0
         return min(largest, max(28.0, min(900 / most - 20, 0.4 * (WIDTH - 2 * MARGIN) / max(1, len(self._columns)))))
 
@@ -58,6 +60,7 @@ class Drawing:
 
     def width_of(self, share: float) -> float:
         """Returns the width of an edge whose score is this share of the highest: its root, but never invisible."""
+        # a root, because scores of one circuit span several powers of ten
         return max(_THINNEST, min(_WIDEST, 0.12 * self.side) * share**0.5)
 
     @cached_property
@@ -67,6 +70,7 @@ class Drawing:
 
     def by_score(self) -> list[Edge]:
         """Returns the edges, the strongest first."""
+        # ties by kernel, so that one circuit has one drawing
         return sorted(self.content.edges, key=lambda e: (-e.score, e.kernel))
 
     @cached_property
@@ -130,39 +134,42 @@ class Drawing:
     @cached_property
     def tops(self) -> dict[str, str]:
         """Block -> its topmost vertex."""
+        # from the bottom up: the last one written is the topmost
         by_height = sorted(self.content.vertices, key=lambda v: -self.plan.y[v.id])
         return {vertex.block: vertex.id for vertex in by_height}
 
     @cached_property
     def _gaps(self) -> list[float]:
         """The room between columns, so that the whole fills the width: less before joins, more for many kernels."""
-        free = WIDTH - 2 * MARGIN - sum(max(self.size(v)[0] for v in column) for column in self._columns)
+        free = WIDTH - 2 * MARGIN - sum(map(self._width, self._columns))
         into = Counter(edge.target for edge in self.content.edges)
-        shares = [
-            0.4 if all(v.kind == "join" for v in column) else 1 + min(1.0, sum(into[v.id] for v in column) / _CROWD)
-            for column in self._columns[1:]
-        ]
+        shares = [_share(column, into) for column in self._columns[1:]]
         unit = min(210.0, max(self.side * 0.75 + 24, free / (sum(shares) or 1.0)))
         return [unit * share for share in shares]
 
+    def _width(self, column: Sequence[Vertex]) -> float:
+        return max(self.size(vertex)[0] for vertex in column)
+
     @cached_property
     def _columns(self) -> list[list[Vertex]]:
-        depth = columns([Box(v.id, v.block, 0.0, 0.0) for v in self._in_blocks], self.content.links)
-        found: list[list[Vertex]] = [[] for _ in range(max(depth.values()) + 1)]
+        # a column follows from the links alone; sizes follow from how many columns there are
+        depth = columns([Room(v.id, v.block, 0.0, 0.0) for v in self._in_blocks], self.content.links)
+        filled: list[list[Vertex]] = [[] for _ in range(max(depth.values()) + 1)]
         for vertex in self._in_blocks:
-            found[depth[vertex.id]].append(vertex)
-        return found
+            filled[depth[vertex.id]].append(vertex)
+        return filled
 
     @cached_property
     def _in_blocks(self) -> list[Vertex]:
+        # reversed, so that a block stands where its first vertex does
         names = {v.block: i for i, v in reversed([*enumerate(self.content.vertices)])}
         return sorted(self.content.vertices, key=lambda v: names[v.block])
 
-    def _box(self, vertex: Vertex) -> Box:
+    def _box(self, vertex: Vertex) -> Room:
         if vertex.kind == "join":
-            return Box(vertex.id, vertex.block, *self.size(vertex))
+            return Room(vertex.id, vertex.block, *self.size(vertex))
         heading = (len(self.heading(vertex)) + 1.6) * LINE
-        return Box(vertex.id, vertex.block, *self.size(vertex), heading, _LABEL)
+        return Room(vertex.id, vertex.block, *self.size(vertex), heading, _LABEL)
 
     @cached_property
     def _ports(self) -> dict[tuple[str, str, bool], float]:
@@ -176,6 +183,7 @@ class Drawing:
         for (vertex, leaving), others in ends.items():
             kind = self.content.by_id[vertex].kind if vertex in self.content.by_id else "join"
             reach = 0.0 if kind == "join" else self.size(self.content.by_id[vertex])[1] * 0.36
+            # ends in the order of the other ends, or lines would cross right at the vertex
             ranked = sorted(others, key=lambda v: self.plan.y[v])
             for i, other in enumerate(ranked):
                 share = 2 * i / (len(ranked) - 1) - 1 if len(ranked) > 1 else 0.0
@@ -197,6 +205,18 @@ class Drawing:
 
     def _piece(self, a: str, b: str) -> Piece:
         return bezier(self._end(a, b, True), self._end(b, a, False))
+
+
+def _pictured(column: Sequence[Vertex]) -> int:
+    """How many vertices of a column have a picture; joins are small discs."""
+    return sum(vertex.kind != "join" for vertex in column)
+
+
+def _share(column: Sequence[Vertex], into: Mapping[str, int]) -> float:
+    """The room before a column, as a part of the usual one."""
+    if not _pictured(column):
+        return 0.4
+    return 1 + min(1.0, sum(into[vertex.id] for vertex in column) / _CROWD)
 
 
 def broken(name: str, longest: int) -> list[str]:

@@ -1,29 +1,32 @@
 """The extended circuit diagram: a circuit from the pixels to its target in one picture (paper, section 5, figure 4)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from viscircuits import store
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.canvas import marks
 from viscircuits.canvas.html import framed
+from viscircuits.canvas.markup import Html
 from viscircuits.canvas.page import interactive, write_page
 from viscircuits.canvas.palette import Theme
-from viscircuits.canvas.svg import write_svg
-from viscircuits.circuit import Circuit
+from viscircuits.canvas.svg import data_uri, write_svg
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram import legend
-from viscircuits.diagram.bundles import bundled
-from viscircuits.diagram.content import Content
+from viscircuits.diagram.content import Content, bundled
 from viscircuits.diagram.drawing import MARGIN, WIDTH, Drawing
-from viscircuits.diagram.glyphs import Pictures, headings, vertices
-from viscircuits.diagram.inset import Agreement, agreement, inset
+from viscircuits.diagram.gathering import PictureSource, agreement, exciting_crops, vertex_pictures
+from viscircuits.diagram.glyphs import FilterPictures, headings, vertices
+from viscircuits.diagram.inset import Agreement, inset
 from viscircuits.diagram.lines import labels, lines
-from viscircuits.diagram.pictures import Source, vertex_pictures
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
-from viscircuits.plots.plate import blank
+from viscircuits.plots.plate import Rgb, blank
 from viscircuits.plots.raster import write_png
 from viscircuits.scores import Scores
 from viscircuits.types import Progress
@@ -33,6 +36,9 @@ MOST = 300
 
 _INSET = 150.0
 
+_CROPS, _CROP_SIDE = 3, 112
+"""Pieces of images a filter that the page holds, and at most so many pixels a side."""
+
 
 @dataclass(frozen=True)
 class Diagram:
@@ -41,10 +47,12 @@ class Diagram:
     Attributes:
         content: the vertices and edges that are drawn, as data.
         scene: the picture as marks, before it is painted.
+        crops: (layer, channel) -> the pieces of images that excite a filter most, which the page shows closely.
     """
 
     content: Content
     scene: marks.Scene
+    crops: Mapping[tuple[str, int], Sequence[Rgb]] = field(default_factory=dict, repr=False)
 
     @checked
     def svg(self, theme: Theme = "light") -> str:
@@ -53,11 +61,21 @@ class Diagram:
 
     def html(self) -> str:
         """Returns the interactive page: one file that needs nothing else and loads nothing."""
-        return write_page(self.scene.title, interactive(self.scene))
+        return write_page(self.scene.title, self.part())
+
+    def part(self) -> Html:
+        """Returns the diagram as a part of a page, with its controls and what its panel tells."""
+        return interactive(self.scene, _facts(self.content, self.crops))
 
     @checked
     def png(self, path: str | Path, theme: Theme = "light", scale: marks.Number = 2) -> Path:
-        """Writes the picture as PNG, ``scale`` pixels for each of the SVG's, and returns where."""
+        """Writes the picture as PNG, and returns where.
+
+        Args:
+            path: the file.
+            theme: the colours.
+            scale: pixels for each of the SVG's.
+        """
         with store.atomic(path) as temporary:
             write_png(self.scene, temporary, theme, scale)
         return Path(path)
@@ -86,7 +104,7 @@ def diagram(
     *,
     scores: Scores | None = None,
     images: ImageSet | None = None,
-    pictures: Pictures | Source = "optvis",
+    pictures: FilterPictures | PictureSource = "optvis",
     prepare: Prepare | None = None,
     compared: Agreement | None = None,
     most: int = MOST,
@@ -113,15 +131,24 @@ def diagram(
             keeps the best of them), the density and the number of pictures.
         cache: a folder that keeps rendered pictures.
         progress: called as the work goes on.
+
+    Raises:
+        MaskError: ``most`` is below 1, or the scores are those of another network or target.
+        ImageError: crops are asked for without images.
     """
     drawn = shown(circuit, scores, most)
     empty = 0
+    closely = images is not None and pictures not in ("crops", "none")  # these are the crops, or want none
     if isinstance(pictures, str):
         rendered = pictures == "optvis"
         pictures = vertex_pictures(
             circuit, drawn, images, source=pictures, prepare=prepare, cache=cache, progress=progress
         )
+        # a piece of a picture may be of one colour; only of a rendering does it mean that nothing was found
         empty = sum(map(blank, pictures.values())) if rendered else 0
+    crops: Mapping[tuple[str, int], Sequence[Rgb]] = {}
+    if closely and images is not None:
+        crops = exciting_crops(circuit, drawn, images, _CROPS, prepare=prepare, progress=progress)
     if compared is None and images is not None:
         compared = agreement(circuit, images, progress=progress)
     drawing = Drawing(drawn, _filters(circuit, drawn))
@@ -129,15 +156,56 @@ def diagram(
         title or legend.title(circuit), about or legend.about_circuit(circuit, scores, compared),
         legend.facts(circuit, drawn, compared),
     )  # fmt: skip
-    return Diagram(drawn, _composed(drawing, pictures, words, empty, compared))
+    return Diagram(drawn, _composed(drawing, pictures, words, empty, compared), crops)
 
 
 def shown(circuit: Circuit, scores: Scores | None = None, most: int = MOST) -> Content:
-    """Returns what a diagram of the circuit shows: all its kernels one by one, or bundled where they are too many."""
+    """Returns what a diagram of the circuit shows: all its kernels one by one, or bundled where they are too many.
+
+    Args:
+        circuit: what to draw.
+        scores: those it was selected by; without them widths show Σ|w|.
+        most: kernels that are drawn one by one; more are bundled.
+
+    Raises:
+        MaskError: ``most`` is below 1, or the scores are those of another network or target.
+    """
     if most < 1:
         raise MaskError(f"most {most} is out of range; a diagram needs at least one edge")
     whole = content(circuit, scores)
     return whole if len(whole.edges) <= most else bundled(whole)
+
+
+def _facts(content: Content, crops: Mapping[tuple[str, int], Sequence[Rgb]]) -> dict[str, object]:
+    """The names and numbers that the page's panel tells: vertices by id, edges by ``source>target``."""
+    vertices: dict[str, object] = {}
+    for v in content.vertices:
+        pieces = [_thumbnail(crop) for crop in crops.get((v.layer, v.channel), ())]
+        vertices[v.id] = {
+            "name": v.name, "kind": v.kind, "target": v.is_target, "score": _rounded(v.score),
+            "members": len(v.members), "crops": pieces,
+        }  # fmt: skip
+    edges = {
+        f"{e.source}>{e.target}": {
+            "score": _rounded(e.score), "total": _rounded(e.total), "magnitude": _rounded(e.magnitude),
+            "count": e.count,
+        }
+        for e in content.edges
+    }  # fmt: skip
+    return {"measure": content.measure, "vertices": vertices, "edges": edges}
+
+
+def _thumbnail(crop: Rgb) -> str:
+    """A piece of an image as the panel shows it; three large ones a filter would make a page of many megabytes."""
+    step = -(-max(crop.shape) // _CROP_SIDE)
+    height, width = (side // step for side in crop.shape[1:])
+    cells = crop[:, : height * step, : width * step].reshape(3, height, step, width, step)
+    return data_uri((cells.mean((2, 4)).clip(0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8), sharp=False)
+
+
+def _rounded(value: float) -> float:
+    """Six digits: more than is ever shown, and half the bytes."""
+    return float(f"{value:.6g}")
 
 
 def _filters(circuit: Circuit, content: Content) -> dict[str, int]:
@@ -155,9 +223,10 @@ class _Words(NamedTuple):
 
 
 def _composed(
-    drawing: Drawing, pictures: Pictures, words: _Words, empty: int, compared: Agreement | None
+    drawing: Drawing, pictures: FilterPictures, words: _Words, empty: int, compared: Agreement | None
 ) -> marks.Scene:
     """Title and numbers above, the circuit in the middle, the key and the inset below."""
+    # wide circuits get a wider picture: squeezed columns would leave no room for lines between them
     width = max(WIDTH, drawing.plan.width + 2 * MARGIN)
     above, top = legend.header(words.title, words.about, words.facts, MARGIN, width - 2 * MARGIN)
     parts = (lines(drawing), labels(drawing), *headings(drawing), vertices(drawing, pictures))

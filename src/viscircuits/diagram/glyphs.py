@@ -10,14 +10,14 @@ from viscircuits.canvas.palette import image_kernel
 from viscircuits.diagram.content import Vertex
 from viscircuits.diagram.drawing import LINE, Drawing
 
-Pictures = Mapping[tuple[str, int], Float[np.ndarray, "3 height width"]]
+FilterPictures = Mapping[tuple[str, int], Float[np.ndarray, "3 height width"]]
 """(layer, channel) -> a picture of it, values in [0, 1]."""
 
 _COARSE = 12
-"""Pictures with fewer pixels a side keep their edges when they are enlarged."""
+"""FilterPictures with fewer pixels a side keep their edges when they are enlarged."""
 
 
-def vertices(drawing: Drawing, pictures: Pictures) -> Group:
+def vertices(drawing: Drawing, pictures: FilterPictures) -> Group:
     """Returns all vertices: filters with their pictures, image channels, joins, and the target."""
     return Group(tuple(_vertex(drawing, pictures, vertex) for vertex in drawing.content.vertices), kind="vertices")
 
@@ -31,13 +31,14 @@ def headings(drawing: Drawing) -> list[Text]:
 def _heading(drawing: Drawing, vertex: Vertex) -> list[Text]:
     lines, count = drawing.heading(vertex), drawing.count(vertex)
     x, base = drawing.plan.x[vertex.id], drawing.plan.y[vertex.id] - drawing.size(vertex)[1] / 2 - 7
+    # the target has a rim, which the heading must not touch
     base -= (len(lines) - (0 if count else 1)) * LINE + (4 if vertex.is_target else 0)
     texts = [Text(x, base + i * LINE, s, 11.5, "ink", "middle", bold=True, halo=True) for i, s in enumerate(lines)]
     below = base + len(lines) * LINE
     return [*texts, Text(x, below, count, 10, "muted", "middle", halo=True)] if count else texts
 
 
-def _vertex(drawing: Drawing, pictures: Pictures, vertex: Vertex) -> Group:
+def _vertex(drawing: Drawing, pictures: FilterPictures, vertex: Vertex) -> Group:
     x, y = drawing.plan.x[vertex.id], drawing.plan.y[vertex.id]
     side = drawing.size(vertex)[0]
     match vertex.kind:
@@ -65,10 +66,11 @@ def _title(drawing: Drawing, vertex: Vertex) -> str:
     return "\n".join([*lines, f"{into:,} kernel{'s' * (into != 1)} in, {out:,} out"])
 
 
-def _pixels(vertex: Vertex, pictures: Pictures) -> UInt8[np.ndarray, "h w 3"] | None:
+def _pixels(vertex: Vertex, pictures: FilterPictures) -> UInt8[np.ndarray, "h w 3"] | None:
     """The picture of a vertex: its kernel where that is on the image, else what was given."""
     if vertex.kernel is not None:
         return image_kernel(vertex.kernel)
+    # half a step is added because astype cuts off
     known = pictures.get((vertex.layer, vertex.channel))
     return None if known is None else (np.clip(known, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
 
@@ -94,6 +96,7 @@ def _picture(pixels: UInt8[np.ndarray, "h w 3"], left: float, top: float, side: 
 
 
 def _join(vertex: Vertex, x: float, y: float, side: float) -> list[Mark]:
+    # a word such as "mix" has to fit into the disc of a plus
     size = 14.0 if len(vertex.sign) == 1 else 7.5
     disc = Disc(((x, y),), side / 2, "paper", "wire", 1.4)
     return [disc, Text(x, y + size * 0.34, vertex.sign, size, "ink", "middle")]
@@ -105,11 +108,12 @@ def _image_channel(vertex: Vertex, rgb: bool, x: float, y: float, side: float) -
     return [box, Text(x, y + 4, label, 11, "paper" if rgb else "ink", "middle", bold=True)]
 
 
-def _sheet(vertex: Vertex, pictures: Pictures, rgb: bool, left: float, top: float, side: float) -> list[Mark]:
+def _sheet(vertex: Vertex, pictures: FilterPictures, rgb: bool, left: float, top: float, side: float) -> list[Mark]:
     """A bundle: its strongest members in a square."""
     body: list[Mark] = [Box(left, top, side, side, "panel", "faint", 1, radius=4)]
     across = 2 if len(vertex.members) <= 4 else 3
     cell = side / across
+    # members come the strongest first, so what has no room is the weakest
     for i, member in enumerate(vertex.members[: across**2]):
         x, y = left + (i % across + 0.5) * cell, top + (i // across + 0.5) * cell
         pixels = _pixels(member, pictures)

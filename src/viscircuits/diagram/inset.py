@@ -8,10 +8,7 @@ from jaxtyping import Float
 
 from viscircuits.canvas.marks import Anchor, Box, Disc, Group, Line, Text
 from viscircuits.canvas.told import beside, inverted, measure, number
-from viscircuits.circuit import Circuit
-from viscircuits.data.images import ImageSet
-from viscircuits.evaluate.preservation import Preservation, Reference, reference
-from viscircuits.types import Progress
+from viscircuits.evaluate.preservation import Preservation
 
 _POINTS = 800
 """How many of the values are drawn; r is that of all."""
@@ -34,36 +31,24 @@ class Agreement:
             return f"|r| = {p.pearson:.3f} ({p.reason}){on}"
         mapped = self.full.shape[1] > 1 and isfinite(p.pearson_within)
         within = f"{p.pearson_within:.3f} within positions" if mapped else ""
-        said = [part for part in (measure(p.pearson, p.signed), within, beside(p.sd_ratio)) if part]
-        return ", ".join(said) + "," * (len(said) > 1) + on
-
-
-def agreement(
-    circuit: Circuit, images: ImageSet, *, full: Reference | None = None, batch_size: int = 16,
-    progress: Progress | None = None,
-) -> Agreement:  # fmt: skip
-    """Returns both responses to images; take pictures that were not scored on.
-
-    Args:
-        circuit: the circuit.
-        images: pictures of the circuit's size.
-        full: the full model's responses to them, when known.
-        batch_size: pictures at a time.
-        progress: called after every batch.
-    """
-    full = full or reference(circuit, images, batch_size=batch_size, progress=progress)
-    values = circuit.respond(images, frozen=full.response.frozen, batch_size=batch_size, progress=progress)
-    measured = full.compare(values, disconnected=circuit.disconnected)
-    return Agreement(full.response.values.double().numpy(), values.double().numpy(), measured)
+        words = [part for part in (measure(p.pearson, p.signed), within, beside(p.sd_ratio)) if part]
+        # with several numbers a comma keeps the pictures from belonging to the last one alone
+        return ", ".join(words) + "," * (len(words) > 1) + on
 
 
 def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
     """Returns the scatter plot in a square whose top left corner is (x, y); numbers and labels stand left and below.
 
     Each axis has a scale of its own, with its least and greatest value at the ends.
+
+    Args:
+        agreement: what is compared.
+        x, y: the corner.
+        side: of the square.
     """
-    chosen = np.linspace(0, agreement.full.size - 1, min(_POINTS, agreement.full.size)).astype(int)
-    full, circuit = (values.ravel()[chosen] for values in (agreement.full, agreement.circuit))
+    # spread evenly over all, because the first ones may be of one class; not at random, so that files stay the same
+    shown = np.linspace(0, agreement.full.size - 1, min(_POINTS, agreement.full.size)).astype(int)
+    full, circuit = (values.ravel()[shown] for values in (agreement.full, agreement.circuit))
     inner = side - 10
     places = zip(_scaled(full), _scaled(circuit), strict=True)
     points = tuple((x + 5 + float(a) * inner, y + side - 5 - float(b) * inner) for a, b in places)
@@ -71,7 +56,7 @@ def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
     turned = inverted(p.signed)  # then the points lie along the other diagonal, and the words in the other corner
     at, end = (x + side - 8, "end") if turned else (x + 8, "start")
     words = [f"r = {p.signed:.3f}".replace("-", "−"), *["inverted"] * turned]
-    said = [Text(at, y + 16 + 15 * i, word, 12.5, "ink", end, bold=True, halo=True) for i, word in enumerate(words)]
+    lines = [Text(at, y + 16 + 15 * i, word, 12.5, "ink", end, bold=True, halo=True) for i, word in enumerate(words)]
     return Group(
         (
             Box(x, y, side, side, "panel"),
@@ -85,7 +70,7 @@ def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
             ),
             Text(x + side / 2, y + side + 25, "response of the full model", 10, "muted", "middle"),
             Text(x - 17, y + side / 2, "of the circuit", 10, "muted", "middle", turn=90),
-            *said,
+            *lines,
         ),
         "inset",
         "inset",
@@ -96,6 +81,7 @@ def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
 
 def _scaled(values: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
     low, high = float(values.min()), float(values.max())
+    # a circuit that always answers alike is a line through the middle, not a division by zero
     return (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
 
 

@@ -7,13 +7,13 @@ import torch
 from viscircuits.canvas.marks import Box, Disc, Line, Mark, Text
 from viscircuits.canvas.palette import LEVELS, ramp_role
 from viscircuits.canvas.told import percent
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.diagram.content import Content
 from viscircuits.diagram.drawing import Drawing
 from viscircuits.diagram.inset import Agreement
 from viscircuits.scores import Scores
-from viscircuits.study.chosen import Row, called, titled
+from viscircuits.study.chosen import Entry, called, titled
 from viscircuits.study.folder import Study
 
 _LETTER = 6.2
@@ -40,7 +40,7 @@ def about(network: str, criterion: str, density: float, n_images: int | None = N
     return ", ".join(filter(None, (network, criterion, f"density {percent(density)}", measured)))
 
 
-def about_row(study: Study, row: Row, images: ImageSet | None = None, source: str = "") -> str:
+def about_row(study: Study, row: Entry, images: ImageSet | None = None, source: str = "") -> str:
     """Returns what stands below the title of a row's diagram: network, criterion, density, pictures.
 
     Args:
@@ -57,7 +57,13 @@ def about_row(study: Study, row: Row, images: ImageSet | None = None, source: st
 
 
 def about_circuit(circuit: Circuit, scores: Scores | None, agreement: Agreement | None) -> str:
-    """Returns the same of a circuit, as far as it and the scores that it is drawn by tell."""
+    """Returns the line below the title of a circuit's diagram, as far as it and its scores tell.
+
+    Args:
+        circuit: what is drawn.
+        scores: those that it is drawn by.
+        agreement: what the inset shows; it tells on how many pictures.
+    """
     n_images = None if agreement is None else agreement.preservation.n_images
     return about(type(circuit.model).__name__, _criterion(circuit, scores), circuit.mask.density, n_images)
 
@@ -69,6 +75,7 @@ def _criterion(circuit: Circuit, scores: Scores | None) -> str:
         return ""
     values = torch.cat([scores.sums[name][relevant] for name, relevant in mask.relevant.items()])
     kept = torch.cat([mask.kept[name][relevant] for name, relevant in mask.relevant.items()])
+    # selection takes what speaks against the target as nothing, so that it is not the worst either
     values = values.clamp(min=0) if scores.contrast else values
     if not len(values[~kept]) or not len(values[kept]) or values[kept].min() >= values[~kept].max():
         return scores.criterion
@@ -76,7 +83,13 @@ def _criterion(circuit: Circuit, scores: Scores | None) -> str:
 
 
 def facts(circuit: Circuit, content: Content, agreement: Agreement | None) -> list[str]:
-    """Returns the numbers in words, a line each: what is kept of what, what of it is drawn, how well it does."""
+    """Returns the numbers in words, a line each: what is kept of what, what of it is drawn, how well it does.
+
+    Args:
+        circuit: what is drawn.
+        content: what its diagram shows.
+        agreement: with the full model, where that is known.
+    """
     mask, effective, kind = circuit.mask, circuit.effective, circuit.mask.granularity
     kept = f"{mask.n_kept:,} of {mask.n_relevant:,} relevant {kind}s kept (density {percent(mask.density)})"
     live = (
@@ -97,7 +110,15 @@ def facts(circuit: Circuit, content: Content, agreement: Agreement | None) -> li
 
 
 def header(heading: str, about: str, lines: Sequence[str], x: float, width: float) -> tuple[list[Mark], float]:
-    """Returns the title, what it is of and the numbers, and how far down they reach; a line too long is shortened."""
+    """Returns the title, what it is of and the numbers, and how far down they reach; a line too long is shortened.
+
+    Args:
+        heading: the title.
+        about: the line below it; none where "".
+        lines: the numbers.
+        x: where they start, in pixels from the left.
+        width: that a line has, in pixels.
+    """
     texts: list[Mark] = [Text(x, 40, heading, 19, "ink", bold=True)]
     lines = [shortened(about, int(width / _LETTER)), *lines] if about else lines
     texts += [Text(x, 62 + 17 * i, line, 12, "muted") for i, line in enumerate(lines)]
@@ -126,6 +147,7 @@ def key(drawing: Drawing, x: float, y: float, blank: int = 0) -> list[Mark]:
     if any(vertex.kind == "join" for vertex in drawing.content.vertices):
         rows.append(_joins(x, row))
         row += 24
+    # said, because else a line without a picture looks like a kernel without weights
     singles = len(drawing.thumbnails.places)
     if hidden := singles - drawing.thumbnails.n_shown:
         text = f"{hidden:,} of {singles:,} kernels {'has' if hidden == 1 else 'have'} no room for a picture"
@@ -141,7 +163,9 @@ def key(drawing: Drawing, x: float, y: float, blank: int = 0) -> list[Mark]:
 def _colours(x: float, y: float) -> list[Mark]:
     step = 200 / (2 * LEVELS + 1)
     ramp: list[Mark] = [
-        Box(x + (level + LEVELS) * step, y + 8, step + 0.4, 8, ramp_role(level)) for level in range(-LEVELS, LEVELS + 1)
+        # a little wider than a step: edges that just meet let the paper through
+        Box(x + (level + LEVELS) * step, y + 8, step + 0.4, 8, ramp_role(level))
+        for level in range(-LEVELS, LEVELS + 1)
     ]
     return [
         Text(x, y, "colour: balance of a kernel's weights, Σw / Σ|w|", 11, "muted"),

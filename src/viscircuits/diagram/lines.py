@@ -12,6 +12,7 @@ _WIRE = 1.6
 def lines(drawing: Drawing) -> Group:
     """Returns all lines, the strongest kernels in front."""
     content = drawing.content
+    # painted from the weakest on, because what is painted last lies in front
     edges = [_edge(drawing, edge) for edge in reversed(drawing.by_score())]
     return Group((*_trunks(drawing), *(_wire(drawing, wire) for wire in content.wires), *edges), kind="lines")
 
@@ -48,6 +49,7 @@ def _edge(drawing: Drawing, edge: Edge) -> Group:
 def _thumbnail(drawing: Drawing, edge: Edge) -> Group:
     x, y, shown = drawing.thumbnails.places[edge]
     kh, kw = edge.weights.shape
+    # kernels of 1x1 are drawn as a third of a 3x3 one: as large as one weight of it
     cell = drawing.thumbnails.size / max(3, kh, kw)
     left, top = x - cell * kw / 2, y - cell * kh / 2
     frame = Box(left - 1, top - 1, cell * kw + 2, cell * kh + 2, "paper", "wire", 0.8, radius=1)
@@ -73,7 +75,9 @@ def _ends(link: Edge | Wire) -> dict[str, str]:
 def _title(drawing: Drawing, edge: Edge) -> str:
     source, target = (drawing.content.by_id[v].name for v in (edge.source, edge.target))
     what = "x".join(map(str, edge.weights.shape)) + " kernel" if edge.count == 1 else f"{edge.count:,} kernels"
-    tone = "excites" if edge.balance > 0 else "inhibits" if edge.balance < 0 else "is balanced"
+    tone = "is balanced"
+    if edge.balance:
+        tone = "excites" if edge.balance > 0 else "inhibits"
     return (
         f"{source} → {target}\n{drawing.content.measure} {edge.score:.4g}\n{what}, balance {edge.balance:+.2f}: {tone}"
     )

@@ -27,6 +27,7 @@ def ordered(columns: Sequence[Sequence[str]], links: Sequence[tuple[str, str]], 
         links: pairs of vertices in neighbouring columns, left one first.
         blocks: vertex -> the block it belongs to; blocks stay in one piece.
     """
+    # a generator of its own: one circuit has one drawing, and the caller's random numbers stay as they are
     generator = random.Random(0)
     best, fewest = [list(c) for c in columns], crossings(columns, links)
     before, after = _sides(links)
@@ -34,8 +35,9 @@ def ordered(columns: Sequence[Sequence[str]], links: Sequence[tuple[str, str]], 
         if fewest == 0:
             break
         here = [list(c) for c in columns]
+        # the first start is the order of execution, which often is the best already
         if start:
-            here = [_grouped(c, {v: generator.random() for v in c}, blocks) for c in here]
+            here = [_shuffled(column, blocks, generator) for column in here]
         for _ in range(_SWEEPS):
             for i in range(1, len(here)):
                 here[i] = _by_barycentre(here[i], here[i - 1], before, blocks)
@@ -46,6 +48,10 @@ def ordered(columns: Sequence[Sequence[str]], links: Sequence[tuple[str, str]], 
             if count < fewest:
                 best, fewest = sifted, count
     return best
+
+
+def _shuffled(column: list[str], blocks: Mapping[str, str], generator: random.Random) -> list[str]:
+    return _grouped(column, {v: generator.random() for v in column}, blocks)
 
 
 def crossings(columns: Sequence[Sequence[str]], links: Sequence[tuple[str, str]]) -> int:
@@ -64,6 +70,7 @@ def _inversions(values: Sequence[int]) -> int:
     seen: list[int] = []
     count = 0
     for value in reversed(values):
+        # those seen stand to the right of this one; the smaller of them are crossed
         count += bisect_left(seen, value)
         insort(seen, value)
     return count
@@ -92,7 +99,9 @@ def _grouped(column: list[str], keys: Mapping[str, float], blocks: Mapping[str, 
     members: dict[str, list[str]] = {}
     for v in column:
         members.setdefault(blocks[v], []).append(v)
-    middle = {name: sum(keys[v] for v in vs) / len(vs) for name, vs in members.items()}
+    middle = {}
+    for name, own in members.items():
+        middle[name] = sum(keys[v] for v in own) / len(own)
     return [v for name in sorted(members, key=middle.__getitem__) for v in sorted(members[name], key=keys.__getitem__)]
 
 
@@ -118,11 +127,12 @@ def _ends(
     column: list[str], left: list[str], right: list[str], before: Neighbours, after: Neighbours
 ) -> dict[str, Ends]:
     """Vertex -> the places of its neighbours on either side, in order."""
-    at_left, at_right = ({v: k for k, v in enumerate(side)} for side in (left, right))
-    return {
-        v: (sorted(at_left[n] for n in before.get(v, ())), sorted(at_right[n] for n in after.get(v, ())))
-        for v in column
-    }
+    at_left = {v: k for k, v in enumerate(left)}
+    at_right = {v: k for k, v in enumerate(right)}
+    ends = {}
+    for v in column:
+        ends[v] = sorted(at_left[n] for n in before.get(v, ())), sorted(at_right[n] for n in after.get(v, ()))
+    return ends
 
 
 def _sifted(column: list[str], ends: Mapping[str, Ends], blocks: Mapping[str, str]) -> list[str]:
@@ -132,8 +142,13 @@ def _sifted(column: list[str], ends: Mapping[str, Ends], blocks: Mapping[str, st
         """How many crossings it saves to put the lower ones above."""
         return sum(_above(ends[u], ends[v]) - _above(ends[v], ends[u]) for u in upper for v in lower)
 
+    # blocks first: once they stand well, moving vertices inside of one tears no block apart
     units = _sift(_blocks(column, blocks), gain)
-    return [v for unit in units for (v,) in _sift([[v] for v in unit], gain)]
+    sifted: list[str] = []
+    for unit in units:
+        alone = [[v] for v in unit]
+        sifted += [v for (v,) in _sift(alone, gain)]
+    return sifted
 
 
 def _sift(units: list[list[str]], gain: Callable[[list[str], list[str]], int]) -> list[list[str]]:
@@ -143,6 +158,7 @@ def _sift(units: list[list[str]], gain: Callable[[list[str], list[str]], int]) -
         for other in others:  # from the very top downwards
             here += gain(unit, other)
             saved.append(here)
+        # of equally good places its own, or the sweeps would never come to rest
         place = max(range(len(saved)), key=lambda i: (saved[i], i == units.index(unit)))
         units = [*others[:place], unit, *others[place:]]
     return units

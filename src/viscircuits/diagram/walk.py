@@ -7,23 +7,21 @@ single signal arrives, because it does nothing in this circuit.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor, fx
 
-from viscircuits.circuit import Circuit
-from viscircuits.diagram.content import Content, Edge, Kind, Vertex, Wire, merged
+from viscircuits.circuit.circuit import Circuit
+from viscircuits.diagram.content import Content, Edge, Vertex, VertexKind, Wire, contracted, paired
 from viscircuits.errors import MaskError
-from viscircuits.model.flow.provenance import Provenance, Stem, provenance
+from viscircuits.model.flow.provenance import Origin, Provenance, provenance
 from viscircuits.model.graph import KernelLayer
 from viscircuits.model.guard.replica import own_parameter
 from viscircuits.scores import Scores
 from viscircuits.target import Target
 
-Array = np.ndarray
-Key = tuple[object, ...]
+Identity = tuple[object, ...]
 """What a vertex stands for: a stem, a mixture of stems, or the target."""
 
 
@@ -61,6 +59,7 @@ def _kernel_scores(circuit: Circuit, scores: Scores | None) -> dict[str, Tensor]
         layer = layers.get(name)
         if layer is None or layer.structure_shape(scores.granularity) != tuple(mean.shape):
             raise MaskError(f"scores of layer {name!r}, shape {tuple(mean.shape)}, do not fit the circuit's model")
+        # a filter's score is that of each of its kernels, so that widths compare; weights are added up
         wide = mean[:, None].expand(layer.shape) if mean.ndim == 1 else mean.reshape(*layer.shape, -1).sum(2)
         arrays[name] = wide.clamp(min=0)
     if missing := circuit.mask.kept.keys() - arrays.keys():
@@ -72,6 +71,7 @@ def _kernel_scores(circuit: Circuit, scores: Scores | None) -> dict[str, Tensor]
 
 def _weights(circuit: Circuit, layer: KernelLayer) -> Float[Tensor, "out in ..."]:
     """The circuit's own weights, the removed ones zero."""
+    # weights that a circuit leaves alone are not among its own, and are the model's at rest
     own = circuit.weights.get(layer.weight, own_parameter(circuit.model, layer.weight))
     weight = layer.out_first(own.detach().float().cpu())
     return weight.reshape(*weight.shape, 1, 1) if weight.ndim == 2 else weight
@@ -84,11 +84,11 @@ class _Walk:
     circuit: Circuit
     scores: Mapping[str, Tensor]
     origins: Provenance
-    vertices: dict[Key, Vertex] = field(default_factory=dict)
+    vertices: dict[Identity, Vertex] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
-    waiting: list[Stem] = field(default_factory=list)
-    weights: dict[str, Array] = field(default_factory=dict)
+    waiting: list[Origin] = field(default_factory=list)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.kept = kept_kernels(self.circuit)
@@ -97,9 +97,11 @@ class _Walk:
 
     def content(self, measure: str) -> Content:
         target = self._target()
+        # a list of what waits, not a recursion: networks are deeper than Python's stack
         while self.waiting:
             self._expand(self.waiting.pop())
         images = [v.id for v in self.vertices.values() if v.kind == "image"]
+        # the walk starts at the target, so it also meets what no path from the image reaches
         live = _between(self.edges, self.wires, images, target)
         whole = Content(
             tuple(self._in_order(live | {target})),
@@ -109,7 +111,7 @@ class _Walk:
             measure,
             self.circuit.graph.input_shape[0],
         )
-        return _merged(_with_scores(_contracted(whole)))
+        return paired(_with_scores(contracted(whole)))
 
     def _target(self) -> str:
         """The target's vertex: the filter itself, or one of its own where it is something else."""
@@ -132,7 +134,7 @@ class _Walk:
         self._wired(stems, vertex)
         return vertex
 
-    def _met(self, stem: Stem) -> str:
+    def _met(self, stem: Origin) -> str:
         """The vertex of a channel, which is expanded later when it is new."""
         if stem not in self.vertices:
             node, channel = stem
@@ -146,7 +148,7 @@ class _Walk:
             self.waiting.append(stem)
         return self.vertices[stem].id
 
-    def _expand(self, stem: Stem) -> None:
+    def _expand(self, stem: Origin) -> None:
         node, channel = stem
         vertex = self.vertices[stem].id
         if node in self.circuit.graph.kernel_calls:
@@ -161,10 +163,11 @@ class _Walk:
         for column in columns:
             channel = int(layer.sources[out, column])
             (stems,) = self.origins.input_stems(node, channel)
+            # a channel that stems from nothing is a constant, such as padding: no vertex stands for it
             if stems:
                 self.edges.append(self._edge(self._source(node, stems), vertex, layer, out, column, channel))
 
-    def _source(self, node: fx.Node, stems: frozenset[Stem]) -> str:
+    def _source(self, node: fx.Node, stems: frozenset[Origin]) -> str:
         """The vertex a kernel reads; where its input mixes many channels, a join of them all."""
         if len(stems) == 1:
             return self._met(next(iter(stems)))
@@ -174,7 +177,8 @@ class _Walk:
             self._wired(stems, self._add(key, "join", f"into {self.blocks[node]}", before, sign="mix"))
         return self.vertices[key].id
 
-    def _wired(self, stems: Iterable[Stem], vertex: str) -> None:
+    def _wired(self, stems: Iterable[Origin], vertex: str) -> None:
+        # stems come as a set, whose order differs from run to run
         ordered = sorted(stems, key=lambda stem: (self.order[stem.node], stem.channel))
         self.wires += [Wire(self._met(stem), vertex) for stem in ordered]
 
@@ -188,15 +192,18 @@ class _Walk:
             source, target, (layer.name, out, channel), plane, score, float(plane.sum()), float(np.abs(plane).sum())
         )
 
-    def _add(self, key: Key, kind: Kind, block: str, channel: int = 0, **more: Any) -> str:
-        vertex = Vertex(f"v{len(self.vertices)}", kind, block, channel, **more)
+    def _add(
+        self, key: Identity, kind: VertexKind, block: str, channel: int = 0, *, layer: str = "", sign: str = "",
+        is_target: bool = False,
+    ) -> str:  # fmt: skip
+        vertex = Vertex(f"v{len(self.vertices)}", kind, block, channel, layer, sign, is_target=is_target)
         self.vertices[key] = vertex
         return vertex.id
 
     def _in_order(self, live: set[str]) -> list[Vertex]:
         """By execution, then by channel; joins without a node of their own before what reads them."""
 
-        def place(item: tuple[Key, Vertex]) -> tuple[float, int]:
+        def place(item: tuple[Identity, Vertex]) -> tuple[float, int]:
             key, vertex = item
             node = key[1] if key[0] == "mix" else key[0]
             before = 0.5 if key[0] == "mix" else 0.0
@@ -212,6 +219,7 @@ class _Walk:
             if name is None:
                 stack = list((node.meta.get("nn_module_stack") or {}).values())
                 name = " ".join(filter(None, (stack[-1][0] if stack else "", self.origins.symbol(node))))
+            # a module that is used twice has two blocks: the second reads what the first made
             call = calls[name] = calls.get(name, -1) + 1
             several = name in graph.layers and graph.layers[name].calls > 1
             names[node] = f"{name}@{call}" if several or call else name
@@ -238,28 +246,6 @@ def _reached(links: Iterable[tuple[str, str]], starts: Iterable[str]) -> set[str
     return seen
 
 
-def _contracted(content: Content) -> Content:
-    """The content without joins at which a single signal arrives."""
-    arriving: dict[str, list[str]] = {}
-    for wire in content.wires:
-        arriving.setdefault(wire.target, []).append(wire.source)
-    stand_in: dict[str, str] = {}
-    for vertex in content.vertices:  # in order of execution, so what a source stands for is known
-        sources = {stand_in.get(s, s) for s in arriving.get(vertex.id, [])}
-        if vertex.kind == "join" and len(sources) == 1:
-            stand_in[vertex.id] = sources.pop()
-    return replace(
-        content,
-        vertices=tuple(v for v in content.vertices if v.id not in stand_in),
-        edges=tuple(replace(e, source=stand_in.get(e.source, e.source)) for e in content.edges),
-        wires=tuple(
-            dict.fromkeys(
-                replace(w, source=stand_in.get(w.source, w.source)) for w in content.wires if w.target not in stand_in
-            )
-        ),
-    )
-
-
 def _with_scores(content: Content) -> Content:
     """The content with each vertex's summed score, and the kernels of those that read the image."""
     into: dict[str, list[Edge]] = {}
@@ -277,16 +263,9 @@ def _with_scores(content: Content) -> Content:
     return replace(content, vertices=tuple(map(filled, content.vertices)))
 
 
-def _image_kernel(edges: list[Edge], channels: int) -> Float[Array, "c kh kw"]:
+def _image_kernel(edges: list[Edge], channels: int) -> Float[np.ndarray, "c kh kw"]:
+    # all image channels, also those whose kernels were removed: the picture has its colours only with all three
     kernel = np.zeros((channels, *edges[0].weights.shape), np.float32)
     for edge in edges:
         kernel[edge.kernel[2]] = edge.weights
     return kernel
-
-
-def _merged(content: Content) -> Content:
-    """The content with one edge a pair of vertices: a linear layer may read a flattened map many times."""
-    pairs: dict[tuple[str, str], list[Edge]] = {}
-    for edge in content.edges:
-        pairs.setdefault((edge.source, edge.target), []).append(edge)
-    return replace(content, edges=tuple(merged(*pair, edges) for pair, edges in pairs.items()))

@@ -12,65 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.bounds import checked
-from viscircuits.circuit import Circuit
+from viscircuits.bounds.arguments import checked
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, as_images
-from viscircuits.errors import ImageError, MaskError
+from viscircuits.errors import MaskError
+from viscircuits.evaluate.interval import Interval, bootstrap
 from viscircuits.evaluate.preservation import Preservation, Reference, reference
 from viscircuits.execution.together import AT_ONCE, respond_all
-from viscircuits.header import shown
 from viscircuits.mask import Mask
 from viscircuits.model.guard.clean import clean
+from viscircuits.store.checks import shown
 from viscircuits.types import Progress
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A range of |r| in [0, 1] that holds a share ``level`` of the resampled values."""
-
-    low: float
-    high: float
-    level: float
-
-
-@checked
-def bootstrap(
-    full: Float[Tensor, "n p"],
-    circuit: Float[Tensor, "n p"],
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Returns the percentile bootstrap interval of |r| over images.
-
-    As many images as there are, drawn with replacement, whole maps at a time, as positions of one image are not
-    independent; |r| of each such set (0 where a response is constant); the quantiles ``(1 - level) / 2`` and
-    ``(1 + level) / 2`` of these. The same seed draws the same images, for circuits that are compared.
-
-    Args:
-        full: the full model's responses.
-        circuit: the circuit's, to the same images.
-        level: the share of resampled values inside, in (0, 1).
-        resamples: how often images are drawn.
-        seed: of the draws.
-    """
-    if full.shape != circuit.shape or not len(full):
-        raise ImageError(f"expected responses of one shape, got full {list(full.shape)}, circuit {list(circuit.shape)}")
-    draws = torch.randint(len(full), (resamples, len(full)), generator=torch.Generator().manual_seed(seed))
-    counts = torch.zeros(resamples, len(full), dtype=torch.float64)
-    counts.scatter_add_(1, draws, torch.ones_like(counts))
-    a, b = (values.double() - values.double().mean() for values in (full, circuit))  # large offsets cost digits
-    sums = torch.stack([a, b, a * a, b * b, a * b]).sum(2) / full[0].numel()
-    mean_a, mean_b, aa, bb, ab = (counts @ sums.T / len(full)).T
-    spread = (aa - mean_a**2).clamp(min=0).sqrt() * (bb - mean_b**2).clamp(min=0).sqrt()
-    r = torch.where(spread > 1e-12 * (aa * bb).sqrt(), (ab - mean_a * mean_b) / spread, 0).nan_to_num(0).abs()
-    low, high = torch.quantile(r, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
-    return Interval(min(low, 1.0), min(high, 1.0), level)
-
 
 _CURVES = ("alone", "without", "random_alone", "random_without")
 
@@ -128,6 +82,7 @@ class Faithfulness:
         ``sum over neighbours of (y[i] + y[i + 1]) / 2 * ln(d[i + 1] / d[i])``, over ``ln(d[last] / d[first])``; the
         trapezoid rule. One point is its own mean. Only areas over the same densities compare.
         """
+        # over the logarithm, because densities are asked for by halves and tenths, not in equal steps
         y, d = self.curve(name), [point.density for point in self.points]
         if d[0] == d[-1]:
             return y[0]
@@ -169,6 +124,7 @@ def faithfulness(
     full = reference(ordered[0], images, batch_size=batch_size)
     tried: list[Circuit] = []
     for circuit in ordered:
+        # controls have the circuit's counts in each layer: a random one over all layers is often disconnected
         drawn = [random_like(circuit.mask, seed + i) for i in range(n_random)]
         alone = [circuit, *(_masked(circuit, mask) for mask in drawn)]
         tried += [*alone, *(_masked(circuit, ~c.mask) for c in alone)]
@@ -241,11 +197,11 @@ def minimality(
                         f"of {circuit.mask.n_kept} {circuit.mask.granularity}s")  # fmt: skip
     kept = [(name, tuple(i)) for name, array in circuit.mask.kept.items() for i in array.nonzero().tolist()]
     order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))[:at_most].sort().values
-    chosen = [kept[i] for i in order.tolist()]
+    structures = [kept[i] for i in order.tolist()]
     full = reference(circuit, images, batch_size=batch_size)
-    tried = [circuit, *(_masked(circuit, _left_out(circuit.mask, *one)) for one in chosen)]
+    tried = [circuit, *(_masked(circuit, _left_out(circuit.mask, *one)) for one in structures)]
     whole, *rest = (kept.pearson for _, kept in _measured(tried, images, full, batch_size, progress))
-    return Minimality(whole, tuple(chosen), tuple(whole - r for r in rest), len(kept))
+    return Minimality(whole, tuple(structures), tuple(whole - r for r in rest), len(kept))
 
 
 def random_like(mask: Mask, seed: int) -> Mask:
@@ -255,13 +211,14 @@ def random_like(mask: Mask, seed: int) -> Mask:
     for name, relevant in mask.relevant.items():
         places = relevant.flatten().nonzero()[:, 0]
         count = int(mask.kept[name].sum())
-        chosen = places[torch.randperm(len(places), generator=generator)[:count]]
-        kept[name] = torch.zeros(relevant.numel(), dtype=torch.bool).index_fill(0, chosen, True).view(relevant.shape)
+        drawn = places[torch.randperm(len(places), generator=generator)[:count]]
+        kept[name] = torch.zeros(relevant.numel(), dtype=torch.bool).index_fill(0, drawn, True).view(relevant.shape)
     return replace(mask, kept=kept, zero_scores=0)
 
 
 def _masked(circuit: Circuit, mask: Mask) -> Circuit:
     """A circuit of another mask; compensated, where the first is, is not carried over."""
+    # means and scales were made for one mask, and would be wrong for any other
     return replace(circuit, mask=mask, compensation=None)
 
 
@@ -278,23 +235,24 @@ def _measured(
     batch_size: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> list[tuple[Tensor, Preservation]]:
-    found: list[tuple[Tensor, Preservation]] = []
+    pairs: list[tuple[Tensor, Preservation]] = []
     for start in range(0, len(circuits), AT_ONCE):
         some = circuits[start : start + AT_ONCE]
 
-        def still(what: str, done: int, total: int, found: int = len(found)) -> None:  # it may end the call
+        def still(what: str, done: int, total: int, ready: int = len(pairs)) -> None:  # it may end the call
             if progress is not None:
-                progress("circuits", found, len(circuits))
+                progress("circuits", ready, len(circuits))
 
         frozen = full.response.frozen
         values = respond_all(
             [one.execution for one in some], images, frozen=frozen, batch_size=batch_size, progress=still
         )
-        found += [(v, full.compare(v, disconnected=c.disconnected)) for c, v in zip(some, values, strict=True)]
+        pairs += [(v, full.compare(v, disconnected=c.disconnected)) for c, v in zip(some, values, strict=True)]
         if progress is not None:
-            progress("circuits", len(found), len(circuits))
-    return found
+            progress("circuits", len(pairs), len(circuits))
+    return pairs
 
 
 def _mean(values: Sequence[float]) -> float:
+    # without controls there is nothing to compare with, which 0 would hide
     return sum(values) / len(values) if values else math.nan

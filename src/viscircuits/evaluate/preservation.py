@@ -5,6 +5,8 @@ circuit's, over all images and positions; a disconnected circuit counts as 0 (se
 
 That number also counts what is the same for every image: a map that zero padding makes brighter at the border can give
 nearly all of it. `Preservation.pearson_within` leaves each position's own mean out.
+
+Not here: the formulas (`viscircuits.activations.agreement`).
 """
 
 import math
@@ -16,16 +18,14 @@ import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.bounds import checked
-from viscircuits.circuit import Circuit
+from viscircuits.activations import agreement
+from viscircuits.bounds.arguments import checked
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.response import Response, respond
 from viscircuits.execution.together import respond_all
 from viscircuits.types import Progress
-
-_ROUNDING = 1e-6
-"""A spread below this fraction of the largest value is rounding of 32-bit numbers, not a response."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Reference:
         values = self._values
         if not np.isfinite(values).all():
             raise ImageError(f"target {self.target} is not finite on these images; check preprocessing and weights")
-        if _constant(values):
+        if agreement.constant(values):
             raise TargetError(
                 f"target {self.target} is dead: its response is {values.flat[0]:.4g} everywhere on these "
                 f"{len(values)} images; choose another channel, or other or more images"
@@ -87,7 +87,7 @@ class Reference:
 
     @cached_property
     def _varying(self) -> Float[np.ndarray, "n p"] | None:
-        return _varying(self._values)
+        return agreement.varying(self._values)
 
     @cached_property
     def _ranks(self) -> Float[np.ndarray, " v"]:
@@ -95,25 +95,46 @@ class Reference:
 
     @checked
     def compare(self, values: Float[Tensor, "n p"], *, disconnected: bool = False) -> Preservation:
-        """Returns how well a circuit's responses agree with these."""
+        """Returns how well a circuit's responses agree with these.
+
+        Args:
+            values: the circuit's responses to the same images.
+            disconnected: whether no path leads from the image to the target in the circuit.
+
+        Raises:
+            ImageError: responses of another shape, or not finite.
+        """
         full, circuit = self._values, values.double().numpy()
         if circuit.shape != full.shape:
             raise ImageError(f"values: expected responses of shape {list(full.shape)}, got {list(circuit.shape)}")
         if not np.isfinite(circuit).all():  # a correlation of nan would pass every comparison
             raise ImageError(f"the circuit's response to target {self.target} is not finite; run the model in float32")
-        difference = float(np.abs(circuit - full).mean() / np.abs(full).mean())
-        reason = "disconnected" if disconnected else "constant" if _constant(circuit) else None
-        signed = 0.0 if reason else _correlation(circuit.ravel(), full.ravel())
-        spearman = 0.0 if reason else _correlation(_ranks(circuit), self._ranks)
-        within = math.nan if self._varying is None else 0.0 if reason else _within(circuit, self._varying)
-        ratio = 0.0 if reason else float(circuit.std() / full.std())
-        return Preservation(abs(signed), within, signed, spearman, difference, ratio, reason, len(full), full.size)
+        difference = agreement.relative_difference(circuit, full)
+        sizes = len(full), full.size
+        within = math.nan if self._varying is None else 0.0
+        # what rounding leaves of a constant response correlates with anything, so these are 0 by definition
+        if disconnected or agreement.constant(circuit):
+            reason = "disconnected" if disconnected else "constant"
+            return Preservation(0.0, within, 0.0, 0.0, difference, 0.0, reason, *sizes)
+        signed = agreement.correlation(circuit.ravel(), full.ravel())
+        spearman = agreement.correlation(_ranks(circuit), self._ranks)
+        if self._varying is not None:
+            within = agreement.correlation_within(circuit, self._varying)
+        ratio = agreement.sd_ratio(circuit, full)
+        return Preservation(abs(signed), within, signed, spearman, difference, ratio, None, *sizes)
 
 
 def reference(
     circuit: Circuit, images: ImageSet, *, batch_size: int = 16, progress: Progress | None = None
 ) -> Reference:
-    """Returns the full model's responses to the circuit's target."""
+    """Returns the full model's responses to the circuit's target.
+
+    Args:
+        circuit: any circuit of the model and target.
+        images: the pictures that circuits are going to be measured on.
+        batch_size: pictures at a time.
+        progress: called after every batch.
+    """
     full = respond(circuit.model, circuit.readout, images, batch_size=batch_size, progress=progress)
     return Reference(full, str(circuit.target))
 
@@ -141,10 +162,12 @@ def preservation(
         ImageError: pictures of another size than the circuit's, or another target's or other pictures' responses.
     """
     images = as_images(images)
+    # told before the full model runs over all pictures
     size = tuple(images[0].shape)
     if size != circuit.mask.input_shape:
         raise ImageError(f"expected pictures of the circuit's shape {circuit.mask.input_shape}, got {size}")
     full = full or reference(circuit, images, batch_size=batch_size, progress=progress)
+    # responses do not know their pictures; a count that differs is what can be seen of other ones
     if (full.target, len(full.response.values)) != (str(circuit.target), len(images)):
         raise ImageError(
             f"expected responses of target {circuit.target} to these {len(images)} images, got those of {full.target} "
@@ -155,26 +178,6 @@ def preservation(
     return full.compare(values, disconnected=circuit.disconnected)
 
 
-def _constant(values: np.ndarray) -> bool:
-    return float(values.max() - values.min()) <= _ROUNDING * float(np.abs(values).max())
-
-
-def _varying(values: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"] | None:
-    """Values less each position's mean over the images; None where that leaves only rounding."""
-    rest = values - values.mean(0)
-    return None if float(np.abs(rest).max()) <= _ROUNDING * float(np.abs(values).max()) else rest
-
-
-def _within(circuit: Float[np.ndarray, "n p"], full: Float[np.ndarray, "n p"]) -> float:
-    own = _varying(circuit)
-    return 0.0 if own is None else abs(_correlation(own.ravel(), full.ravel()))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return max(-1.0, min(1.0, float(a @ b) / norm)) if norm else 0.0
-
-
 def _ranks(values: np.ndarray) -> np.ndarray:
+    # ties get their mean rank: a rectified response is zero at most places
     return pl.Series(values.ravel()).rank("average").to_numpy()

@@ -1,24 +1,25 @@
 """Resampled contributions: removed kernels put out what they put out for another image.
 
-Zero, and the mean (`viscircuits.compensation`), are inputs that the rest of the circuit may never have seen. Here each
-filter gets, beside what its kept kernels make of this image, what its removed kernels make of a random other image of
-the set in the full model: noise of the right kind that knows nothing of this image. It is a way to measure a circuit,
-not a network: nothing is folded into parameters.
+Zero, and the mean (`viscircuits.circuit.compensation`), are inputs that the rest of the circuit may never have seen.
+Here each filter gets, beside what its kept kernels make of this image, what its removed kernels make of a random other
+image of the set in the full model: noise of the right kind that knows nothing of this image. It is a way to measure a
+circuit, not a network: nothing is folded into parameters.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.bounds import checked
-from viscircuits.circuit import Circuit
-from viscircuits.compensation import removed_part
+from viscircuits.bounds.arguments import checked
+from viscircuits.circuit.circuit import Circuit
+from viscircuits.circuit.compensation import removed_part
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.execution.loop import batches, judged
 from viscircuits.execution.response import Rows, freeze
+from viscircuits.model.calls import KernelCall
 from viscircuits.model.guard.clean import clean
-from viscircuits.model.instrument import KernelCall, run
+from viscircuits.model.instrument import run
 from viscircuits.types import Progress
 
 
@@ -61,9 +62,11 @@ def respond_resampled(
                 parts.append(removed_part(call, factors[call.layer.weight]))
             return call.output
 
+        # the calls of a run come in one order, so the parts are taken as they were stored
         def add(call: KernelCall, parts: list[Tensor] = parts) -> Tensor:
             return call.output + parts.pop(0) if call.layer.weight in factors else call.output
 
+        # what the target fixes is that of this picture, not of the donor
         here = freeze(model, readout, batch.images)
         run(model, graph, other.images, readout.layers, see=store)
         outputs = run(model, graph, batch.images, readout.layers, weights=circuit.weights, see=add)
@@ -74,7 +77,8 @@ def respond_resampled(
 def donors(n: int, seed: int) -> list[int]:
     """Returns, for each of ``n`` images, another one: a random cycle through all of them."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
-    found = [0] * n
+    other_of = [0] * n
+    # a cycle: nobody is his own donor, and everybody is one once
     for one, other in zip(order, [*order[1:], order[0]], strict=True):
-        found[one] = other
-    return found
+        other_of[one] = other
+    return other_of

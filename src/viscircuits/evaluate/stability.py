@@ -6,7 +6,7 @@ from itertools import combinations
 
 from torch import Tensor, nn
 
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.mask import Mask
@@ -82,7 +82,7 @@ def stability(
     splits = [images.split(0.5, seed=seed + i) for i in range(repeats)]
     halves = [(found(one, seed), found(other, seed)) for one, other in splits]
     again = [found(images, seed + i) for i in range(repeats)]
-    d = again[0].density
+    d = again[0].density  # not that which was asked for: the count is a whole number
     by_layer = [chance_iou(one, other) for one, other in halves]
     return Stability(
         tuple(one.iou(other) for one, other in halves),
@@ -95,6 +95,7 @@ def chance_iou(one: Mask, other: Mask) -> float:
     """Returns expected intersection over expected union of random masks with the counts by layer of these two."""
     expected = sum(k * other.counts[name][0] / n for name, (k, n) in one.counts.items() if n)
     union = one.n_kept + other.n_kept - expected
+    # two empty masks agree fully, as in Mask.iou
     return expected / union if union else 1.0
 
 

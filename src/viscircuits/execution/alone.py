@@ -1,7 +1,5 @@
 """An execution as a module that stands alone: its last step reads the target off the smaller network's outputs."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from viscircuits.errors import UnsupportedOperation
@@ -33,6 +31,7 @@ class Head(nn.Module):
         super().__init__()
         outputs = {name: readout.graph.output(name) for name in readout.layers}
         places = {name: (output.shape, output.channel_axis) for name, output in outputs.items()}
+        # a graph of the outputs alone: the whole one holds the user's module
         self._outline = readout.target, readout.graph.input_shape, places
         self._readout = _outlined(*self._outline)
 
@@ -40,10 +39,10 @@ class Head(nn.Module):
         """Returns the response, ``[n, p]``."""
         return self._readout.response(outputs, (None,) * len(self._readout.terms))
 
-    def __getstate__(self) -> dict[str, Any]:  # graphs do not pickle
+    def __getstate__(self) -> dict[str, object]:  # graphs do not pickle
         return {name: value for name, value in self.__dict__.items() if name != "_readout"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)
         self._readout = _outlined(*self._outline)
 

@@ -23,8 +23,8 @@ from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import needed_filters, run
 from viscircuits.model.small.shrink import Shrunk, shrink
 from viscircuits.model.trace import trace
-from viscircuits.readout import Frozen, Readout
-from viscircuits.target import Target
+from viscircuits.readout import Frozen, Readout, bound
+from viscircuits.target import Target, indices
 from viscircuits.types import Progress
 
 
@@ -57,7 +57,14 @@ class Execution:
         batch_size: int = 16,
         progress: Progress | None = None,
     ) -> Float[Tensor, "n p"]:
-        """Returns the responses to a set of images; the arguments are those of `Circuit.respond`."""
+        """Returns the responses to a set of images.
+
+        Args:
+            images: pictures of the graph's image size.
+            frozen: what the full model fixes, when known; found by running the full model otherwise.
+            batch_size: pictures at a time.
+            progress: called after every batch.
+        """
         images = judged(images, self.model, [self.readout])
         rows = Rows(len(images))
         for batch in images.batches(batch_size, self.graph.memory_format, progress=progress, what="responses"):
@@ -85,6 +92,7 @@ class Execution:
     @cached_property
     def small(self) -> Shrunk | None:
         """The physically smaller network, where it is less work."""
+        # by multiplications and bytes, not by a clock: on a busy machine that would give other last digits
         small = self.shrunk()
         return small if small.saving < 1 else None
 
@@ -100,6 +108,7 @@ class Execution:
     @clean
     def shrunk(self, head: nn.Module | None = None, after: fx.Node | None = None) -> Shrunk:
         """Returns the physically smaller network; ``head`` and ``after`` are those of `shrink`."""
+        # the graph for two pictures holds their number as a constant; a module that runs needs it open
         graph = trace(self.model, self.graph.input_shape, any_batch=True)
         return shrink(self.model, graph, self.readout.seeds(), self.conducting, self.weights, head, after)
 
@@ -112,7 +121,8 @@ class OnCrops:
         self.whole, self.crops = whole, crops
         graph = trace(whole.model, (whole.graph.input_shape[0], *crops.size))
         target = replace(whole.readout.target, position="max")  # each image has a position of its own on its crop
-        self.cropped = replace(whole, graph=graph, readout=Readout(target, graph))
+        self.cropped = replace(whole, graph=graph, readout=bound(target, graph))
+        # a crop too small for a path would lose kernels that the whole picture uses
         relevant, own = whole.readout.relevant_kernels, self.cropped.readout.relevant_kernels
         assert relevant.keys() == own.keys()
         assert all(torch.equal(own[name], kernels) for name, kernels in relevant.items())
@@ -121,9 +131,9 @@ class OnCrops:
         """Returns the responses to images on the model's device, for which ``frozen`` is known."""
         (layer,) = self.whole.readout.layers
         width, small = (one.graph.output(layer).map_shape[1] for one in (self.whole, self.cropped))
-        found = [self.crops.at(divmod(place, width)) for place in self._places(len(images), frozen[0])]
-        parts = torch.stack([image[:, *box.slices] for image, (box, _) in zip(images, found, strict=True)])
-        places = torch.tensor([y * small + x for _, (y, x) in found])
+        crops = [self.crops.at(divmod(place, width)) for place in self._places(len(images), frozen[0])]
+        parts = torch.stack([image[:, *box.slices] for image, (box, _) in zip(images, crops, strict=True)])
+        places = torch.tensor([y * small + x for _, (y, x) in crops])
         return self.cropped.respond_to(Batch(parts, None, 0), (places,))
 
     def _places(self, n: int, frozen: Tensor | None) -> list[int]:
@@ -132,6 +142,6 @@ class OnCrops:
             return frozen.tolist()
         target = self.whole.readout.target
         assert isinstance(target, Target)
-        where, shape = target.position, self.whole.graph.output(target.layer).map_shape
-        y, x = where if isinstance(where, tuple) else (size // 2 for size in shape)
+        shape = self.whole.graph.output(target.layer).map_shape
+        y, x = indices(target.position, shape)
         return [y * shape[1] + x] * n

@@ -44,6 +44,11 @@ def batches(
 def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> Batch:
     """Returns a batch on the model's device; its images in the model's floating type and fastest layout.
 
+    Args:
+        batch: pictures and perhaps labels.
+        model: the user's module.
+        graph: its graph.
+
     Raises:
         ImageError: images of another size than the graph's.
     """
@@ -51,6 +56,7 @@ def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> Batch:
         raise ImageError(
             f"expected pictures of the circuit's shape {graph.input_shape}, got {size}; prepare them alike"
         )
+    # the first floating parameter: quantised weights and counters say nothing of the type that images need
     reference = next(p for p in model.parameters() if p.is_floating_point())
     labels = batch.labels.to(reference.device) if batch.labels is not None else None
     images = batch.images.to(device=reference.device, dtype=reference.dtype)
@@ -61,10 +67,16 @@ def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> Batch:
 def judged(images: ImageSet | Tensor, model: nn.Module, readouts: Sequence[Readout]) -> ImageSet:
     """Returns the pictures labelled by the outputs that judge them, where one of the targets is a loss by labels.
 
+    Args:
+        images: pictures labelled by class folder or data set.
+        model: the user's module, whose weights may say what its outputs are called.
+        readouts: the targets.
+
     Raises:
         ImageError: which output judges which class is not known.
     """
     images = as_images(images)
+    # of one model, so one answer serves them all
     for readout in readouts:
         if isinstance(readout.target, Loss) and not readout.target.predicted:
             return by_output(images, readout.graph.output(OUTPUT).n_channels, zoo.categories(model))

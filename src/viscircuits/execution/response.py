@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.execution.loop import batches, judged
 from viscircuits.mask import Mask
@@ -40,6 +40,7 @@ class Rows:
 
     def add(self, part: Shaped[Tensor, "n ..."]) -> None:
         """Writes the next rows."""
+        # made when the first part is there: nobody else knows the width and the type
         if not self.filled:
             self.tensor = torch.empty(self.count, *part.shape[1:], dtype=part.dtype)
         self.tensor[self.filled : self.filled + len(part)] = part
@@ -79,7 +80,7 @@ def respond(
         outputs = run(model, readout.graph, batch.images, readout.layers, weights=weights, filters=filters)
         values.add(readout.response(outputs, here, batch.labels))
         fixed.append(here)
-    return Response(values.tensor, tuple(_joined(parts) for parts in zip(*fixed, strict=True)))
+    return Response(values.tensor, _whole(fixed))
 
 
 @clean
@@ -92,7 +93,15 @@ def respond_full(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> list[Response]:
-    """Returns the full model's responses for several targets, all from one run of the model."""
+    """Returns the full model's responses for several targets, all from one run of the model.
+
+    Args:
+        model: the user's module.
+        readouts: the targets, bound to one graph of the model.
+        images: pictures of the size the graph was traced for.
+        batch_size: pictures at a time.
+        progress: called after every batch.
+    """
     layers = dict.fromkeys(layer for readout in readouts for layer in readout.layers)
     filters = needed_filters(readouts[0].graph, relevant_to_any(readouts))
     values = [Rows(len(images)) for _ in readouts]
@@ -103,10 +112,7 @@ def respond_full(
         for readout, own, parts in zip(readouts, values, fixed, strict=True):
             parts.append(readout.freeze(outputs))
             own.add(readout.response(outputs, parts[-1], batch.labels))
-    return [
-        Response(own.tensor, tuple(_joined(each) for each in zip(*parts, strict=True)))
-        for own, parts in zip(values, fixed, strict=True)
-    ]
+    return [Response(own.tensor, _whole(parts)) for own, parts in zip(values, fixed, strict=True)]
 
 
 def relevant_to_any(readouts: Sequence[Readout]) -> dict[str, Bool[Tensor, "out in"]]:
@@ -121,7 +127,13 @@ def relevant_to_any(readouts: Sequence[Readout]) -> dict[str, Bool[Tensor, "out 
 @clean
 @torch.no_grad()
 def freeze(model: nn.Module, readout: Readout, images: Float[Tensor, "n c h w"]) -> Frozen:
-    """Returns what the target fixes in the full model (arg-max, predicted class); runs it only if needed."""
+    """Returns what the target fixes in the full model (arg-max, predicted class); runs it only if needed.
+
+    Args:
+        model: the user's module.
+        readout: the target, bound to the model's graph.
+        images: a batch on the model's device.
+    """
     if not readout.needs_freezing():
         return (None,) * max(1, len(readout.terms))
     own = images.clone()  # the model may write over its pictures
@@ -129,7 +141,13 @@ def freeze(model: nn.Module, readout: Readout, images: Float[Tensor, "n c h w"])
 
 
 def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, Tensor]:
-    """Returns the weights of the masked network by parameter name: kernels that are not kept are zero."""
+    """Returns the weights of the masked network by parameter name: kernels that are not kept are zero.
+
+    Args:
+        model: the user's module.
+        graph: its graph.
+        mask: what is kept.
+    """
     masked = {}
     for name, factor in mask.factors(graph).items():
         weight = own_parameter(model, name)
@@ -138,11 +156,23 @@ def masked_weights(model: nn.Module, graph: NetGraph, mask: Mask) -> dict[str, T
 
 
 def fixed_for(batch: Batch, model: nn.Module, readout: Readout, frozen: Frozen | None) -> Frozen:
-    """Returns what is fixed for the images of a batch: found in the full model, or out of what is for the whole set."""
+    """Returns what is fixed for the images of a batch: found in the full model, or out of what is for the whole set.
+
+    Args:
+        batch: on the model's device.
+        model: the user's module.
+        readout: the target, bound to the model's graph.
+        frozen: what is fixed for the whole set, where that is known.
+    """
     if frozen is None:
         return freeze(model, readout, batch.images)
     rows = slice(batch.start, batch.start + len(batch.images))
     return tuple(None if part is None else part[rows] for part in frozen)
+
+
+def _whole(batches: Sequence[Frozen]) -> Frozen:
+    """What is fixed for all images, out of what is for each batch."""
+    return tuple(_joined(parts) for parts in zip(*batches, strict=True))
 
 
 def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:

@@ -51,14 +51,15 @@ def respond_all(
     """
     model, graph, readout = executions[0].model, executions[0].graph, executions[0].readout
     images = judged(images, model, [readout])
+    # a loss differs from picture to picture by its label, an arg-max by where the full model has it
     may_be_constant = isinstance(readout.target, Target) and not readout.needs_freezing()
     constant = [may_be_constant and not one.connected for one in executions]
     shared = _share(executions)
-    found = [Rows(1 if same else len(images)) for same in constant]
+    rows = [Rows(1 if same else len(images)) for same in constant]
     for batch in batches(images, model, graph, batch_size, progress=progress):
         here = fixed_for(batch, model, readout, frozen)
         maps = shared.stem(batch.images) if shared is not None else batch.images
-        for place, own in enumerate(found):
+        for place, own in enumerate(rows):
             if constant[place] and own.filled:
                 continue
             if shared is not None and place in shared.tails:
@@ -66,7 +67,7 @@ def respond_all(
             else:
                 part = executions[place].respond_to(batch._replace(start=0), here)
             own.add(part[:1] if constant[place] else part)
-    return [r.tensor.expand(len(images), -1) if same else r.tensor for r, same in zip(found, constant, strict=True)]
+    return [r.tensor.expand(len(images), -1) if same else r.tensor for r, same in zip(rows, constant, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def _share(executions: Sequence[Execution]) -> _Shared | None:
         return None
     tails = {i: one.shrunk(after=nodes[-1]) for i, one in able.items()}
     stem = Stem(graph, nodes, [(Tensors(one.model, graph, one.weights), tails[i].reads) for i, one in able.items()])
+    # of few filters each, that overlap little, the shared layers are wider than any of their own
     pays = 2 * stem.n_filters <= sum(map(len, stem.places))
     part = stem.seconds / len(tails)
     if not pays or any(tail.seconds + part > tail.dense_seconds for tail in tails.values()):

@@ -1,17 +1,13 @@
 """Which axis of each tensor of a graph holds the channels; found, where operations move it about."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from viscircuits.model.ops import PERMUTATIONS, concrete, kernel_op, moved_axis, op_name, reduced_axes, shape
-
-_LAYER_NORM = {"layer_norm", "native_layer_norm"}
-_RESHAPES = {"view", "reshape", "flatten", "unflatten"}
-_MOVES = {"unsqueeze", "squeeze", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "numpy_T", "_unsafe_view"}
+from viscircuits.model import ops
+from viscircuits.model.nodes import concrete, kernel_op, moved_axis, op_name, reduced_axes, shape
 
 
 def channel_axes(nodes: tuple[fx.Node, ...]) -> dict[fx.Node, int]:
@@ -31,25 +27,24 @@ def image_inputs(node: fx.Node, axes: Mapping[fx.Node, int]) -> list[fx.Node]:
 
 
 def _channel_axis(node: fx.Node, inputs: list[fx.Node], axes: Mapping[fx.Node, int]) -> int:
-    arguments: Any = node.args
     rank = len(shape(node))
     axis = next((axes[n] for n in inputs if len(shape(n)) == rank), 1)
     name = op_name(node)
-    if name == "linear" or (name in _LAYER_NORM and len(arguments[1]) == 1):
+    if name == "linear" or (name in ops.LAYER_NORMS and _normalises_one_axis(node)):
         return rank - 1
     if kernel_op(node) is not None:
         return 1
-    if name in PERMUTATIONS:
+    if name in ops.PERMUTATIONS:
         return moved_axis(node, axis)
-    if name in _RESHAPES | _MOVES and inputs == [arguments[0]]:
-        found = _followed(node, axes[inputs[0]])
-        if found is not None:
-            return found
-    if name in _RESHAPES and inputs:  # channels that stand last stay there when other axes are split or joined
+    if name in ops.AXIS_MOVES and inputs == [*node.args[:1]]:
+        moved = _followed(node, axes[inputs[0]])
+        if moved is not None:
+            return moved
+    if name in ops.RESHAPES and inputs:  # channels that stand last stay there when other axes are split or joined
         before = shape(inputs[0])
         if 1 < axes[inputs[0]] == len(before) - 1 and before[-1] == shape(node)[-1]:
             return rank - 1
-    lost = len(shape(inputs[0])) - rank if inputs and arguments[:1] == (inputs[0],) else 0
+    lost = len(shape(inputs[0])) - rank if inputs and node.args[:1] == (inputs[0],) else 0
     if lost > 0 and isinstance(node.target, torch._ops.OpOverload):
         gone, before = reduced_axes(node), axes[inputs[0]]
         if len(gone) == lost and before not in gone:  # a mean or a choice along other axes
@@ -57,13 +52,20 @@ def _channel_axis(node: fx.Node, inputs: list[fx.Node], axes: Mapping[fx.Node, i
     return axis
 
 
+def _normalises_one_axis(node: fx.Node) -> bool:
+    """Whether a layer norm runs over the last axis alone, as over the features of a token; else it spans a map too."""
+    sizes = node.args[1]
+    return isinstance(sizes, list | tuple) and len(sizes) == 1
+
+
 def _followed(node: fx.Node, axis: int) -> int | None:
     """Where an axis of its input stands after an operation that moves data: numbered, moved, and looked up.
 
     None where the numbers then vary along several axes, or along none.
     """
-    source: Any = node.args[0]
-    operation: Any = node.target
+    source, operation = node.args[0], node.target
+    assert isinstance(source, fx.Node)
+    assert callable(operation)
     sizes = concrete(shape(source))
     if axis >= len(sizes) or -1 in sizes:
         return None

@@ -4,7 +4,6 @@ Not here: the hash of anything else (`viscircuits.store.digest`).
 """
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -50,14 +49,17 @@ def _told(node: fx.Node, places: dict[fx.Node, int], weight: str) -> str:
     """An operation in words that are the same in every process."""
     target = node.target
     if node.op == "placeholder":
-        called = weight
+        name = weight
     elif isinstance(target, torch._ops.OpOverload | str):
-        called = str(target)
-    else:
-        called = getattr(target, "__name__", type(target).__name__)
-    taken: Any = (node.args, {k: v for k, v in node.kwargs.items() if k not in ("device", "pin_memory")})
-    shown = map_aggregate(taken, lambda one: f"%{places[one]}" if isinstance(one, fx.Node) else _plain(one))
-    return f"{node.op} {called} {shown}"
+        name = str(target)
+    else:  # the text of a function holds its address
+        name = getattr(target, "__name__", type(target).__name__)
+    # where a model runs is no part of what it computes
+    options = {key: value for key, value in node.kwargs.items() if key not in ("device", "pin_memory")}
+    shown = map_aggregate(
+        (node.args, options), lambda one: f"%{places[one]}" if isinstance(one, fx.Node) else _plain(one)
+    )
+    return f"{node.op} {name} {shown}"
 
 
 def _plain(value: object) -> str:

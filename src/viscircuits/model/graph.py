@@ -18,7 +18,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, fx
 
 from viscircuits.errors import TargetError, UnsupportedOperation, closest
-from viscircuits.model.ops import concrete
+from viscircuits.model.nodes import concrete
 from viscircuits.model.output import is_part
 from viscircuits.types import Granularity
 

@@ -8,7 +8,6 @@ under ``out``; otherwise none is, and a target has to name one. One number a pic
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -17,9 +16,9 @@ KEYS = ("logits", "out")
 """What the output proper is called where a model returns several tensors, in this order."""
 
 
-def named_leaves(output: Any, kind: type | tuple[type, ...] = Tensor) -> dict[str, Any]:
-    """Returns way -> leaf, for every leaf of a kind; a leaf that is the whole output has the name ``""``."""
-    return {way: leaf for way, leaf in _walk(output, "") if isinstance(leaf, kind)}
+def named_leaves(output: object) -> dict[str, Tensor]:
+    """Returns way -> tensor, for every tensor in an output; one that is the whole output has the name ``""``."""
+    return {way: leaf for way, leaf in _walk(output, "") if isinstance(leaf, Tensor)}
 
 
 def chosen(names: Sequence[str]) -> str | None:
@@ -29,7 +28,7 @@ def chosen(names: Sequence[str]) -> str | None:
     return next((f"[{key}]" for key in KEYS if f"[{key}]" in names), None)
 
 
-def meant(name: str, output: Any) -> Tensor | None:
+def meant(name: str, output: object) -> Tensor | None:
     """Returns the tensor of an output that a name of `viscircuits.model.graph` means; None where there is none.
 
     Of the model that is what `chosen` says, or the part that is named; of a layer in it the first of several.
@@ -40,6 +39,7 @@ def meant(name: str, output: Any) -> Tensor | None:
         return None if proper is None else leaves[proper]
     if is_part(name):
         return leaves.get(name)
+    # a list of layers' outputs, or a state beside the output, comes after what the next layer is given
     first = next(leaf for _, leaf in _walk(output, ""))
     return first if isinstance(first, Tensor) else None
 
@@ -59,16 +59,17 @@ def with_channels(output: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "n ..."]:
     return output[:, None] if output.ndim == 1 else output
 
 
-def _walk(value: Any, way: str) -> Iterator[tuple[str, Any]]:
+def _walk(value: object, way: str) -> Iterator[tuple[str, object]]:
+    """All that can be reached, the parts before the whole: the first is the first leaf of all."""
     for key, part in _parts(value):
         yield from _walk(part, f"{way}[{key}]")
     yield way, value
 
 
-def _parts(value: Any) -> list[tuple[object, Any]]:
+def _parts(value: object) -> list[tuple[object, object]]:
     if isinstance(value, Mapping):
         return list(value.items())
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list):  # torch's own named results have no ``_fields`` and are numbered
         return list(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
     if is_dataclass(value) and not isinstance(value, type):
         return [(field.name, getattr(value, field.name)) for field in fields(value)]

@@ -10,8 +10,9 @@ import torch
 
 from viscircuits import store
 from viscircuits.errors import StudyError
-from viscircuits.header import FLOATS, TEXT, Array, Kind, number, whole
 from viscircuits.optvis.rendering import Picture
+from viscircuits.store.checks import TEXT, number, whole
+from viscircuits.store.kinds import FLOATS, Array, Kind
 from viscircuits.version import __version__
 
 FORMAT = 1
@@ -36,8 +37,8 @@ class Cache:
             return None
         file = self._file(*own)
         try:
-            tensors, header = store.read_tensors(file, _KIND)
-        except StudyError:
+            tensors, header = store.load(file, _KIND)
+        except StudyError:  # damaged, cut off, or of another kind: rendered again, and written over
             return None
         value = float(header["value"])
         return Picture(tensors["image"], header["objective"], value, header["seed"], header["note"])
@@ -47,17 +48,16 @@ class Cache:
         if self.folder is None:
             return
         header: dict[str, store.Json] = {
-            "kind": "picture",
-            "format": FORMAT,
             "objective": picture.objective,
             "value": picture.value,
             "seed": picture.seed,
             "note": picture.note,
         }
-        store.write_tensors(self._file(*own), {"image": picture.image}, header)
+        store.save(self._file(*own), _KIND, {"image": picture.image}, header)
 
     def _file(self, *own: str) -> Path:
         assert self.folder is not None
+        # other versions of torch round differently, and after some hundred steps that shows
         versions = (str(FORMAT), __version__, torch.__version__)
         return store.inside(self.folder, f"{store.digest(*versions, *self.recipe, *own)}.safetensors")
 

@@ -18,8 +18,10 @@ def gradient(number: Callable[[], Tensor], parameters: Tensor) -> Tensor:
     try:
         return _gradient(number(), parameters)
     except RuntimeError as error:
+        # autograd has no class of its own for this
         if "modified by an inplace operation" not in str(error):
             raise
+    # only now, because copies of all that is overwritten take memory, and most networks need none
     with keeping_copies():
         return _gradient(number(), parameters)
 

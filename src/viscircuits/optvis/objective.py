@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.bounds import check_fields
+from viscircuits.bounds.arguments import check_fields
 from viscircuits.errors import TargetError, UnsupportedOperation, closest
+from viscircuits.model.calls import KernelCall
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
-from viscircuits.model.instrument import KernelCall
 from viscircuits.readout import Readout
-from viscircuits.target import AnyTarget, Loss, Target, TargetSum, parse_target
+from viscircuits.target import AnyTarget, Loss, Target, TargetSum, indices, parse_target
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Objective(ABC):
         return ()
 
     def __add__(self, other: "Renderable") -> "Objective":
+        # sums of sums are flat, so that what is equal has one text, and one place in a cache
         return Combination(_terms(self) + _terms(objective(other)))
 
     def __mul__(self, weight: float) -> "Objective":
@@ -92,6 +93,7 @@ class Activation(Objective):
         """Returns the number that is raised."""
         parts = []
         for weight, term in self.target.terms:
+            # frozen on this very picture: "max" is the largest value as it now stands
             readout = Readout(term, seen.graph)
             parts.append(weight * readout.response(seen.outputs, readout.freeze(seen.outputs)).mean())
         return torch.stack(parts).sum()
@@ -151,14 +153,16 @@ class KernelMap(Objective):
     def map(self, call: KernelCall, row: int) -> Tensor:
         """Returns the kernel's map of one picture of a call, its positions in one axis."""
         layer = call.layer
+        # a grouped layer numbers the inputs of each group from 0
         weight = layer.out_first(call.weight)[self.out, self.source - int(layer.sources[self.out, 0])]
         if layer.op == "linear":
             return (call.x[row, ..., self.source] * weight).reshape(-1)
+        # one kernel is no longer in groups
         options = {key: value for key, value in call.options.items() if key != "groups"}
         one = call.function(call.x[row : row + 1, self.source : self.source + 1], weight[None, None], **options)[0, 0]
         if self.position is None:
             return one.reshape(-1)
-        index = tuple(size // 2 for size in one.shape) if self.position == "center" else self.position
+        index = indices("center", one.shape) if self.position == "center" else self.position
         if len(index) != one.ndim or not all(0 <= i < size for i, size in zip(index, one.shape, strict=True)):
             raise TargetError(f"position {self.position} is outside the map of {self}, of size {tuple(one.shape)}")
         return one[index].reshape(1)
@@ -210,6 +214,7 @@ def objective(what: Renderable) -> Objective:
     if isinstance(what, Objective):
         return what
     target = parse_target(what) if isinstance(what, str) else what
+    # it needs a label for every picture, and a picture that is rendered has none
     if isinstance(target, Loss):
         raise TargetError("a loss has no picture; render a class instead: logit:NUMBER")
     return Activation(target)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.bounds import check_fields
+from viscircuits.bounds.arguments import check_fields
 from viscircuits.data.colours import MARGIN, Colours, correlate
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError
@@ -40,7 +40,13 @@ class Parameterisation(ABC):
         check_fields(self)
 
     def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Parameterisation":
-        """Returns the same for pictures of one shape."""
+        """Returns the same for pictures of one shape.
+
+        Args:
+            shape: of the pictures that are drawn.
+            colours: how the network wants its pictures.
+            progress: called as the work goes on, where it takes any.
+        """
         return replace(self, shape=shape)
 
     @property
@@ -62,6 +68,7 @@ class Parameterisation(ABC):
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    # on the CPU, whatever the network's device: other devices draw other numbers of one seed
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -115,6 +122,7 @@ class Fourier(Parameterisation):
     def latent(self, parameters: Float[Tensor, "n c h f 2"]) -> Float[Tensor, "n c h w"]:
         """Returns the images before colours and the sigmoid."""
         waves = torch.view_as_complex(parameters) * self._envelope.to(parameters)
+        # "ortho", so that one learning rate suits pictures of any size
         free = torch.fft.irfft2(waves, s=self.shape[1:], norm="ortho")
         return free / (1 + free.square().mean((1, 2, 3), keepdim=True) / self.limit**2).sqrt()
 
@@ -139,7 +147,13 @@ class Maco(Parameterisation):
     spectrum: Spectrum | None = field(default=None, repr=False)  # set by `at`
 
     def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Maco":
-        """Returns the same with the spectrum of the images at one size."""
+        """Returns the same with the spectrum of the images at one size.
+
+        Args:
+            shape: of the pictures that are drawn.
+            colours: how the network wants its pictures.
+            progress: called as the images are read.
+        """
         return replace(self, shape=shape, spectrum=natural_spectrum(self.images, shape[1:], colours, progress=progress))
 
     @property
@@ -150,6 +164,7 @@ class Maco(Parameterisation):
     def start(self, seed: int, contrast: float = 1.0) -> Tensor:
         """Returns the phases of white noise; ``contrast`` has no meaning where magnitudes are given."""
         assert self.spectrum is not None
+        # of real noise, because phases drawn freely would not be those of a real image
         phase = torch.fft.rfft2(_noise(self.shape, seed)).angle()
         phase[:, 0, 0] = torch.where(self.spectrum.mean < 0, torch.pi, 0.0)  # the sign of the mean colour
         return phase
@@ -185,11 +200,18 @@ class Accentuation(Fourier):
             )
 
     def at(self, shape: Shape, colours: Colours, progress: Progress | None = None) -> "Accentuation":
-        """Returns the same with the picture in [0, 1], at one size."""
+        """Returns the same with the picture in [0, 1], at one size.
+
+        Args:
+            shape: of the pictures that are drawn.
+            colours: how the network wants its pictures.
+            progress: not called, because this takes no time.
+        """
         if self.image.ndim != 3 or self.image.shape[0] != shape[0]:
             raise ImageError(f"expected one picture of {shape[0]} channels to accentuate, got {list(self.image.shape)}")
         picture = colours.pictures(self.image.detach().cpu().float())[None]
         resized = torch.nn.functional.interpolate(picture, shape[1:], mode="bilinear", antialias=True)
+        # 0 and 1 are infinitely far away behind the sigmoid
         return replace(self, shape=shape, original=resized.clamp(MARGIN, 1 - MARGIN))
 
     @property
@@ -210,4 +232,5 @@ class Accentuation(Fourier):
         """Returns the penalty times each picture's mean squared change, over the variance of the original."""
         assert self.original is not None
         original = self.original.to(pictures)
+        # relative to the variance: the same change matters more in a picture of low contrast, and one may have none
         return self.penalty * (pictures - original).square().mean((1, 2, 3)) / original.var().clamp(min=1e-4)

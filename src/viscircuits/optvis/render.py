@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from viscircuits.bounds import checked
-from viscircuits.circuit import Circuit
+from viscircuits.bounds.arguments import checked
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.colours import Colours, probe
 from viscircuits.data.images import Prepare
 from viscircuits.errors import ImageError, TargetError, closest
@@ -120,13 +120,16 @@ class _Job:
     def pictures(self, wanted: Sequence[Objective]) -> list[Picture]:
         """Returns the pictures of all objectives, variants next to each other; only those not kept are rendered."""
         kept = [self._kept(one) for one in wanted]
+        # pictures of one objective are kept or made together, because variants may have been driven apart
         missing = [n for n, group in enumerate(kept) if group is None]
+        # variants stand next to each other in one batch: they look at each other
         at_once = max(1, self.batch_size // self.ascent.variants)
         batches = [missing[i : i + at_once] for i in range(0, len(missing), at_once)]
         for number, batch in enumerate(batches):
             rendered = self._climb([wanted[n] for n in batch], number, len(batches))
             for n, group in zip(batch, rendered, strict=True):
                 kept[n] = group
+        # in the order asked, whichever were kept
         return [picture for group in kept for picture in group or ()]
 
     @property
@@ -172,6 +175,7 @@ def _network(
     shape = size if isinstance(size, tuple) else shape
     if shape is None or len(shape) != 3 or min(shape) < 1:
         raise ImageError(f"expected prepare=, or size= in pixels or as (channels, height, width); got {size=}")
+    # without a word about colours they are taken to be ImageNet's, as most networks of three channels have it
     own = colours or (Colours() if shape[0] == 3 else Colours.unchanged(shape[0]))
     if isinstance(model, Circuit):
         return Network(model.model, trace(model.model, shape), model.weights, own)
@@ -205,4 +209,5 @@ def _canvas(shape: tuple[int, ...], canvas: int | None) -> tuple[int, int, int]:
     factor = 1.0 if canvas is None else canvas / min(height, width)
     if factor < 1:
         raise ImageError(f"expected a canvas of at least the {min(height, width)} pixels that are seen, got {canvas}")
+    # the proportion stays, or the network would see the picture squeezed
     return channels, round(height * factor), round(width * factor)

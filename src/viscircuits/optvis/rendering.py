@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from viscircuits import store
-from viscircuits.bounds import checked
-from viscircuits.model.field.receptive_field import Box, crop
+from viscircuits.bounds.arguments import checked
+from viscircuits.model.field.receptive_field import Area, crop
 
 
 class Picture(NamedTuple):
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
     value: float
     seed: int
     note: str = ""
-    window: Box | None = None
+    window: Area | None = None
 
     def cropped(self) -> Float[Tensor, "c y x"]:
         """Returns the part in the window; the whole image where there is none."""
@@ -77,6 +77,7 @@ class Rendering:
         """Writes one PNG a picture, cropped to its window, and returns the files: ``000-OBJECTIVE.png`` and so on."""
         files = []
         for number, (picture, shown) in enumerate(zip(self.pictures, self.to_pil(), strict=True)):
+            # texts of objectives hold characters that file systems refuse, and can be of any length
             name = "".join(letter if letter.isalnum() or letter in ".,-" else "_" for letter in picture.objective)[:80]
             files.append(Path(folder) / f"{number:03d}-{name}.png")
             with store.atomic(files[-1]) as temporary:
@@ -85,6 +86,7 @@ class Rendering:
 
     def to_pil(self) -> list[Any]:
         """Returns the pictures as Pillow's, cropped to their windows."""
+        # here, because torchvision takes longer to import than the rest of this module
         from torchvision.transforms.functional import to_pil_image
 
         return [to_pil_image(picture.bytes()) for picture in self.pictures]

@@ -25,7 +25,13 @@ def frequencies(height: int, width: int) -> Float[Tensor, "h f"]:
 
 
 def envelope(height: int, width: int, decay: float = 1.0) -> Float[Tensor, "h f"]:
-    """Returns ``1 / f ** decay``, with the mean of a picture counted as its slowest wave."""
+    """Returns ``1 / f ** decay``, with the mean of a picture counted as its slowest wave.
+
+    Args:
+        height, width: of the picture, in pixels.
+        decay: how fast it falls; 1 is the amplitude of natural pictures.
+    """
+    # at frequency 0 the formula has no value
     slowest = 1 / max(height, width)
     return frequencies(height, width).clamp(min=slowest) ** -decay
 
@@ -37,10 +43,17 @@ def with_phase(
 
     A real image has ``X[-y, -x] = conj X[y, x]``: in the columns that mirror onto themselves the lower half follows the
     upper, and the four values that mirror onto themselves are real, with the sign that the phase gives them.
+
+    Args:
+        magnitude: of every frequency.
+        phase: in radians.
+        width: of the images; half a spectrum does not tell an even one from an odd one.
     """
     spectrum = torch.polar(magnitude.expand_as(phase), phase)
     height = phase.shape[-2]
+    # detached: the sign of a real value is no slope that an ascent could follow
     own = torch.where(phase.detach().cos() < 0, -1.0, 1.0) * magnitude
+    # irfft2 would silently take what it likes of a spectrum that no real image has, and change the magnitudes
     columns = list(spectrum.unbind(-1))
     for x in {0, width // 2} if width % 2 == 0 else {0}:
         upper = columns[x][..., 1 : (height + 1) // 2]
@@ -69,7 +82,14 @@ class Spectrum:
 def natural_spectrum(
     images: ImageSet, size: tuple[int, int], colours: Colours, *, progress: Progress | None = None
 ) -> Spectrum:
-    """Returns the spectrum of pictures resized to ``size`` (height, width), averaged over the set in float64."""
+    """Returns the spectrum of pictures resized to one size, averaged over the set in float64.
+
+    Args:
+        images: the pictures, prepared for the network.
+        size: height and width.
+        colours: how the network wants its pictures.
+        progress: called after every batch.
+    """
     total, mean = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for batch in images.batches(16, progress=progress, what="spectrum"):
         pictures = colours.pictures(batch.images.double())
@@ -78,5 +98,6 @@ def natural_spectrum(
         total = total + torch.fft.rfft2(latent, norm="ortho").abs().sum(0)
         mean = mean + latent.mean((2, 3)).sum(0)
     magnitude, mean = total / len(images), mean / len(images)
+    # phases at frequency 0 are signs: a mean of magnitudes would count colours that cancel
     magnitude[:, 0, 0] = mean.abs() * (size[0] * size[1]) ** 0.5
     return Spectrum(magnitude, mean)

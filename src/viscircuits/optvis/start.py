@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from viscircuits.model import ops
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.ops import op_name
+from viscircuits.model.nodes import op_name
 from viscircuits.optvis.gradient import gradient
 from viscircuits.optvis.network import Network
 from viscircuits.optvis.objective import Activation, Combination, Objective
@@ -21,7 +22,6 @@ from viscircuits.optvis.parameterisation import Parameterisation
 from viscircuits.target import Target, TargetSum
 
 RESTARTS = 5
-_RELUS = {"relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "threshold", "clamp_min"}
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,33 @@ class Start:
 def starts(
     network: Network, parameterisation: Parameterisation, objectives: Sequence[Objective], seeds: Sequence[int]
 ) -> list[Start]:
-    """Returns one start a picture, with a gradient wherever one was found."""
-    found = [Start(parameterisation.start(seed), o) for o, seed in zip(objectives, seeds, strict=True)]
-    live = alive(network, parameterisation, found).tolist()
+    """Returns one start a picture, with a gradient wherever one was found.
+
+    Args:
+        network: what is looked into.
+        parameterisation: how pictures are written down.
+        objectives: one a picture.
+        seeds: one a picture.
+    """
+    first = [Start(parameterisation.start(seed), o) for o, seed in zip(objectives, seeds, strict=True)]
+    live = alive(network, parameterisation, first).tolist()
     return [
         start if ok else _awakened(network, parameterisation, start, seed)
-        for start, seed, ok in zip(found, seeds, live, strict=True)
+        for start, seed, ok in zip(first, seeds, live, strict=True)
     ]
 
 
-def alive(network: Network, parameterisation: Parameterisation, found: Sequence[Start]) -> Bool[Tensor, " n"]:
-    """Returns whether each picture's objective has a gradient that is not exactly zero."""
-    parameters = torch.stack([start.parameters for start in found]).detach().to(network.like).requires_grad_()
-    objectives = [start.objective for start in found]
+def alive(network: Network, parameterisation: Parameterisation, places: Sequence[Start]) -> Bool[Tensor, " n"]:
+    """Returns whether each picture's objective has a gradient that is not exactly zero.
+
+    Args:
+        network: what is looked into.
+        parameterisation: how pictures are written down.
+        places: the parameters and objectives of the pictures.
+    """
+    parameters = torch.stack([start.parameters for start in places]).detach().to(network.like).requires_grad_()
+    objectives = [start.objective for start in places]
+    # one pass for all: a picture has no part in the gradient of another
     uphill = gradient(lambda: network.look(parameterisation.picture(parameters), objectives).values.sum(), parameters)
     return (uphill != 0).flatten(1).any(1).cpu()
 
@@ -59,6 +73,7 @@ def _awakened(network: Network, parameterisation: Parameterisation, start: Start
         return Start(start.parameters, before, f"no gradient at the start; follows {before}, which goes into the ReLU")
     for attempt in range(1, RESTARTS + 1):
         contrast = 2.0**attempt
+        # far away, because seed + 1 is where the next variant starts from
         elsewhere = seed + 1000 * attempt
         other = replace(start, parameters=parameterisation.start(elsewhere, contrast))
         if alive(network, parameterisation, [other]).all():
@@ -81,6 +96,7 @@ def before_relu(what: Objective, graph: NetGraph) -> Objective | None:
     if isinstance(what.target, Target):
         layer = _before(what.target.layer, graph)
         return None if layer is None else Activation(replace(what.target, layer=layer))
+    # all of them or none: a sum of values before and behind a ReLU has another maximum
     layers = [_before(term.layer, graph) for _, term in what.target.terms]
     terms = tuple(
         (weight, replace(term, layer=layer))
@@ -93,6 +109,6 @@ def before_relu(what: Objective, graph: NetGraph) -> Objective | None:
 def _before(layer: str, graph: NetGraph) -> str | None:
     """The module whose output goes straight into the ReLU that is this module's last step."""
     node = graph.output(layer).node
-    if node.op != "call_function" or op_name(node) not in _RELUS:
+    if node.op != "call_function" or op_name(node) not in ops.RELUS | ops.IN_PLACE_RELUS:
         return None
     return next((name for name, output in graph.outputs.items() if output.node is node.all_input_nodes[0]), None)

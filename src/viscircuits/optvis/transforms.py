@@ -58,6 +58,7 @@ class Scale(Transform):
 
     def matrix(self, u: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 3"]:
         """Returns the matrix from places of the view to places of the picture."""
+        # the inverse, because the matrix says where a place of the view is looked up
         return _affine(zoom=1 / (self.low + u[:, 0] * (self.high - self.low)))
 
 
@@ -110,8 +111,10 @@ def chain(transforms: Sequence[Transform], generators: Sequence[torch.Generator]
     """Returns one random matrix a picture, drawn from its own generator."""
     total = torch.eye(3, dtype=torch.float64).repeat(len(generators), 1, 1)
     draws = sum(transform.draws for transform in transforms)
+    # all numbers of a picture at once, in double precision: the same at any number of pictures, on any device
     u = torch.stack([torch.rand(draws, generator=g, dtype=torch.float64) for g in generators])
     for transform, part in zip(transforms, u.split([t.draws for t in transforms], 1), strict=True):
+        # the matrix of the first transform stands at the left: places of the view go through the last one first
         total = total @ transform.matrix(part)
     return total
 
@@ -119,11 +122,18 @@ def chain(transforms: Sequence[Transform], generators: Sequence[torch.Generator]
 def view(
     pictures: Float[Tensor, "n c h w"], matrices: Float[Tensor, "n 3 3"], size: tuple[int, int]
 ) -> Float[Tensor, "n c y x"]:
-    """Returns what the matrices show of the pictures, at ``size`` (height, width), by bilinear interpolation."""
+    """Returns what the matrices show of the pictures, by bilinear interpolation.
+
+    Args:
+        pictures: in [0, 1].
+        matrices: one a picture, from places of the view to places of the picture.
+        size: height and width of the view.
+    """
     to_picture = _half_sides(*pictures.shape[2:]).inverse() @ matrices @ _half_sides(*size)
     grid = torch.nn.functional.affine_grid(
         to_picture[:, :2].to(pictures), [len(pictures), pictures.shape[1], *size], align_corners=False
     )
+    # grid_sample puts zero outside of the picture: so zero is made the grey, and undone behind it
     return torch.nn.functional.grid_sample(pictures - OUTSIDE, grid, align_corners=False) + OUTSIDE
 
 

@@ -24,7 +24,7 @@ from viscircuits.planted.detectors import (
     tap,
 )
 from viscircuits.planted.pictures import Stroke, draw
-from viscircuits.planted.wiring import COLOURS, Network, Unit, build
+from viscircuits.planted.wiring import COLOURS, Channel, Wiring, build
 from viscircuits.target import Target
 
 OCTAVES = 2
@@ -85,13 +85,14 @@ def suppressed(seed: int, *, octaves: int = OCTAVES) -> Planted:
     """Returns a detector with an inhibitory branch: red corners count, unless a green line crosses them."""
     units = red_lines("a") | corner("a", lines="a") | join(a=1.0)
     units |= {
-        "s across": Unit(1, {"green": ACROSS}, bias=-0.1),
-        "s wide": Unit(2, {"s across": 0.4 * EVERYWHERE}),
-        "a pooled": Unit(3, {**units["a pooled"].inputs, "s wide": -0.3 * EVERYWHERE}),
+        "s across": Channel(1, {"green": ACROSS}, bias=-0.1),
+        "s wide": Channel(2, {"s across": 0.4 * EVERYWHERE}),
+        "a pooled": Channel(3, {**units["a pooled"].inputs, "s wide": -0.3 * EVERYWHERE}),
     }
     line = Stroke("green", "across", 0.3, 1.2)
     classes = {"corner": CORNER, "crossed": (*CORNER, line), "line": (line,), "neither": ()}
     network = build(units, 3 * seed, octaves)
+    # the suppressing branch belongs to the truth: without it crossed corners would count
     truth, excite = network.mask("a", "s"), network.mask("a")
     return _case("suppressed", network, classes, seed, (truth,), {"excite": excite, "suppress": truth - excite})
 
@@ -99,9 +100,9 @@ def suppressed(seed: int, *, octaves: int = OCTAVES) -> Planted:
 def silent(seed: int, *, octaves: int = OCTAVES) -> Planted:
     """Returns a detector beside a branch of large weights that no picture wakes: its first ReLU is never active."""
     decoy = {
-        "d asleep": Unit(1, {colour: 4 * ACROSS for colour in COLOURS}, bias=-40.0, sealed=True),
-        "d deep": Unit(2, {"d asleep": 4 * tap(0, 0)}, sealed=True),
-        "d pooled": Unit(3, {"d deep": 4 * EVERYWHERE}, sealed=True),
+        "d asleep": Channel(1, {colour: 4 * ACROSS for colour in COLOURS}, bias=-40.0, sealed=True),
+        "d deep": Channel(2, {"d asleep": 4 * tap(0, 0)}, sealed=True),
+        "d pooled": Channel(3, {"d deep": 4 * EVERYWHERE}, sealed=True),
     }
     return _with_decoy("silent", decoy, {"d": 4.0}, seed, octaves)
 
@@ -132,7 +133,9 @@ CASES: dict[str, Callable[..., Planted]] = {
 """Name -> ``(seed, *, octaves) -> Planted``; the same seed gives the same case."""
 
 
-def _with_decoy(name: str, decoy: Mapping[str, Unit], gains: Mapping[str, float], seed: int, octaves: int) -> Planted:
+def _with_decoy(
+    name: str, decoy: Mapping[str, Channel], gains: Mapping[str, float], seed: int, octaves: int
+) -> Planted:
     units = red_lines("a") | corner("a", lines="a") | dict(decoy) | join(a=1.0, **gains)
     network = build(units, 3 * seed, octaves)
     classes = {"corner": CORNER, "chevron": CHEVRON, "neither": ()}
@@ -141,11 +144,12 @@ def _with_decoy(name: str, decoy: Mapping[str, Unit], gains: Mapping[str, float]
 
 def _case(
     name: str,
-    network: Network,
+    network: Wiring,
     classes: Mapping[str, tuple[Stroke, ...]],
     seed: int,
     alternatives: tuple[Mask, ...],
     parts: Mapping[str, Mask],
 ) -> Planted:
+    # three streams a seed: network, pictures to score on, pictures to measure on
     images, held_out = (draw(classes, N_IMAGES, 3 * seed + part) for part in (1, 2))
     return Planted(name, network.model, network.target, images, held_out, alternatives, parts)

@@ -77,10 +77,12 @@ def optimum(
             f"expected from 1 to {n} kernels and at most {MOST:,} subsets; {size} of {n} kernels make {total:,}: cut "
             f"the network down, or ask for fewer"
         )
+    # the empty circuit is where every size starts from: it stays where none is connected
     best, masks, done, n_run = 0.0, [torch.zeros(n, dtype=torch.bool)], 0, 0
     highest = []
     for k in range(1, size + 1):
-        chosen = masks[-1]
+        # at most k kernels: a smaller circuit stays the best one until a larger one is better than by rounding
+        subset = masks[-1]
         every = combinations(range(n), k)
         while some := list(islice(every, _AT_ONCE)):
             kept = torch.zeros(len(some), n, dtype=torch.bool).scatter_(1, torch.tensor(some), True)
@@ -88,13 +90,13 @@ def optimum(
             for part in subsets.split(_RUN):
                 r = search.pearson(part)
                 if len(r) and float(r.max()) > best + 1e-9:
-                    best, chosen = float(r.max()), part[int(r.argmax())]
+                    best, subset = float(r.max()), part[int(r.argmax())]
             done, n_run = done + len(some), n_run + len(subsets)
             if progress is not None:
                 progress("subsets", done, total)
-        masks.append(chosen)
+        masks.append(subset)
         highest.append(best)
-    return Optimum(tuple(search.mask(chosen) for chosen in masks[1:]), tuple(highest), n_run)
+    return Optimum(tuple(search.mask(subset) for subset in masks[1:]), tuple(highest), n_run)
 
 
 class _Search:
@@ -148,6 +150,7 @@ class _Search:
             return torch.empty(0)
         weights = {}
         for name, kept in self.kernels(subsets):
+            # what is not relevant stays: it changes nothing, and all circuits have it in common
             keep = kept | ~self.relevant[name]
             weights[f"{name}.weight"] = self.convs[name].weight.detach() * keep[..., None, None]
 
@@ -156,6 +159,7 @@ class _Search:
                 return mine.run(self.images)[:, self.channel].flatten()
 
         values = vmap(run)(weights)
+        # bias alone gives the same everywhere but for rounding, whose correlation would be noise
         constant = values.amax(1) - values.amin(1) <= 1e-6 * values.abs().amax(1)
         own = _centred(values)
         r = (own * self.full).sum(1).abs() / (own.norm(dim=1) * self.full.norm()).clamp(min=1e-300)

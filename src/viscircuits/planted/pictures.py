@@ -37,7 +37,13 @@ class Stroke:
 
 
 def draw(classes: Mapping[str, tuple[Stroke, ...]], n: int, seed: int) -> ImageSet:
-    """Returns ``n`` labelled pictures, the classes in turn."""
+    """Returns labelled pictures, the classes in turn.
+
+    Args:
+        classes: name -> the strokes of its object; none for pictures that hold clutter only.
+        n: how many pictures.
+        seed: of all that is drawn.
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = [i % len(classes) for i in range(n)]
     objects = list(classes.values())
@@ -55,6 +61,7 @@ def _picture(strokes: tuple[Stroke, ...], generator: torch.Generator) -> Tensor:
             strength = stroke.low + (stroke.high - stroke.low) * float(torch.rand((), generator=generator))
             channel = image[COLOURS.index(stroke.colour)]
             for down, right in STROKES[stroke.kind]:
+                # the stronger one where strokes meet: a sum would be brighter there, and tell a meeting by itself
                 channel[top + down, left + right] = max(float(channel[top + down, left + right]), strength)
     return image
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.circuit import Circuit
+from viscircuits.activations.agreement import constant
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import MaskError
 from viscircuits.execution.response import respond
 from viscircuits.mask import Mask
@@ -52,6 +53,7 @@ def recovery(scores: Scores, case: Planted, *, density: float | None = None) -> 
             f"expected scores of kernels for {case.target}, got scores of {scores.granularity}s for {scores.target}"
         )
     selected = scores.select(density=case.truth.density if density is None else density)
+    # of several right circuits the nearest; a mixture of two is wrong, so hits are not added up
     hits = max((selected & truth).n_kept for truth in case.alternatives)
     return Recovery(
         precision=hits / selected.n_kept,
@@ -68,14 +70,15 @@ def agreement(mask: Mask, case: Planted) -> float:
     full = respond(case.model, circuit.readout, case.held_out, batch_size=len(case.held_out))
     values = circuit.respond(case.held_out, frozen=full.frozen, batch_size=len(case.held_out))
     both = torch.stack([full.values, values]).flatten(1).double()
-    spread = both[1].max() - both[1].min()
-    if circuit.disconnected or spread <= 1e-6 * both[1].abs().max():
+    if circuit.disconnected or constant(both[1]):
         return 0.0
+    # rounding may lift a perfect correlation above 1
     return min(1.0, abs(float(torch.corrcoef(both)[0, 1])))
 
 
 def _area(scores: Scores, truth: Mask, case: Planted) -> float:
     yes, no = _values(scores, truth), _values(scores, ~functools.reduce(operator.or_, case.alternatives))
+    # every pair of a true and a false kernel, instead of a curve: ties count half only so
     difference = yes[:, None] - no
     return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
 

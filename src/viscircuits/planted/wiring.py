@@ -37,7 +37,7 @@ Kernel = Float[Tensor, "3 3"]
 
 
 @dataclass(frozen=True)
-class Unit:
+class Channel:
     """One planted channel.
 
     Args:
@@ -54,14 +54,14 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Network:
+class Wiring:
     """A built network, and where its units ended up."""
 
     model: nn.Module
     target: Target
-    units: Mapping[str, Unit]
+    units: Mapping[str, Channel]
     places: Mapping[str, int]
-    """Unit or colour -> channel."""
+    """Channel or colour -> channel."""
 
     def mask(self, *prefixes: str) -> Mask:
         """Returns the planted kernels among the units of some prefixes, from the image and to the target."""
@@ -76,16 +76,22 @@ class Network:
         return Mask(kept, relevant, "kernel", shape)
 
 
-def build(units: Mapping[str, Unit], seed: int, octaves: int) -> Network:
-    """Returns a network that holds the units; ``octaves`` bounds the random scales, from ``2**-octaves`` up."""
+def build(units: Mapping[str, Channel], seed: int, octaves: int) -> Wiring:
+    """Returns a network that holds the units.
+
+    Args:
+        units: name -> what each computes.
+        seed: of the places, the bystanders and the scales.
+        octaves: bounds the random scales: from ``2**-octaves`` to ``2**octaves``; 0 for none.
+    """
     generator = torch.Generator().manual_seed(seed)
     places = _places(units, generator)
     weights, biases = _filled(units, places, generator)
     _rescale(weights, biases, octaves, generator)
-    return Network(_model(weights, biases), Target("conv4", places[TARGET]), units, places)
+    return Wiring(_model(weights, biases), Target("conv4", places[TARGET]), units, places)
 
 
-def _places(units: Mapping[str, Unit], generator: torch.Generator) -> dict[str, int]:
+def _places(units: Mapping[str, Channel], generator: torch.Generator) -> dict[str, int]:
     places = {colour: channel for channel, colour in enumerate(COLOURS)}
     for layer, width in enumerate(WIDTHS[1:], start=1):
         names = [name for name, unit in units.items() if unit.layer == layer]
@@ -94,12 +100,13 @@ def _places(units: Mapping[str, Unit], generator: torch.Generator) -> dict[str, 
 
 
 def _filled(
-    units: Mapping[str, Unit], places: Mapping[str, int], generator: torch.Generator
+    units: Mapping[str, Channel], places: Mapping[str, int], generator: torch.Generator
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of every layer: bystanders, crosstalk, and over them what is planted."""
     shapes = [(out, width, 3, 3) for width, out in pairwise(WIDTHS)]
     weights = [_BYSTANDER * torch.randn(shape, generator=generator) for shape in shapes]
     biases = [_BIAS * torch.randn(out, generator=generator) for out in WIDTHS[1:]]
+    # planted kernels last, over the crosstalk: what is written down is exactly what is computed
     for name, unit in units.items():
         row, place = weights[unit.layer - 1], places[name]
         row[place] *= 0 if unit.sealed else _CROSSTALK / _BYSTANDER
@@ -111,6 +118,7 @@ def _filled(
 
 def _rescale(weights: list[Tensor], biases: list[Tensor], octaves: int, generator: torch.Generator) -> None:
     for below, above, bias in zip(weights, weights[1:], biases, strict=False):
+        # powers of two scale without rounding, so that the network computes the same to the last bit
         scale = 2.0 ** torch.randint(-octaves, octaves + 1, (len(bias),), generator=generator)
         below *= scale[:, None, None, None]
         bias *= scale
@@ -121,6 +129,7 @@ def _model(weights: list[Tensor], biases: list[Tensor]) -> nn.Module:
     model = nn.Sequential()
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True), start=1):
         out, width = weight.shape[:2]
+        # not initialised, which would draw from the caller's random numbers
         layer = nn.utils.skip_init(nn.Conv2d, width, out, 3, padding=1)
         layer.load_state_dict({"weight": weight, "bias": bias})
         model.add_module(f"conv{i}", layer)

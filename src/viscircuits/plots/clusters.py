@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.plots.plate import FAINT, MUTED, Plate, Strip, colour_of
-from viscircuits.plots.sheets import Scene, all_ranked
+from viscircuits.plots.sheets import all_ranked
 from viscircuits.plots.style import drawing
 from viscircuits.subcircuits.polysemantic import NOISE, Polysemantic
 
@@ -19,26 +19,32 @@ MOST = 4
 _MAP, _SIDE, _ROW = 3.9, 0.82, 1.36
 
 
-def cluster_map(
-    scene: Scene, found: Polysemantic, channel: int, flat: Float[Tensor, "n 2"], method: str = "pca"
+def cluster_plate(
+    clustering: Polysemantic,
+    channel: int,
+    flat: Float[Tensor, "n 2"],
+    rows: Sequence[Strip],
+    n_images: int,
+    method: str = "pca",
 ) -> Plate:
     """Returns a page of one channel: its exciting pictures as points, coloured by cluster, and the clusters' pictures.
 
     Args:
-        scene: the network and the pictures that were searched.
-        found: the clusters of its layer.
+        clustering: the clusters of its layer.
         channel: which.
         flat: where each of its top activations lies (`flat_map`).
+        rows: the pictures of its clusters, the largest cluster first.
+        n_images: how many pictures were searched.
         method: how the points were placed.
     """
-    clusters, top = found.of(channel), found.top
+    clusters, top = clustering.of(channel), clustering.top
     labels = clusters.labels.tolist()
-    rows = [_strip(scene, found, channel, number, labels) for number in range(min(clusters.n_clusters, MOST))]
+    # with few clusters there is room for twice as many pictures of each
     lines = 2 if len(rows) <= 2 else 1
     high = _ROW + (lines - 1) * (_SIDE + 0.06)
     plate = Plate(0.4 + _MAP + 0.35 + ACROSS * (_SIDE + 0.06) + 0.1, max(_MAP + 1.35, 0.95 + len(rows) * high))
     plate.text(0.3, 0.18, f"{top.layer}:{channel}", size=13, weight="bold")
-    whole = all_ranked(top.n, len(scene.images))
+    whole = all_ranked(top.n, n_images)
     said = (
         f"its {top.n} most exciting pictures{f' ({whole})' if whole else ''}: {clusters.share:.0%} in "
         f"{clusters.n_clusters} clusters, silhouette {clusters.silhouette:.2f}"
@@ -63,17 +69,7 @@ def _points(plate: Plate, labels: Sequence[int], flat: Float[Tensor, "n 2"]) -> 
         )  # fmt: skip
     axes.set(xticks=[], yticks=[])
     axes.margins(0.05)
+    # no ticks: directions of a projection have no unit, and only distances mean something
     axes.set_facecolor("#fafbfc")
     for spine in axes.spines.values():
         spine.set(visible=True, color=FAINT)
-
-
-def _strip(scene: Scene, found: Polysemantic, channel: int, number: int, labels: Sequence[int]) -> Strip:
-    top = found.top
-    ranks = [rank for rank, label in enumerate(labels) if label == number]
-    where = [(int(top.images[channel, rank]), top.position(channel, rank)) for rank in ranks[: 2 * ACROSS]]
-    high, low = (float(top.values[channel, rank]) for rank in (ranks[0], ranks[-1]))
-    return Strip(
-        f"cluster {number}: {len(ranks)} pictures", f"activations {high:.3g} to {low:.3g}; the strongest are shown",
-        scene.cut(top.layer, channel, where), colour_of(number),
-    )  # fmt: skip

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 import polars as pl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits import store
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.errors import StudyError
 from viscircuits.plots.style import drawing, dressed, lettered
 from viscircuits.plots.vector import svg
@@ -42,7 +43,17 @@ _METRICS = {
 _UNSIGNED = ("pearson", "pearson_within")
 _UNBOUNDED = ("relative_difference", "sd_ratio")
 _INVERTED = "inverted (r < 0)"
-_HOLLOW: dict[str, Any] = {
+
+
+class _Marker(TypedDict):
+    linestyle: Literal[""]
+    marker: str
+    markersize: float
+    markerfacecolor: str
+    markeredgewidth: float
+
+
+_HOLLOW: _Marker = {
     "linestyle": "", "marker": "o", "markersize": 4.6, "markerfacecolor": "white", "markeredgewidth": 1.3,
 }  # fmt: skip
 
@@ -88,6 +99,7 @@ def preservation_curve(table: pl.DataFrame, *, metric: str = "pearson", title: s
     figure = Figure(figsize=(7.2, 4.3), layout="constrained")
     axes = dressed(figure.add_subplot())
     several = table["target"].n_unique() > 1
+    # colours beyond the palette's are dealt out in turn; a table has no more criteria than nine rounds of them
     names, others = called(table["criterion"]), iter(_OTHERS * 9)
     colours = {criterion: _COLOURS.get(name) or next(others) for criterion, name in names.items()}
     for criterion, order in series_of(table):
@@ -106,7 +118,8 @@ def _line(axes: Axes, rows: pl.DataFrame, metric: str, label: str, colour: str, 
     by_density = rows.group_by("density").agg(
         value.median().alias("middle"), value.quantile(0.25).alias("low"), value.quantile(0.75).alias("high")
     )
-    by_density = by_density.sort("density").fill_null(float("nan"))  # of tables older than the column
+    # tables older than a column have nulls in it: matplotlib breaks a line at nan, and fails at None
+    by_density = by_density.sort("density").fill_null(float("nan"))
     x, middle = by_density["density"].to_list(), by_density["middle"].to_list()
     if several:
         low, high = by_density["low"].to_list(), by_density["high"].to_list()
@@ -118,12 +131,19 @@ def _line(axes: Axes, rows: pl.DataFrame, metric: str, label: str, colour: str, 
 
 
 def mark_inverted(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
-    """Draws the points of inverted circuits hollow, because |r| hides their sign."""
+    """Draws the points of inverted circuits hollow, because |r| hides their sign.
+
+    Args:
+        axes: the plot.
+        x, y: the densities and the |r| of the inverted circuits.
+        colour: of their line.
+    """
     if x:
+        # matplotlib leaves labels out of a legend that begin with an underscore; `explained` finds them all the same
         axes.plot(x, y, color=colour, label=f"_{_INVERTED}", zorder=4, clip_on=False, **_HOLLOW)
 
 
-def explained(axes: Axes) -> list[Any]:
+def explained(axes: Axes) -> list[Artist]:
     """Returns what the legend lists: the lines that have a name, and what hollow points are, where there are any."""
     handles = axes.get_legend_handles_labels()[0]
     marked = any(str(line.get_label()).endswith(_INVERTED) for line in axes.lines)
@@ -134,12 +154,15 @@ def _furnish(axes: Axes, table: pl.DataFrame, metric: str, title: str) -> None:
     granularity, targets = table["granularity"][0], table["target"].n_unique()
     densities = sorted(table["density"].unique())
     axes.set_xscale("log")
+    # from right to left: reading on, the circuit shrinks
     axes.set_xlim(1.05, densities[0] * 0.93)
+    # correlations end at 1, so that figures of several targets can be compared; differences have no end
     if metric in (*_UNSIGNED, *_UNBOUNDED):
         axes.set_ylim(bottom=0)
     if metric not in _UNBOUNDED:
         axes.set_ylim(top=1.0)
     axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if t >= densities[0] * 0.99]))
+    # on a logarithmic axis matplotlib would label minor ticks too where it spans less than a decade
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)

@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.evaluate.faithfulness import Faithfulness
 from viscircuits.plots.curve import _TICKS, Curve, explained, mark_inverted
 from viscircuits.plots.style import drawing, dressed, lettered
@@ -32,6 +32,7 @@ def faithfulness_curve(found: Faithfulness, *, title: str = "") -> Curve:
     for name, (label, colour, dash) in _LINES.items():
         if name.startswith("random") and not found.n_random:
             continue
+        # the control is a mean over draws: an interval over pictures would not be one of it
         wide = not name.startswith("random")
         if wide:
             intervals = [getattr(point, f"{name}_interval") for point in found.points]
@@ -52,6 +53,7 @@ def faithfulness_curve(found: Faithfulness, *, title: str = "") -> Curve:
 
 def _furnish(axes: Axes, found: Faithfulness, densities: list[float]) -> None:
     axes.set_xscale("log")
+    # densities ascend, and the largest stands at the left
     axes.set_xlim(densities[-1] * 1.05, densities[0] * 0.93)
     axes.set_ylim(0, 1)
     axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if densities[0] * 0.99 <= t <= densities[-1] * 1.05]))

@@ -34,6 +34,7 @@ def kinship(found: Overlaps, layers: Sequence[str] | None = None, title: str = "
     if unknown := [name for name in shown if name not in found.iou]:
         raise StudyError(f"no overlaps of layer {unknown[0]!r}; there are {', '.join(found.iou)}")
     n = len(found.names)
+    # few circuits get large cells with numbers in them, many get cells that fit on a page
     cell = max(_CELL, 1.5 / n) if n < _READABLE else max(0.07, min(_CELL, 2.9 / n))
     names = 0.085 * max(map(len, found.names)) + 0.1 if n <= 40 else 0.1
     side = n * cell
@@ -59,6 +60,7 @@ def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side:
     plate.text(x, y - 0.42, layer or "whole circuits", size=10, weight="bold")
     plate.text(x, y - 0.21, f"mean {mean:.2f}, by chance {chance:.2f}", size=8, colour=MUTED)
     axes = plate.axes(x, y, side, side)
+    # nan is no overlap of 0: nothing is relevant to both; such cells stay the colour of the ground
     axes.imshow(np.ma.masked_invalid(iou), cmap=_COLOURS, vmin=0, vmax=1, aspect="auto")
     axes.set_facecolor("#f1f3f5")
     axes.set_xticks([])
@@ -71,6 +73,7 @@ def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side:
         for i in range(n):
             for j in range(n):
                 if not np.isnan(iou[i, j]):
+                    # ".75" for "0.75": the zero says nothing, and cells are narrow
                     axes.text(j, i, f"{iou[i, j]:.2f}"[int(iou[i, j] < 1) :], ha="center", va="center", fontsize=6.5,
                               color="white" if iou[i, j] > 0.55 else INK)  # fmt: skip
     _tree(plate.axes(x + side + 0.04, y, _TREE, side), found, layer, order)
@@ -81,6 +84,7 @@ def _tree(axes: Axes, found: Overlaps, layer: str, order: list[int]) -> None:
     """The joins, from the leaves at the left to the root at the right."""
     place = {leaf: float(row) for row, leaf in enumerate(order)}
     depth = dict.fromkeys(place, 0.0)
+    # scipy numbers a join after the leaves and the joins before it
     for number, (one, other, distance, _) in enumerate(found.linkage(layer).tolist(), len(order)):
         a, b = int(one), int(other)
         axes.plot([depth[a], distance, distance, depth[b]], [place[a], place[a], place[b], place[b]], color="#5c6570",

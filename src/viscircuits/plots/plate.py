@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -28,7 +27,8 @@ DPI = 130
 GAP = 0.06
 """Inches between pictures."""
 
-Pixels = Float[np.ndarray, "3 h w"]
+Rgb = Float[np.ndarray, "3 h w"]
+"""A picture in red, green and blue, values in [0, 1]."""
 
 
 def colour_of(number: int) -> str:
@@ -49,7 +49,7 @@ class Strip:
 
     title: str
     note: str
-    pictures: Sequence[Pixels]
+    pictures: Sequence[Rgb]
     colour: str = INK
 
 
@@ -62,19 +62,40 @@ class Plate:
 
     @drawing
     def axes(self, x: Number, y: Number, width: Number, height: Number) -> Axes:
-        """Returns a new plot whose frame has its upper left corner at (x, y)."""
+        """Returns a new plot.
+
+        Args:
+            x, y: the upper left corner of its frame, in inches from that of the page.
+            width, height: of its frame, in inches.
+        """
         place = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         return dressed(self.figure.add_axes(place))
 
     @drawing
-    def text(self, x: Number, y: Number, said: str, *, size: Number = 9, colour: str = INK, **style: Any) -> None:
-        """Writes text with its upper left corner at (x, y), unless the style says otherwise."""
-        given = {"ha": "left", "va": "top", **AS_IT_IS, **style}
-        self.figure.text(x / self.width, 1 - y / self.height, plain(said), size=size, color=colour, **given)
+    def text(self, x: Number, y: Number, said: str, *, size: Number = 9, colour: str = INK, **style: object) -> None:
+        """Writes text.
+
+        Args:
+            x, y: its upper left corner, unless the style says otherwise.
+            said: the text.
+            size: of its letters, in points.
+            colour: of its letters.
+            style: further properties of matplotlib's text.
+        """
+        # matplotlib counts from the lower left corner; pages are laid out from the upper left one, as they are read
+        text = self.figure.text(x / self.width, 1 - y / self.height, plain(said), size=size, color=colour, **AS_IT_IS)
+        text.set(**{"ha": "left", "va": "top", **style})
 
     @drawing
-    def picture(self, pixels: Pixels, x: Number, y: Number, side: Number, colour: str = "") -> None:
-        """Puts a picture into a square, framed in a colour."""
+    def picture(self, pixels: Rgb, x: Number, y: Number, side: Number, colour: str = "") -> None:
+        """Puts a picture into a square.
+
+        Args:
+            pixels: the picture, in [0, 1].
+            x, y: the upper left corner of the square.
+            side: of the square, in inches.
+            colour: of its frame; no frame where "".
+        """
         axes = self.axes(x, y, side, side)
         axes.imshow(np.clip(pixels, 0, 1).transpose(1, 2, 0), interpolation="antialiased")
         axes.set(xticks=[], yticks=[])
@@ -82,7 +103,15 @@ class Plate:
             spine.set(visible=bool(colour), color=colour or "none", linewidth=1.6)
 
     def strip(self, strip: Strip, x: Number, y: Number, side: Number, across: int = 100, lines: int = 1) -> None:
-        """Puts a row of pictures, or several lines of them, under its title; what has no room is left out."""
+        """Puts a row of pictures, or several lines of them, under its title; what has no room is left out.
+
+        Args:
+            strip: the pictures, with title and colour.
+            x, y: the upper left corner of the title.
+            side: of a picture, in inches.
+            across: pictures in a line.
+            lines: how many lines there are at most.
+        """
         framed, step = strip.colour if strip.colour != INK else "", side + GAP
         self.text(x, y, strip.title, size=9.5, colour=strip.colour, weight="bold")
         self.text(x, y + 0.18, strip.note, size=8, colour=MUTED)
@@ -93,11 +122,14 @@ class Plate:
     @drawing
     def rendered(self, ending: str = "png") -> bytes:
         """Returns the page as a file of pixels: "png" or "jpg"."""
-        buffer = io.BytesIO()
-        more: dict[str, Any] = {"metadata": {"Software": None}}
+        buffer, figure = io.BytesIO(), lettered(self.figure)
         if ending == "jpg":
-            more = {"pil_kwargs": {"quality": 70, "subsampling": 0, "optimize": True}}
-        lettered(self.figure).savefig(buffer, dpi=DPI, format=ending, **more)
+            # colours at full resolution: at half of it thin frames and coloured letters smear
+            options = {"quality": 70, "subsampling": 0, "optimize": True}
+            figure.savefig(buffer, dpi=DPI, format=ending, pil_kwargs=options)
+        else:
+            # matplotlib's version in the file would make equal pictures unequal files
+            figure.savefig(buffer, dpi=DPI, format=ending, metadata={"Software": None})
         return buffer.getvalue()
 
     def save(self, path: str | Path) -> Path:
@@ -111,6 +143,7 @@ class Plate:
         return self.rendered()
 
 
-def blank(picture: Pixels) -> bool:
+def blank(picture: Rgb) -> bool:
     """Returns whether a picture is of one colour: nothing was found to draw."""
+    # exactly one: a start without a gradient is a picture of equal numbers, and the faintest drawing is not
     return not np.ptp(picture)

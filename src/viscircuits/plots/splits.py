@@ -11,14 +11,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from viscircuits.canvas.markup import plain
-from viscircuits.canvas.told import percent
-from viscircuits.plots.plate import FAINT, INK, MUTED, Pixels, Plate, Strip, blank, colour_of
-from viscircuits.plots.sheets import Scene
+from viscircuits.plots.plate import FAINT, INK, MUTED, Plate, Rgb, Strip, blank, colour_of
 from viscircuits.plots.style import AS_IT_IS, drawing
 from viscircuits.subcircuits.split import Split
-
-ACROSS = 10
-"""Pictures of a set."""
 
 _WORDS = {"distinct": "#00734f", "shared": "#005a93", "cannot tell": "#5c6570"}
 _GREY, _PALE = "#8b949e", "#dfe3e7"
@@ -27,28 +22,26 @@ _WIDTH, _SIDE, _ROW = 11.2, 0.88, 1.42
 _TOP = 1.15
 
 
-def split_plate(
-    found: Split, scene: Scene, names: Mapping[int, str] | None = None, renders: Sequence[Pixels] = ()
-) -> Plate:
+def split_page(found: Split, names: Mapping[int, str], strips: Sequence[Strip], renders: Sequence[Rgb] = ()) -> Plate:
     """Returns a page of a split: the verdict, own and cross curves, overlap by layer, pictures of each set.
 
     Args:
         found: the split.
-        scene: the network, the pictures that took part, and what prepared them.
-        names: what the sets are called; "set 0" and so on where not given.
-        renders: what the model and each set's circuit look for (`viscircuits.diagram.pictures.renderings`).
+        names: set -> what it is called.
+        strips: the pictures of each set; where there are renders, those of all sets together stand last.
+        renders: what the model and each set's circuit look for (`viscircuits.report.gathering.renderings`).
     """
-    called = {number: (names or {}).get(number, f"set {number}") for number in found.names}
     layers = list(found.division.iou_by_layer)
     high = max(3.7, 0.17 * len(layers) + 0.6)
-    rows = len(found.names) + bool(renders)
+    rows = len(strips)
     plate = Plate(_WIDTH, _TOP + high + 0.85 + rows * _ROW)
     _heading(plate, found)
-    _curves(plate.axes(0.75, _TOP + 0.3, 4.75, high - 0.3), found, called)
+    _curves(plate.axes(0.75, _TOP + 0.3, 4.75, high - 0.3), found, names)
     _overlaps(plate.axes(8.75, _TOP + 0.3, 2.2, high - 0.3), found)
     start = _TOP + high + 0.75
-    for row, strip in enumerate(_strips(found, scene, called, bool(renders))):
+    for row, strip in enumerate(strips):
         plate.strip(strip, 0.3, start + row * _ROW, _SIDE)
+    # the model comes first among renders, and its pictures stand in the last row
     for row, pixels in enumerate([*renders[1:], *renders[:1]]):
         own = colour_of(row) if row < len(found.names) else INK
         said = "found nothing" if blank(pixels) else "it looks for"
@@ -65,12 +58,14 @@ def _heading(plate: Plate, found: Split) -> None:
 
 
 @drawing
-def _curves(axes: Axes, found: Split, called: Mapping[int, str]) -> None:
+def _curves(axes: Axes, found: Split, names: Mapping[int, str]) -> None:
     x, n = list(found.densities), len(found.names)
     own = torch.eye(n, dtype=torch.bool)
     handles: list[Line2D | Patch] = []
     if len(found.control_curves):
+        # a whole band of controls, not their mean: one sees whether the sets lie outside of what chance does
         for kept, style in ((own, "-"), (~own, "--")):
+            # own: a circuit on the set it was found on; ~own: on the others
             values = found.control_curves[:, :, kept]  # (k, d, pairs)
             low, high = values.amin((0, 2)).tolist(), values.amax((0, 2)).tolist()
             axes.fill_between(x, low, high, color=_PALE, alpha=0.75, linewidth=0, zorder=1)
@@ -81,9 +76,10 @@ def _curves(axes: Axes, found: Split, called: Mapping[int, str]) -> None:
         axes.plot(x, found.curves[:, s, s].tolist(), color=colour, linewidth=2, zorder=4, marker="o", markersize=3.4,
                   markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
         axes.plot(x, across, color=colour, linewidth=1.8, linestyle=(0, (4, 2)), zorder=3)
+        # later sets get smaller arrows on top, because several may end at one density
         last = found.division.densities[s]
         axes.plot([last], [0], marker="^", markersize=max(4, 11 - 4 * s), color=colour, clip_on=False, zorder=6 + s)
-        handles.append(Line2D([], [], color=colour, linewidth=2, label=f"circuit of {called[number]}"))
+        handles.append(Line2D([], [], color=colour, linewidth=2, label=f"circuit of {names[number]}"))
     handles += [
         Line2D([], [], color=INK, linewidth=1.6, label="on its own pictures"),
         Line2D([], [], color=INK, linewidth=1.6, linestyle=(0, (4, 2)), label="on the others'"),
@@ -91,6 +87,7 @@ def _curves(axes: Axes, found: Split, called: Mapping[int, str]) -> None:
     ]
     if len(found.control_curves):
         handles.append(Patch(color=_PALE, label=f"{len(found.control_curves)} random splits"))
+    # a circuit may be off by many times the response; that far up there is nothing to tell apart
     top = min(1.25, 1.05 * float(found.curves.max()))
     axes.axhline(found.tolerance, color=_GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=2)
     axes.set_xscale("log")
@@ -138,25 +135,3 @@ def _overlaps(axes: Axes, found: Split) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("IoU of kernels; grey: random splits", fontsize=8.5)
     axes.set_title("What the circuits share", fontsize=10, loc="left", color=INK)
-
-
-def _strips(found: Split, scene: Scene, called: Mapping[int, str], rendered_too: bool) -> list[Strip]:
-    made = []
-    for s, (number, images) in enumerate(zip(found.names, found.division.sets, strict=True)):
-        density, off = found.division.densities[s], float(found.division.differences[s, s])
-        note = f"its circuit keeps {percent(density)} of the kernels and is off by {off:.2f} on its own pictures"
-        made.append(Strip(f"{called[number]}: {len(images)} pictures", note, _cut(found, scene, images), colour_of(s)))
-    if rendered_too:
-        everything = torch.arange(len(found.values))
-        made.append(Strip("the whole model", "its strongest pictures of all sets", _cut(found, scene, everything)))
-    return made
-
-
-def _cut(found: Split, scene: Scene, images: torch.Tensor) -> list[Pixels]:
-    """What the target sees in the pictures, of those given, that excite it most."""
-    target = found.target
-    best = images[found.values[images].argsort(descending=True, stable=True)][:ACROSS].tolist()
-    shape = scene.graph.output(target.layer).map_shape
-    width = shape[-1] if len(shape) == 2 else 1
-    positions = [divmod(int(found.places[i]), width) if len(shape) == 2 else () for i in best]
-    return scene.cut(target.layer, target.channel, list(zip(best, positions, strict=True)))

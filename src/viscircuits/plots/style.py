@@ -7,7 +7,7 @@ they are never set here. Its fonts and layouts are made for one thread, so that 
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from threading import RLock
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypedDict, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,9 +22,16 @@ FONTS = ("Helvetica Neue", "Arial", "DejaVu Sans")
 SIZE = 10
 """Points of letters, unless told otherwise."""
 
-AS_IT_IS: dict[str, Any] = {"parse_math": False, "usetex": False}
+
+class _Plain(TypedDict):
+    parse_math: bool
+    usetex: bool
+
+
+AS_IT_IS: _Plain = {"parse_math": False, "usetex": False}
 """Of text that may come from a file: neither formulas nor TeX."""
 
+# one that its own thread may take again: functions that draw call each other
 _LOCK = RLock()
 _EDGE, _LABEL, _TICK = "#666666", "#222222", "#444444"
 
@@ -47,6 +54,7 @@ def drawing(function: Callable[P, R]) -> Callable[P, R]:
 def font(names: Sequence[str] = FONTS) -> str:
     """Returns the first font of these that is installed."""
     installed = {entry.name for entry in fontManager.ttflist}
+    # one name and not a list: matplotlib warns of every name in a list that is not installed
     return next((name for name in names if name in installed), names[-1])
 
 
@@ -69,6 +77,7 @@ def lettered(figure: Figure) -> Figure:
     """
     axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
     numbers = {text for axis in axes for text in axis.findobj(Text)} - {axis.label for axis in axes}
+    # labels of axes are among what an axis finds, and are ours
     for text in figure.findobj(Text):
         text.set(fontfamily=font(), **({} if text in numbers else {"text": plain(text.get_text()), **AS_IT_IS}))
     return figure

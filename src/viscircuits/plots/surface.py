@@ -2,27 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from viscircuits.activations.exciting import pixels
 from viscircuits.errors import StudyError
 from viscircuits.plots.curve import Curve
-from viscircuits.plots.plate import MUTED, Strip
+from viscircuits.plots.plate import MUTED
 from viscircuits.plots.style import drawing, dressed, lettered
 from viscircuits.probes.axis import Axis
-from viscircuits.probes.detectors import Detectors
 from viscircuits.probes.experiment import CircleAndCorner
-from viscircuits.probes.stage import Stage
 from viscircuits.probes.surface import Surface
 
 _COLOURS = "RdBu_r"  # blue below the answer to the empty stage, red above
 _WIDTH, _HEIGHT = 2.9, 2.3  # inches a heat map
-_MARK: dict[str, Any] = {"marker": "o", "markersize": 7, "markerfacecolor": "#2CA02C", "markeredgecolor": "white"}
 
 
 @drawing
@@ -50,18 +46,22 @@ def surfaces(
     figure = Figure(figsize=(_WIDTH * columns + 0.9, _HEIGHT * len(rows) + 0.8), layout="constrained")
     grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[1.0] * columns + [0.035])
     for number, row in enumerate(rows):
-        norm = _norm(list(row.values()))
+        norm, images = _norm(list(row.values())), []
         for column, (heading, surface) in enumerate(row.items()):
             axes = dressed(figure.add_subplot(grid[number, column]))
-            image = _heat(axes, surface, norm)
+            images.append(_heat(axes, surface, norm))
             axes.set_title(heading, fontsize=9.5, loc="left", color="#222222")
             if column:
                 axes.set_ylabel("")
             if point := (marks or {}).get((number, heading)):
                 x, y = (_place(axis, point[axis.name]) for axis in (surface.axes[-1], surface.axes[0]))
-                axes.plot([x], [y], clip_on=False, zorder=4, **_MARK)
-        bar = figure.colorbar(image, cax=dressed(figure.add_subplot(grid[number, columns])))  # pyright: ignore
-        bar.outline.set_visible(False)  # pyright: ignore
+                axes.plot(
+                    [x], [y], clip_on=False, zorder=4, marker="o", markersize=7, markerfacecolor="#2CA02C",
+                    markeredgecolor="white",
+                )  # fmt: skip
+        # one bar a row, because a row has one scale
+        bar = figure.colorbar(images[-1], cax=dressed(figure.add_subplot(grid[number, columns])))
+        bar.outline.set_visible(False)
         bar.set_label(labels[number] if number < len(labels) else "response", fontsize=8.5)
         bar.ax.tick_params(labelsize=8)
     if title:
@@ -84,7 +84,7 @@ def experiment_plate(done: CircleAndCorner, title: str = "") -> Curve:
     return surfaces(rows, marks=marks, labels=[f"response to {family}" for family in done.full], title=title)
 
 
-def _heat(axes: Axes, surface: Surface, norm: TwoSlopeNorm) -> Any:
+def _heat(axes: Axes, surface: Surface, norm: TwoSlopeNorm) -> AxesImage:
     if len(surface.axes) != 2:
         raise StudyError(f"expected a surface of two axes, got {len(surface.axes)}: {surface.axes}")
     up, right = surface.axes
@@ -104,6 +104,7 @@ def _heat(axes: Axes, surface: Surface, norm: TwoSlopeNorm) -> Any:
 def _norm(row: Sequence[Surface]) -> TwoSlopeNorm:
     """White is the model's answer to the empty stage, the first surface's; both sides have one scale."""
     blank = row[0].blank
+    # both sides as far as the larger one: equal distances from white are equal strengths
     reach = max(float((surface.values - blank).abs().max()) for surface in row) or 1.0
     return TwoSlopeNorm(blank, blank - reach, blank + reach)
 
@@ -112,6 +113,7 @@ def _ticks(axis: Axis) -> tuple[list[float], list[str]]:
     """Round values on an axis: quarters of a circular one, in degrees."""
     if axis.period is not None:
         values = [axis.period * i / 4 for i in range(5)]
+        # a grid may cover less than a turn
         values = [v for v in values if axis.values[0] <= v <= axis.values[-1]]
         return [_place(axis, v) for v in values], [f"{v:g}°" for v in values]
     step = max(1, math.ceil(len(axis.values) / 6))
@@ -122,29 +124,3 @@ def _ticks(axis: Axis) -> tuple[list[float], list[str]]:
 def _place(axis: Axis, value: float) -> float:
     """Where a value stands in cells of the grid."""
     return float(np.interp(value, axis.values, range(len(axis.values))))
-
-
-def stimuli_strips(
-    found: Detectors, family: str, stage: Stage, channels: Sequence[int], across: int = 8
-) -> list[Strip]:
-    """Returns a row for each channel: the stimuli of a family that it answers most, and of each other family the best.
-
-    Args:
-        found: the answers of a layer.
-        family: the first of each row, as many as there is room for.
-        stage: where the stimuli were shown.
-        channels: which.
-        across: pictures in a row.
-    """
-    rows = []
-    ranked = {one.channel: one for one in found.ranked(family)}
-    for channel in channels:
-        others = [name for name in found.families if name != family]
-        order = found.answers[family][channel].argsort(descending=True, stable=True)[: across - len(others)].tolist()
-        stimuli = [found.families[family][i] for i in order] + [found.best(channel, name) for name in others]
-        drawn = stage.drawn(stimuli)[:, :, *stage.box.slices]
-        pictures = [pixels(picture) for picture in drawn]
-        best = found.answers[family][channel][order].tolist()
-        note = f"{family} {best[0]:.3g} to {best[-1]:.3g}; then the best of {', '.join(others)}"
-        rows.append(Strip(f"{found.layer}:{channel}, index {ranked[channel].index:.2f}", note, pictures))
-    return rows

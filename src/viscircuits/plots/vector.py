@@ -5,11 +5,15 @@
 
 import hashlib
 import io
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal, Protocol, runtime_checkable
 
+from matplotlib.backend_bases import GraphicsContextBase
 from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 
 from viscircuits.plots.style import FONTS
 
@@ -29,12 +33,22 @@ class _Renderer(RendererSVG):
     """As with ``svg.fonttype`` "none" and a fixed ``svg.hashsalt``."""
 
     def _make_id(self, type: str, content: object) -> str:
+        # matplotlib salts these with a random number, unless the rcParams fix one: other bytes at every run
         return f"{type}{hashlib.sha256(f'viscircuits{content}'.encode()).hexdigest()[:10]}"
 
     def draw_text(
-        self, gc: Any, x: float, y: float, s: str, prop: Any, angle: float, ismath: Any = False, mtext: Any = None
+        self,
+        gc: GraphicsContextBase,
+        x: float,
+        y: float,
+        s: str,
+        prop: FontProperties,
+        angle: float,
+        ismath: bool | Literal["TeX"] = False,
+        mtext: Text | None = None,
     ) -> None:
         if not ismath:
+            # a copy, because the text that it belongs to is drawn again elsewhere
             prop = prop.copy()
             prop.set_family(_MARK)  # what is written, in place of the one font that it was measured with
         clip = self._get_clip_attrs(gc)
@@ -45,13 +59,29 @@ class _Renderer(RendererSVG):
             self.writer.end("g")
 
 
+@runtime_checkable
+class _Writable(Protocol):
+    def write(self, text: str, /) -> object: ...
+
+
 class FigureCanvas(FigureCanvasSVG):
     """What ``savefig`` calls."""
 
     def print_svg(
-        self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
-    ) -> None:  # fmt: skip
-        """Writes the figure, as matplotlib's own canvas does, with our renderer."""
+        self,
+        filename: _Writable,
+        *,
+        bbox_inches_restore: object = None,
+        metadata: Mapping[str, object] | None = None,
+        **_: object,
+    ) -> None:
+        """Writes the figure, as matplotlib's own canvas does, with our renderer.
+
+        Args:
+            filename: an open file.
+            bbox_inches_restore: what puts a bounding box back that ``savefig`` has changed.
+            metadata: of the document.
+        """
         buffer, dpi = io.StringIO(), self.figure.dpi
         self.figure.dpi = _POINTS
         width, height = self.figure.get_size_inches()
@@ -59,4 +89,5 @@ class FigureCanvas(FigureCanvasSVG):
         renderer = MixedModeRenderer(self.figure, width, height, dpi, inner, bbox_inches_restore=bbox_inches_restore)
         self.figure.draw(renderer)  # pyright: ignore
         renderer.finalize()
+        # a list of fonts cannot be given to matplotlib as one family: it would quote the list as a single name
         filename.write(buffer.getvalue().replace(repr(_MARK), _FAMILIES))

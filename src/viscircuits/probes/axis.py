@@ -42,6 +42,7 @@ class Axis:
         """Whether it goes once round in even steps."""
         if self.period is None:
             return False
+        # a tolerance, because values may come of a division, such as a seventh of a turn
         step = self.period / len(self.values)
         return all(math.isclose(v, self.values[0] + i * step, abs_tol=1e-6 * step) for i, v in enumerate(self.values))
 
@@ -64,7 +65,9 @@ class Axis:
         elif not v[0] <= value <= v[-1]:
             raise ImageError(f"{value:g} is beyond axis {self.name!r}, which goes from {v[0]:g} to {v[-1]:g}")
         low = bisect_right(v, value) - 1
-        if low == n - 1 and self.period is None:
+        if low + 1 < n:
+            return low, low + 1, (value - v[low]) / (v[low + 1] - v[low])
+        if self.period is None:  # the very end
             return low, low, 0.0
-        gap = v[low + 1] - v[low] if low + 1 < n else v[0] + self.period - v[low]  # pyright: ignore
-        return low, (low + 1) % n, (value - v[low]) / gap
+        # behind the last value comes the first one, a period later
+        return low, 0, (value - v[low]) / (v[0] + self.period - v[low])

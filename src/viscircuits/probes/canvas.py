@@ -22,7 +22,8 @@ class Canvas:
 
     x: Map
     y: Map
-    scale: float  # pixels a unit of length
+    scale: float
+    """Pixels a unit of length."""
 
     @classmethod
     def of(cls, height: int, width: int) -> "Canvas":
@@ -30,6 +31,7 @@ class Canvas:
         if min(height, width) < 1:
             raise ImageError(f"expected a picture of at least one pixel, got {height} x {width}")
         scale = min(height, width) / 2
+        # centres of pixels, and in double precision: angles and radii are compared to many digits
         across, down = ((torch.arange(size, dtype=torch.float64) + 0.5 - size / 2) / scale for size in (width, height))
         return cls(across[None, :].expand(height, width), -down[:, None].expand(height, width), scale)
 
@@ -48,6 +50,7 @@ class Canvas:
 
     def band(self, depth: Map, thickness: float) -> Map:
         """Returns the covered share for a band along an outline, half of it on either side; exact when it is thin."""
+        # a difference of two, because a line may be thinner than a pixel, whose share is then below 1 everywhere
         return self.inside(depth + thickness / 2) - self.inside(depth - thickness / 2)
 
     def resolves(self, frequency: float) -> None:
@@ -61,4 +64,5 @@ class Canvas:
 def direction(angle: float) -> tuple[float, float]:
     """Returns cosine and sine of degrees, exact at right angles."""
     turn = math.radians(angle % 360)
+    # cos(90 degrees) is 6e-17 in floating point, and the edge of an upright bar would not be straight
     return round(math.cos(turn), 15), round(math.sin(turn), 15)

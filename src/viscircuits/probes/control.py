@@ -16,6 +16,7 @@ def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
     Sizes, signs and sparsity of every layer are those of the model; what stands where is chance. What the copy does
     with a stimulus is due to the architecture and these sizes alone.
     """
+    # drawn on the CPU, so that one seed gives one control on any device
     generator = torch.Generator().manual_seed(seed)
     other = copy.deepcopy(model)
     for parameter in other.parameters():

@@ -29,8 +29,10 @@ from viscircuits.model.instrument import run
 from viscircuits.model.output import with_channels
 from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import variants
+from viscircuits.probes.patterns import Arc, Corner, Grating, Line, Ring, Square, Texture
 from viscircuits.probes.stage import Stage
-from viscircuits.probes.stimulus import Arc, Corner, Grating, Line, Ring, Square, Stimulus, Texture
+from viscircuits.probes.stimulus import Stimulus
+from viscircuits.target import indices
 from viscircuits.types import Progress
 
 WEAK = 0.1
@@ -67,8 +69,9 @@ class Detectors:
     @property
     def strength(self) -> Float[Tensor, "c f"]:
         """How much each family raises each channel; see the module."""
-        columns = []
+        columns: list[Tensor] = []
         for answers in self.answers.values():
+            # of the family's own number, so that families of unlike sizes compare
             tenth = max(1, round(answers.shape[1] / 10))
             columns.append((answers - self.blank[:, None]).topk(tenth, dim=1).values.mean(1).relu())
         return torch.stack(columns, 1)
@@ -79,6 +82,7 @@ class Detectors:
         strength = self.strength
         rival = self._rivals(strength).values
         best = strength.amax(1, keepdim=True)
+        # a channel that nothing drives is 0/0; with the smallest number below, it is 0
         index = (strength - rival) / (strength + rival).clamp_min(torch.finfo(strength.dtype).tiny)
         return torch.where(best < WEAK * best.median(), torch.zeros_like(index), index)
 
@@ -87,14 +91,14 @@ class Detectors:
         names, own = list(self.families), self._number(family)
         index, strength = self.index, self.strength
         rivals = self._rivals(strength)
-        found = [
+        preferences = [
             Preference(
                 c, float(index[c, own]), float(strength[c, own]), names[int(rivals.indices[c, own])],
                 float(rivals.values[c, own]),
             )
             for c in range(len(index))
         ]  # fmt: skip
-        return sorted(found, key=lambda p: (-p.index, -p.strength, p.channel))
+        return sorted(preferences, key=lambda p: (-p.index, -p.strength, p.channel))
 
     def best(self, channel: int, family: str) -> Stimulus:
         """Returns the stimulus of a family that a channel answers most."""
@@ -111,6 +115,7 @@ class Detectors:
     def _rivals(strength: Float[Tensor, "c f"]) -> torch.return_types.max:
         """The best other family of each, and which it is."""
         f = strength.shape[1]
+        # the family itself is no rival; minus infinity, because strengths can all be zero
         others = strength[:, None, :].expand(-1, f, f).masked_fill(torch.eye(f, dtype=torch.bool), -torch.inf)
         return others.max(2)
 
@@ -146,6 +151,7 @@ def detectors(
     graph = trace(model, stage.shape)
     output = graph.output(layer)
     everything = [stimulus for stimuli in families.values() for stimulus in stimuli]
+    # any stimulus without contrast is the empty stage
     everything.append(Ring(contrast=0.0))
     rows = Rows(len(everything))
     for pictures in stage.batches(everything, batch_size, progress, "probes"):
@@ -183,6 +189,7 @@ def standard_families(n: int = 200, *, seed: int = 0, pixels: int = 64) -> dict[
     made = {}
     for name, (stimulus, ranges) in kinds.items():
         drawn = variants(stimulus, ranges, n, seed=seed)
+        # light and dark in turn: a channel may answer one sign alone
         made[name] = [replace(s, contrast=s.contrast * (1 - 2 * (i % 2))) for i, s in enumerate(drawn)]
     return made
 
@@ -191,7 +198,7 @@ def _read(maps: Float[Tensor, "n c ..."], position: tuple[int, ...] | str) -> Fl
     sizes = tuple(maps.shape[2:])
     if position == "max" or not sizes:
         return maps.flatten(2).amax(2) if sizes else maps
-    index = position if isinstance(position, tuple) else tuple(size // 2 for size in sizes)
+    index = position if isinstance(position, tuple) else indices("center", sizes)
     if len(index) != len(sizes) or not all(0 <= i < size for i, size in zip(index, sizes, strict=True)):
         raise TargetError(f"position {position} is not on maps of {sizes}")
     return maps[(slice(None), slice(None), *index)]

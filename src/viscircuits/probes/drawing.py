@@ -32,6 +32,7 @@ def draw(
     pattern = stimulus.pattern(Canvas.of(height, width))
     step = stimulus.contrast * (_channels(stimulus.colour, channels) - ground)
     picture = ground + pattern * step[:, None, None]
+    # an error and not a clamp: what is cut off would be another stimulus than the one that is reported
     if not 0 <= ground <= 1 or float(picture.min()) < -1e-9 or float(picture.max()) > 1 + 1e-9:
         raise ImageError(
             f"{stimulus} on a ground of {ground:g} goes from {float(picture.min()):.3g} to {float(picture.max()):.3g}; "
@@ -57,9 +58,14 @@ def variants(stimulus: Stimulus, ranges: Mapping[str, tuple[float, float]], n: i
     for name, (low, high) in ranges.items():
         if name not in known:
             raise ImageError(f"{type(stimulus).__name__} has no parameter {name!r}{closest(name, known)}")
+        # a stream for each name: with one stream, a further parameter would change all that are drawn after it
         generator = torch.Generator().manual_seed(int(digest(name, str(seed))[:15], 16))
         columns[name] = (low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)).tolist()
-    return [stimulus.at({name: column[i] for name, column in columns.items()}) for i in range(n)]
+    stimuli = []
+    for i in range(n):
+        point = {name: column[i] for name, column in columns.items()}
+        stimuli.append(stimulus.at(point))
+    return stimuli
 
 
 def _channels(colour: float | tuple[float, ...], channels: int) -> Float[Tensor, " c"]:

@@ -17,10 +17,11 @@ from typing import Any
 from torch import nn
 
 from viscircuits import store
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import ImageError
+from viscircuits.probes.patterns import Arc, Corner
 from viscircuits.probes.points import DENSITIES, WITHIN, Subcircuit, subcircuit
 from viscircuits.probes.stage import Stage
-from viscircuits.probes.stimulus import Arc, Corner
 from viscircuits.probes.surface import Peak, Surface, surface
 from viscircuits.target import Target
 from viscircuits.types import Progress
@@ -109,6 +110,7 @@ class CircleAndCorner:
         for family, found in self.full.items():
             found.save(store.inside(root, "surfaces", f"model__{family}.safetensors"))
         for part in self.parts:
+            # names are words with commas; files are not
             name = re.sub(r"\W+", "-", part.name)
             part.found.circuit.save(store.inside(root, "circuits", f"{name}.safetensors"))
             for family, found in part.surfaces.items():
@@ -147,7 +149,7 @@ def circle_and_corner(
     axes = {"radius": radii, "angle": angles}
     probes = {"arcs": arc or Arc(), "corners": corner or Corner()}
 
-    def seen(network: Any) -> dict[str, Surface]:
+    def seen(network: nn.Module | Circuit) -> dict[str, Surface]:
         return {
             name: surface(network, target, probe, axes, stage, batch_size=batch_size, progress=progress)
             for name, probe in probes.items()
@@ -175,16 +177,19 @@ def chosen(full: Mapping[str, Surface]) -> list[tuple[str, str, Peak]]:
     """
     arcs, corners = full["arcs"], full["corners"]
     first = arcs.peaks()[0]
+    # of either sign, because a detector of arcs may well be pushed down by corners
     tip = max((corners.peaks()[0], corners.peaks(lowest=True)[0]), key=lambda p: abs(p.value - corners.blank))
     if first.value == arcs.blank and tip.value == corners.blank:
         raise ImageError("the target answers all arcs and corners as it does the empty stage; choose another target")
     strong, angle = _points(arcs, first), first.point["angle"]
+    # the very same angle, and the radius furthest away: only the radius differs, as much as it can
     alike = [p for p in strong if p.point["angle"] == angle]
     alike.sort(key=lambda p: -abs(p.point["radius"] - first.point["radius"]))
     far = [p for p in arcs.peaks() if p in strong and _apart(arcs, p, first) >= FAR - 1e-6]
     turned = [(p, _apart(corners, p, tip)) for p in _points(corners, tip)]
     eighth = [p for p, turn in turned if math.isclose(turn % 90, 45)]
     quarter = [p for p, turn in turned if math.isclose(turn % 90, 0, abs_tol=1e-6) and turn > 1]
+    # a family that the target answers like the empty stage has no peak, only a first point
     wanted = (
         ("arc", "arcs", [first] if first.value != arcs.blank else []),
         ("arc, other angle", "arcs", far),
@@ -209,13 +214,14 @@ def _apart(surface: Surface, one: Peak, other: Peak) -> float:
     return surface.axes[surface.axis("angle")].distance(one.point["angle"], other.point["angle"])
 
 
-def _described(found: Surface) -> dict[str, Any]:
-    values = found.values
-    whole = found.axes[found.axis("angle")].whole
+def _described(full: Surface) -> dict[str, store.Json]:
+    values = full.values
+    whole = full.axes[full.axis("angle")].whole
+    peaks: list[store.Json] = [{**peak.point, "value": peak.value} for peak in full.peaks()[:5]]
     return {
-        "blank": found.blank, "mean": float(values.mean()), "lowest": float(values.min()),
-        "highest": float(values.max()), "above blank": float((values > found.blank).float().mean()),
+        "blank": full.blank, "mean": float(values.mean()), "lowest": float(values.min()),
+        "highest": float(values.max()), "above blank": float((values > full.blank).float().mean()),
         "above zero": float((values > 0).float().mean()),
-        "repeats a turn": found.harmonics("angle").tolist() if whole else None,
-        "peaks": [{**peak.point, "value": peak.value} for peak in found.peaks()[:5]],
+        "repeats a turn": full.harmonics("angle").tolist() if whole else None,
+        "peaks": peaks,
     }  # fmt: skip

@@ -6,14 +6,14 @@ from typing import Literal
 
 from torch import nn
 
-from viscircuits.circuit import Biases, Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import ImageError
 from viscircuits.probes.stage import Stage, responses
 from viscircuits.probes.stimulus import Stimulus
 from viscircuits.saliency.registry import score
 from viscircuits.scores import Scores
 from viscircuits.target import Target
-from viscircuits.types import Progress
+from viscircuits.types import Biases, Progress
 
 DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005)
 """Where the sparsest circuit is looked for."""
@@ -69,6 +69,7 @@ class Subcircuit:
         most = max(self.circuit.mask.n_kept, other.circuit.mask.n_kept) if count is None else count
         count = min(most, self.n_positive, other.n_positive)
         mine, others = (part.scores.select(count=count) for part in (self, other))
+        # two random choices of this size share count * count / relevant, and their union is the rest of both
         chance = count / (2 * self.scores.n_relevant - count)
         return Overlap(mine.iou(others), chance, count, mine.iou_by_layer(others))
 
@@ -104,16 +105,19 @@ def subcircuit(
         progress: called as the work goes on.
     """
     empty = stimuli[0].at({"contrast": 0.0})
+    # differences count from the empty stage, because pre-activations cross zero
     *full, blank = responses(model, target, [*stimuli, empty], stage).tolist()
     scale = sum(abs(value - blank) for value in full)
     if scale == 0:
         raise ImageError(f"target {target} answers these stimuli as it does the empty stage; choose another point")
     scores = score(model, target, stage.images(stimuli), criterion, normalise=normalise, seed=seed, progress=progress)
+    # all kernels differ from the model in nothing, so there always is a circuit
     kept, off = Circuit(model, target, scores.select(density=1.0), biases), 0.0
     for density in sorted(densities, reverse=True):
         tried = Circuit(model, target, scores.select(density=density), biases)
         answers = responses(tried, target, stimuli, stage).tolist()
         difference = sum(abs(a - f) for a, f in zip(answers, full, strict=True)) / scale
+        # not the sparsest of all that pass: further down one may pass by chance
         if difference > within:
             break
         kept, off = tried, difference

@@ -7,19 +7,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from viscircuits.circuit import Circuit
+from viscircuits.arrays import Images
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import Batch, ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.response import Rows
 from viscircuits.mask import Mask, expand_relevant
-from viscircuits.model.field.receptive_field import Box, paste, receptive_field
+from viscircuits.model.field.receptive_field import Area, paste, receptive_field
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.trace import trace
 from viscircuits.probes.drawing import draw
 from viscircuits.probes.stimulus import Stimulus
 from viscircuits.readout import Readout
-from viscircuits.target import Target
-from viscircuits.types import Images, Progress
+from viscircuits.target import Target, indices
+from viscircuits.types import Progress
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Stage:
     """
 
     shape: tuple[int, int, int]
-    box: Box
+    box: Area
     mean: tuple[float, ...]
     std: tuple[float, ...]
     ground: float = 0.5
@@ -53,12 +54,25 @@ class Stage:
         cls, model: nn.Module, target: Target, shape: Sequence[int], *, mean: Sequence[float], std: Sequence[float],
         ground: float = 0.5,
     ) -> "Stage":  # fmt: skip
-        """Returns the stage of a target at one position: the part of its receptive field that is in the picture."""
+        """Returns the stage of a target at one position: the part of its receptive field that is in the picture.
+
+        Args:
+            model: a network in evaluation mode.
+            target: a channel or direction of a layer; at the centre of its map where it has no position.
+            shape: ``(c, h, w)`` of the pictures.
+            mean: a channel, of pictures in [0, 1].
+            std: likewise.
+            ground: the grey around the stimuli, in [0, 1].
+
+        Raises:
+            TargetError: the target's position depends on the picture.
+            ImageError: no pixel matters to it.
+        """
         graph = trace(model, shape)
         sizes = graph.output(target.layer).map_shape
         if target.position not in (None, "center") and not isinstance(target.position, tuple):
             raise TargetError(f"target {target} has no fixed position to place stimuli at; take @center or @y,x")
-        centre = tuple(size // 2 for size in sizes)
+        centre = indices("center", sizes)
         position = target.position if isinstance(target.position, tuple) else centre
         box = receptive_field(graph, target.layer, position, channel=target.channel, visible=True)
         channels, height, width = graph.input_shape
@@ -79,7 +93,14 @@ class Stage:
         return ImageSet.from_tensors(self.prepared(stimuli), names=map(str, stimuli))
 
     def batches(self, stimuli: Sequence[Stimulus], size: int, progress: Progress | None, what: str) -> Iterator[Images]:
-        """Yields prepared pictures, ``size`` at a time; no more than these are ever held."""
+        """Yields prepared pictures; no more than a batch of them is ever held.
+
+        Args:
+            stimuli: what to show.
+            size: pictures at a time.
+            progress: called after every batch.
+            what: the word for it.
+        """
         for start in range(0, len(stimuli), size):
             yield self.prepared(stimuli[start : start + size])
             if progress is not None:
@@ -108,6 +129,7 @@ def responses(
         raise TargetError(f"target {target} is a map; a probe reads one number: take @center or @y,x")
     if isinstance(network, Circuit):
         _same_target(network, target)
+        # the same kernels, read at this position: the circuit may have been found for another one
         circuit = Circuit(model, target, network.mask, network.biases, network.compensation)
     else:  # all of the model, but no more of each picture than the position sees
         relevant = expand_relevant(readout.graph, readout.relevant_kernels, "kernel")
@@ -120,6 +142,7 @@ def responses(
 
 
 def _same_target(circuit: Circuit, target: Target) -> None:
+    # how a map is reduced matters to scores alone, and what is read here is one number
     own = circuit.target
     if not isinstance(own, Target) or own.at(None) != replace(target, position=None, reduction=own.reduction):
         raise TargetError(f"the circuit computes {own}, not {target}; probe it at its own target, or find another one")

@@ -10,12 +10,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viscircuits import store
-from viscircuits.circuit import Circuit
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import ImageError, closest
-from viscircuits.header import FLOATS, TEXT, Array, Fields, Kind, listed, number, optional, row
 from viscircuits.probes.axis import Axis
+from viscircuits.probes.families import JSON, stimulus_from_json
 from viscircuits.probes.stage import Stage, responses
-from viscircuits.probes.stimulus import JSON, Stimulus, stimulus_from_json
+from viscircuits.probes.stimulus import Stimulus
+from viscircuits.store.checks import TEXT, Fields, listed, number, optional, row
+from viscircuits.store.kinds import FLOATS, Array, Kind
 from viscircuits.target import Target
 from viscircuits.types import Progress
 
@@ -72,20 +74,27 @@ class Surface:
 
     def points(self) -> list[Peak]:
         """Returns all points of the grid, in order."""
-        return [self._peak(list(index)) for index in product(*(range(size) for size in self.values.shape))]
+        return [self._peak(list(index)) for index in product(*map(range, self.values.shape))]
 
     def peaks(self, *, lowest: bool = False) -> list[Peak]:
         """Returns the points with no higher (lower) neighbour on the grid, diagonals too, from the best on."""
         values = -self.values if lowest else self.values
         around = values
         for dim, axis in enumerate(self.axes):
+            # one axis after the other takes in the diagonals too
             around = torch.stack([_shifted(around, dim, step, axis.circular) for step in (-1, 0, 1)]).amax(0)
-        found = (values == around).nonzero()
-        order = values[tuple(found.T)].argsort(descending=True, stable=True)
-        return [self._peak(index) for index in found[order].tolist()]
+        places = (values == around).nonzero()
+        order = values[tuple(places.T)].argsort(descending=True, stable=True)
+        return [self._peak(index) for index in places[order].tolist()]
 
     def near(self, name: str, value: float, width: float) -> Bool[Tensor, "..."]:
-        """Returns which points of the grid lie within ``width`` of a value along one axis."""
+        """Returns which points of the grid lie close to a value along one axis.
+
+        Args:
+            name: the axis.
+            value: on it.
+            width: how far away, the short way round, is still close.
+        """
         dim = self.axis(name)
         axis = self.axes[dim]
         close = torch.tensor([axis.distance(v, value) <= width for v in axis.values])
@@ -101,6 +110,7 @@ class Surface:
             raise ImageError(f"axis {name!r} does not go once round in even steps, so nothing can be said of its waves")
         power = torch.fft.rfft(self.values.double().movedim(dim, -1), dim=-1).abs().square()
         power = power.reshape(-1, power.shape[-1]).sum(0)
+        # a mean does not vary
         power[0] = 0
         power[1 : (len(self.axes[dim].values) + 1) // 2] *= 2  # the negative frequencies
         return power / power.sum() if bool(power.sum() > 0) else power
@@ -113,26 +123,24 @@ class Surface:
         """
         if self.axes != other.axes:
             raise ImageError("these surfaces have other axes; make them with the same values")
-        chosen = torch.ones(self.values.shape, dtype=torch.bool) if where is None else where
-        own, others = self.values[chosen].double(), other.values[chosen].double()
+        points = torch.ones(self.values.shape, dtype=torch.bool) if where is None else where
+        own, others = self.values[points].double(), other.values[points].double()
         return float((others - own).abs().mean() / (own - self.blank).abs().mean())
 
     def save(self, path: str | Path) -> None:
         """Writes the surface as safetensors with a JSON header, atomically."""
         header: dict[str, store.Json] = {
-            "kind": "surface",
-            "format": FORMAT,
             "target": self.target,
             "stimulus": self.stimulus.to_json(),
             "axes": [[axis.name, list(axis.values), axis.period] for axis in self.axes],
             "blank": self.blank,
         }
-        store.write_tensors(path, {"values": self.values}, header)
+        store.save(path, _KIND, {"values": self.values}, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Surface":
         """Returns a surface that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path, _KIND)
+        tensors, header = store.load(path, _KIND)
         try:
             axes = tuple(Axis(n, tuple(map(float, v)), p and float(p)) for n, v, p in header["axes"])
             stimulus = stimulus_from_json(header["stimulus"])
@@ -184,12 +192,13 @@ def surface(
         batch_size: pictures at a time; changes no result beyond rounding.
         progress: called as the work goes on.
     """
-    found = grid_of(stimulus, axes)
-    stimuli = [stimulus.at(dict(zip(axes, point, strict=True))) for point in product(*(a.values for a in found))]
+    grid = grid_of(stimulus, axes)
+    values_of = [axis.values for axis in grid]
+    stimuli = [stimulus.at(dict(zip(axes, point, strict=True))) for point in product(*values_of)]
     stimuli.append(replace(stimulus, contrast=0.0))
     *values, blank = responses(network, target, stimuli, stage, batch_size=batch_size, progress=progress)
-    shape = tuple(len(axis.values) for axis in found)
-    return Surface(str(target), stimulus, found, torch.stack(values).view(shape), float(blank))
+    shape = tuple(len(axis.values) for axis in grid)
+    return Surface(str(target), stimulus, grid, torch.stack(values).view(shape), float(blank))
 
 
 def grid_of(stimulus: Stimulus, axes: Mapping[str, Sequence[float]]) -> tuple[Axis, ...]:
@@ -204,14 +213,13 @@ def grid_of(stimulus: Stimulus, axes: Mapping[str, Sequence[float]]) -> tuple[Ax
             )
     if not axes:
         raise ImageError("a surface needs at least one axis")
-    return tuple(
-        Axis(name, tuple(float(v) for v in values), stimulus.periods.get(name)) for name, values in axes.items()
-    )
+    return tuple(Axis(name, tuple(map(float, values)), stimulus.periods.get(name)) for name, values in axes.items())
 
 
 def _shifted(values: Tensor, dim: int, step: int, circular: bool) -> Tensor:
     """The neighbours along an axis; at the ends of one that does not go round, the lowest possible."""
     rolled = values.roll(step, dim)
     if not circular and step:
+        # an end has no neighbour there; what was rolled in comes from the other end
         rolled = rolled.index_fill(dim, torch.tensor(0 if step > 0 else values.shape[dim] - 1), -torch.inf)
     return rolled

@@ -18,16 +18,11 @@ from viscircuits.canvas.markup import Html, element, joined, plain
 from viscircuits.canvas.page import template, write_page
 from viscircuits.data.reading.decoding import identified
 from viscircuits.errors import StudyError
-from viscircuits.report.section import SECTION, Section
-from viscircuits.study.folder import typed
+from viscircuits.report.section import section_html
+from viscircuits.study.names import FINDINGS, HEADER, OLD_SECTION, REPORT, SECTION
+from viscircuits.study.section import Section
+from viscircuits.study.spec import typed
 from viscircuits.version import __version__
-
-FOLDER = "findings"
-"""Where findings stand in a study's folder."""
-
-HEADER = "findings.json"
-OLD_SECTION = "section.html"
-"""What held a section before `SECTION`; it is not read."""
 
 _KINDS = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
 """Format -> its name in the address of an image."""
@@ -52,8 +47,8 @@ def sections(study: str | Path) -> list[Html]:
 
     In the place of one that cannot be shown stands a line that says why, and the command that makes it anew.
     """
-    found = []
-    for folder in sorted(Path(study, FOLDER).glob("[!.]*/")):
+    dated = []
+    for folder in sorted(Path(study, FINDINGS).glob("[!.]*/")):
         if not any(os.path.lexists(folder / name) for name in (SECTION, OLD_SECTION)):
             continue
         created = command = ""
@@ -62,8 +57,8 @@ def sections(study: str | Path) -> list[Html]:
             html = _shown(study, folder)
         except StudyError as error:
             html = _left_out(folder.name, str(error), command)
-        found.append((created, folder.name, html))
-    return [html for *_, html in sorted(found)]
+        dated.append((created, folder.name, html))
+    return [html for *_, html in sorted(dated)]
 
 
 def _shown(study: str | Path, folder: Path) -> Html:
@@ -76,16 +71,16 @@ def _shown(study: str | Path, folder: Path) -> Html:
         content = _content(study, folder / name, min(left, _LARGEST))
         left -= len(content)
         addresses[name] = _inlined(name, content)
-    return section.html(addresses)
+    return section_html(section, addresses)
 
 
 def _left_out(name: str, reason: str, command: str) -> Html:
     """The line in the place of a section."""
-    where, again = f"{FOLDER}/{name}", "run the command that made it again"
+    where, again = f"{FINDINGS}/{name}", "run the command that made it again"
     reason = reason if len(reason) <= _TOLD else f"{reason[:_TOLD]}…"  # it may hold names out of the file
-    said = joined([f"{where} is left out: {reason}; {again}", *([": ", element("code", command)] if command else [])])
+    line = joined([f"{where} is left out: {reason}; {again}", *([": ", element("code", command)] if command else [])])
     log.warning("%s is left out: %s; %s%s", plain(where), plain(reason), again, f": {command}" * bool(command))
-    return element("article", element("p", said, cls="note"), cls="left-out")
+    return element("article", element("p", line, cls="note"), cls="left-out")
 
 
 def _told(study: str | Path, folder: Path) -> tuple[str, str]:
@@ -93,8 +88,11 @@ def _told(study: str | Path, folder: Path) -> tuple[str, str]:
     header = _json(study, folder / HEADER)
     if not isinstance(header, dict):
         raise StudyError(f"{HEADER} holds no header")
-    created, command = (said if isinstance(said := header.get(name), str) else "" for name in ("created", "command"))
-    return created, typed(command)
+    return _text(header.get("created")), typed(_text(header.get("command")))
+
+
+def _text(value: store.Json) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _json(study: str | Path, file: Path) -> store.Json:
@@ -111,10 +109,11 @@ def _content(study: str | Path, file: Path, most: int) -> bytes:
         if not place.is_relative_to(Path(study).resolve()):
             raise StudyError(f"{file.name} is a link that leads out of the study's folder")
         # a pipe would keep its reader waiting
-        with open(os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        with open(os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:
+            # asked of what is open, and not of its name, which another process may exchange in between
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise StudyError(f"{file.name} is no regular file")
-            content = opened.read(most + 1)
+            content = stream.read(most + 1)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links that lead to one another
         raise StudyError(f"cannot read {file.name} ({getattr(error, 'strerror', None) or error})") from None
     if len(content) > most:
@@ -143,7 +142,7 @@ def write_findings(study: str | Path, folder: str | Path | None = None) -> Path:
         study: the study's folder.
         folder: where to write; the study's folder where None.
     """
-    page = Path(study if folder is None else folder) / "report.html"
+    page = Path(study if folder is None else folder) / REPORT
     with store.atomic(page) as temporary:
         temporary.write_text(_page(study), encoding="utf-8")
     return page

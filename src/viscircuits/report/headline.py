@@ -10,7 +10,7 @@ from viscircuits.canvas import told
 from viscircuits.canvas.html import table
 from viscircuits.canvas.markup import Html, element, joined
 from viscircuits.canvas.told import percent
-from viscircuits.study.chosen import CONTROL, Row, asked_as, is_control, is_trained, series_of, titled
+from viscircuits.study.chosen import CONTROL, Entry, asked_as, is_control, is_trained, series_of, titled
 
 _ROUNDING = 1e-6
 
@@ -32,7 +32,7 @@ class Numbers:
 
     measured: pl.DataFrame
     names: Mapping[str, str]
-    row: Row
+    row: Entry
     keep: float
     searched: str
 
@@ -42,6 +42,7 @@ class Numbers:
         if "pearson_within" not in self.measured.columns:
             return False
         within = self.measured["pearson_within"]
+        # tables that were written before the column have nulls in it, and single positions give nan
         known = within.is_not_null() & within.is_finite()
         return bool(known.all() and ((within - self.measured["pearson"]).abs() > _ROUNDING).any())
 
@@ -57,41 +58,43 @@ class Numbers:
         how = "at random" if row["criterion"] == CONTROL else f"by {self.shown}"
         within = f" ({row['pearson_within']:.3f} within positions)" if self.mapped else ""
         weak = told.beside(row.get("sd_ratio"))
+        # with a density given, nothing was searched for, and so nothing was not found
         none = row["pearson"] < self.keep and self.searched
-        said = [
+        words = [
             f"No circuit of {self.searched} keeps |r| ≥ {self.keep:g}. The best: " if none else "",
             element("b", kept), f" ({percent(row['density'])}), chosen {how}, keep it with ",
             element("b", _measure(row)), within, *([", ", element("b", weak), ","] if weak else []),
             f" on {row['n_held_out']:,} pictures that were not scored on; {row['effective']:,} of them lie on a path "
             "from image to target.",
         ]  # fmt: skip
-        return element("p", joined([joined(said), *self._remarks(), *self._beside_random()], " "), cls="lead")
+        return element("p", joined([joined(words), *self._remarks(), *self._beside_random()], " "), cls="lead")
 
     def _remarks(self) -> list[str]:
         """What |r| does not show of the circuit."""
-        row, said = self.row, []
+        row, remarks = self.row, []
         if is_control(asked_as(row["criterion"], row["order"])):
-            said.append("This circuit is a control.")
+            remarks.append("This circuit is a control.")
         if self.mapped and row["pearson_within"] < min(self.keep, row["pearson"]) - _FAR:
-            said.append("Much of this agreement is a map that all pictures share, such as a bright border.")
+            remarks.append("Much of this agreement is a map that all pictures share, such as a bright border.")
         if told.weak(row.get("sd_ratio")) and not row["disconnected"]:
             spread = told.spread(row["sd_ratio"])
-            said.append(f"Its responses spread only {spread} times as far as the model's, which |r| does not see.")
+            remarks.append(f"Its responses spread only {spread} times as far as the model's, which |r| does not see.")
         if is_trained(row["criterion"]) and row["order"] == "best":
-            said.append(
+            remarks.append(
                 "Gates were trained for this response, so r alone is no evidence that the network computes it this way "
                 "(“Which criterion, and when” in the documentation, docs/criteria.md, says why)."
             )
-        return said
+        return remarks
 
     def _beside_random(self) -> list[Html]:
         if self.row["criterion"] == CONTROL:
             return []
+        # of the same density, because a random circuit of another size is no control of this one
         same = (pl.col("density") == self.row["density"]) & (pl.col("criterion") == CONTROL)
-        found = self.measured.filter(same, pl.col("order") == "best").to_dicts()
-        weak = [f", {told.beside(row.get('sd_ratio'))}" for row in found if told.beside(row.get("sd_ratio"))]
+        controls = self.measured.filter(same, pl.col("order") == "best").to_dicts()
+        weak = [f", {told.beside(row.get('sd_ratio'))}" for row in controls if told.beside(row.get("sd_ratio"))]
         what = f"As many random {self.row['granularity']}s"
-        return [joined([f"{what}: ", _measure(row), *weak, "."]) for row in found[:1]]
+        return [joined([f"{what}: ", _measure(row), *weak, "."]) for row in controls[:1]]
 
     def table(self) -> Html:
         """Returns every measurement: a row a density, a column a criterion; the row that is shown is marked."""
@@ -107,7 +110,7 @@ class Numbers:
             rows.append((numbers + list(map(_cell, cells)), density == self.row["density"]))
         return joined([table(head, rows), element("p", self._note(), cls="note")])
 
-    def _numbers(self, own: Row | None, any_row: Row) -> list[str]:
+    def _numbers(self, own: Entry | None, any_row: Entry) -> list[str]:
         """The first cells of a row: what is kept at its density, and the numbers of the criterion that is shown."""
         effective = f"{own['effective']:,}" if own else ""
         within = [f"{own['pearson_within']:.3f}" if own else ""] * self.mapped
@@ -115,29 +118,29 @@ class Numbers:
 
     def _note(self) -> str:
         shown, rows = self.shown, self.measured.to_dicts()
-        said = [
+        notes = [
             f"|Pearson r| with the full model. Effective, of {shown}: {self.row['granularity']}s on a path from "
             "image to target. 0*: no path leads from the image to the target."
         ]
         if any(told.inverted(row.get("pearson_signed")) for row in rows):
-            said.append("Inverted: r is negative.")
+            notes.append("Inverted: r is negative.")
         if any(told.weak(row.get("sd_ratio")) and not row["disconnected"] for row in rows):
-            said.append(
+            notes.append(
                 f"Sd: the standard deviation of the circuit's responses over that of the model's, where it is below "
                 f"{told.WEAK:g}."
             )
         if self.mapped:
-            said.append(
+            notes.append(
                 f"Within, of {shown}: |r| after each position's mean over the pictures is subtracted. It is far below "
                 f"|r| where a circuit keeps little more than a map that all pictures share, such as a bright border."
             )
-        return " ".join(said)
+        return " ".join(notes)
 
 
-def _measure(row: Row) -> Html:
+def _measure(row: Entry) -> Html:
     return element("span", told.measure(row["pearson"], row.get("pearson_signed")), cls="whole")
 
 
-def _cell(row: Row | None) -> Html:
+def _cell(row: Entry | None) -> Html:
     number, remarks = told.in_a_cell(row) if row else ("", [])
     return joined([number, *(element("small", remark) for remark in remarks)])

@@ -8,19 +8,21 @@ import torch
 from torch import nn
 
 from viscircuits import store
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.canvas.html import framed, listed
 from viscircuits.canvas.markup import Html, element, joined
 from viscircuits.canvas.page import write_page
 from viscircuits.canvas.told import in_words
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.extended import MOST, Diagram
-from viscircuits.diagram.pictures import Source
-from viscircuits.model.zoo import zoo
+from viscircuits.diagram.gathering import PictureSource
 from viscircuits.report.chapter import Chapter, anchor
 from viscircuits.report.findings import sections, styles
+from viscircuits.report.gathering import Gathering, is_foreign
 from viscircuits.study.chosen import KEEP, name_of
-from viscircuits.study.folder import Header, Pictures, Study, typed
+from viscircuits.study.folder import Study
+from viscircuits.study.names import DIAGRAMS, REPORT
+from viscircuits.study.spec import Header, Pictures, typed
 from viscircuits.types import Progress
 from viscircuits.version import __version__
 
@@ -35,10 +37,10 @@ class Report:
     @checked
     def save(self, folder: str | Path) -> list[Path]:
         """Writes ``report.html`` and ``diagrams/`` into a folder, and returns the files, the report first."""
-        page = Path(folder) / "report.html"
+        page = Path(folder) / REPORT
         with store.atomic(page) as temporary:
             temporary.write_text(self.html, encoding="utf-8")
-        return [page, *(f for name, d in self.diagrams.items() for f in d.save(store.inside(folder, "diagrams", name)))]
+        return [page, *(f for name, d in self.diagrams.items() for f in d.save(store.inside(folder, DIAGRAMS, name)))]
 
     def _repr_html_(self) -> str:
         return framed(self.html, "report", 900)
@@ -56,7 +58,7 @@ def report(
     criterion: str | None = None,
     density: float | None = None,
     keep: float = KEEP,
-    pictures: Source = "optvis",
+    pictures: PictureSource = "optvis",
     most: int = MOST,
     progress: Progress | None = None,
 ) -> Report:
@@ -79,23 +81,26 @@ def report(
         progress: called as the work goes on.
     """
     spec = study.header.spec
-    chapters = [
-        Chapter(study, target, model, prepare, images, source, criterion, density, keep, most, pictures, progress)
-        for target in dict.fromkeys(study.measurements()["target"])
-    ]
-    title = f"{chapters[0].target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
-    told = [*(chapter.html() for chapter in chapters), *sections(study.path)]
-    named = named or (spec.model if zoo.is_foreign(spec.model) else None)
+    gathering = Gathering(study, model, prepare, images, source, criterion, density, keep, most, pictures, progress)
+    targets = dict.fromkeys(study.measurements()["target"])
+    chapters = [Chapter(gathering.exhibition(target), keep, criterion, density) for target in targets]
+    title = f"{chapters[0].exhibition.target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
+    parts = [*(chapter.html() for chapter in chapters), *sections(study.path)]
+    # a name that only its user can resolve has to be given again; others are found in the study itself
+    named = named or (spec.model if is_foreign(spec.model) else None)
     options = (
         ("--model", named, None),
         ("-c", criterion, None), ("-d", density, None), ("--keep", keep, KEEP), ("--pictures", pictures, "optvis"),
         ("--most", most, MOST),
     )  # fmt: skip
+    # what is as usual is not typed, so that the line is as short as the one that was
     asked = [part for option, value, usual in options if value != usual for part in (option, str(value))]
-    body = [_head(title, study.header), *told, _again(study, asked)]
+    body = [_head(title, study.header), *parts, _again(study, asked)]
     if len(chapters) > 1:
+        # a table of contents of one chapter would only repeat the title
         body.insert(1, _contents(chapters))
-    diagrams = {name_of(chapter.row): chapter.drawn for chapter in chapters}
+    # the drawn ones are kept, so that saving a report draws nothing a second time
+    diagrams = {name_of(chapter.exhibition.row): chapter.exhibition.drawn for chapter in chapters}
     return Report(write_page(title, joined(body, "\n"), *styles()), diagrams)
 
 
@@ -117,17 +122,19 @@ def _pictures(pictures: Pictures) -> str:
 
 
 def _contents(chapters: list[Chapter]) -> Html:
+    contents = [chapter.exhibition for chapter in chapters]
     items = [
-        element("li", element("a", chapter.target, href=f"#{anchor(chapter.target)}"),
-                f" {chapter.row['kept']:,} {chapter.row['granularity']}s, {_unbroken(in_words(chapter.row, 2))}")
-        for chapter in chapters
+        element("li", element("a", shown.target, href=f"#{anchor(shown.target)}"),
+                f" {shown.row['kept']:,} {shown.row['granularity']}s, {_unbroken(in_words(shown.row, 2))}")
+        for shown in contents
     ]  # fmt: skip
     return element("nav", element("ol", *items), **{"aria-label": "targets"})
 
 
-def _unbroken(said: str) -> str:
+def _unbroken(line: str) -> str:
     """Words in which lines break at commas only."""
-    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in said.split(", "))
+    # a break inside of "sd ratio 0.12" would tear the number off
+    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in line.split(", "))
 
 
 def _again(study: Study, asked: list[str]) -> Html:

@@ -1,114 +1,30 @@
-"""A section of a report, as data: what was found about features, told in texts, tables and names of pictures.
+"""A section of a report as HTML: what was found about features. Texts are escaped, pictures are images, nothing else.
 
-A command that finds something writes ``section.json`` beside its tables and pictures; a report makes HTML of it. It may
-come from anybody: every type is checked, texts are escaped, and pictures are images and nothing else.
+Not here: the section as data (`viscircuits.study.section`), which may come from anybody and is checked there.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-from viscircuits import store
 from viscircuits.canvas.html import listed, table
 from viscircuits.canvas.markup import Html, element
-from viscircuits.errors import StudyError
-
-SECTION = "section.json"
-
-KIND = "section"
-FORMAT = 1
-"""Version of the file; one of another version is refused."""
-
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""What it shows, the heads of its columns, its rows."""
+from viscircuits.study.section import Section
 
 
-@dataclass(frozen=True)
-class Section:
-    """What a section says; all texts are plain.
+def section_html(section: Section, addresses: Mapping[str, str]) -> Html:
+    """Returns a section as a part of a page; all its texts are escaped.
 
-    Attributes:
-        title: its heading.
-        lead: what was found, in a sentence or two.
-        note: how to read it.
-        pictures: what each shows -> the name of a picture in the section's folder.
-        tables: of each what it shows, the heads of columns, the rows.
-        asked: facts to list at the end, the command among them.
+    Args:
+        section: what was found.
+        addresses: name of each picture -> its address, which stands in the page itself.
     """
-
-    title: str
-    lead: str
-    note: str = ""
-    pictures: Mapping[str, str] = field(default_factory=dict)
-    tables: Sequence[Table] = ()
-    asked: Mapping[str, str] = field(default_factory=dict)
-
-    def save(self, folder: str | Path) -> Path:
-        """Writes ``section.json`` into a folder, atomically, and returns its path."""
-        tables: list[Any] = [
-            {"shows": said, "head": list(head), "rows": list(rows)} for said, head, rows in self.tables
-        ]
-        content: dict[str, store.Json] = {
-            "kind": KIND, "format": FORMAT, "title": self.title, "lead": self.lead, "note": self.note,
-            "pictures": dict(self.pictures), "tables": tables, "asked": dict(self.asked),
-        }  # fmt: skip
-        store.write_json(Path(folder) / SECTION, content)
-        return Path(folder) / SECTION
-
-    @classmethod
-    def of(cls, content: store.Json) -> "Section":
-        """Returns the section that the content of a file describes; a `StudyError` says what is wrong with it."""
-        match content:
-            case {
-                "kind": "section", "format": int(version), "title": str(title), "lead": str(lead), "note": str(note),
-                "pictures": dict(pictures), "tables": list(tables), "asked": dict(asked), **more,
-            } if version == FORMAT and not more:  # fmt: skip
-                for name in pictures.values():
-                    _check_file_name(name)
-                _texts([*asked.values()])
-                return cls(title, lead, note, pictures, [*map(_table, tables)], asked)
-        raise StudyError(
-            f"{SECTION} is damaged or of another version: expected kind {KIND!r}, format {FORMAT}, and of the right "
-            "types title, lead, note, pictures, tables, asked"
-        )
-
-    def html(self, addresses: Mapping[str, str]) -> Html:
-        """Returns the section as a part of a page.
-
-        Args:
-            addresses: name of each picture -> its address, which stands in the page itself.
-        """
-        parts = [element("h2", self.title), element("p", self.lead, cls="lead")]
-        if self.note:
-            parts.append(element("p", self.note, cls="note"))
-        for said, name in self.pictures.items():
-            parts.append(element("figure", element("img", cls="plate", src=addresses[name], alt=said)))
-        for said, head, rows in self.tables:
-            parts += [element("h3", said), table(head, [(row, False) for row in rows])]
-        if self.asked:
-            parts.append(listed(self.asked))
-        return element("article", *parts, id=re.sub(r"\W+", "-", f"found {self.title}"))
-
-
-def _check_file_name(name: object) -> None:
-    if not isinstance(name, str) or not re.fullmatch(r"[^./\\\x00][^/\\\x00]*", name):
-        raise StudyError(f"{SECTION} is damaged: expected the plain name of a picture, got {str(name)[:60]!r}")
-
-
-def _table(content: object) -> Table:
-    match content:
-        case {"shows": str(said), "head": [_, *_] as head, "rows": list(rows)}:
-            found = [_texts(row) for row in rows]
-            if all(len(row) == len(head) for row in found):
-                return said, _texts(head), found
-    raise StudyError(
-        f"{SECTION} is damaged: expected tables with shows, head, rows, as many texts in a row as in the head"
-    )
-
-
-def _texts(values: object) -> list[str]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise StudyError(f"{SECTION} is damaged: expected texts, got {type(values).__name__}")
-    return values
+    parts = [element("h2", section.title), element("p", section.lead, cls="lead")]
+    if section.note:
+        parts.append(element("p", section.note, cls="note"))
+    for shows, name in section.pictures.items():
+        parts.append(element("figure", element("img", cls="plate", src=addresses[name], alt=shows)))
+    for shows, head, rows in section.tables:
+        parts += [element("h3", shows), table(head, [(row, False) for row in rows])]
+    if section.asked:
+        parts.append(listed(section.asked))
+    return element("article", *parts, id=re.sub(r"\W+", "-", f"found {section.title}"))

@@ -14,15 +14,16 @@ from pathlib import Path
 
 from torch import nn
 
-from viscircuits import temporary
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.data.shapes import SIZE, generate
 from viscircuits.errors import ImageError, ModelError, StudyError
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.zoo import zoo
-from viscircuits.runs.job import on_device
+from viscircuits.runs import networks
 from viscircuits.runs.pictures import read_pictures
-from viscircuits.study.folder import Spec, Study
+from viscircuits.store import temporary
+from viscircuits.study.folder import Study
+from viscircuits.study.spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +50,21 @@ class Opened:
 def open_study(path: Path, model: str | None, images: Path | None, device: str, again: Again | None = None) -> Opened:
     """Returns a study with its model, and pictures from a folder or file, else those that it measured on.
 
-    ``model`` is what the user calls the model; it and ``again`` are for `load_model`. What killed processes left in the
-    study is removed.
+    What killed processes left in the study is removed.
+
+    Args:
+        path: the study's folder.
+        model: what the user calls the model; see `load_model`.
+        images: where to take pictures from; None for those that the study measured on.
+        device: cpu, cuda, cuda:NUMBER or auto.
+        again: see `load_model`.
     """
     study = Study.open(path)
     temporary.clear(path)
     spec = study.header.spec
-    network, prepare = load_model(spec, model, again)
+    own, prepare = load_model(spec, model, again)
     pictures = held_out(spec, prepare) if images is None else read_pictures(images, prepare, white=spec.held_out.white)
-    return Opened(study, on_device(network, device), prepare, pictures)
+    return Opened(study, networks.on_device(own, device), prepare, pictures)
 
 
 def load_model(spec: Spec, model: str | None = None, again: Again | None = None) -> zoo.Loaded:
@@ -73,6 +80,7 @@ def load_model(spec: Spec, model: str | None = None, again: Again | None = None)
         StudyError: the pictures' shape is none.
     """
     shape, name = spec.input_shape, spec.model if model is None else model
+    # before anything is loaded: what prepares pictures would be made for this size, and take as much memory
     if max(shape) > zoo.LARGEST:
         raise StudyError(
             f"expected an input shape in study.json of at most {zoo.LARGEST} x {zoo.LARGEST}, got {list(shape)}; the "
@@ -84,19 +92,19 @@ def load_model(spec: Spec, model: str | None = None, again: Again | None = None)
             f"the study names {name!r} as its model, which is code, and no code is run on the word of a file; if you "
             f"know and trust it: {call}"
         )
-    network, prepare = zoo.load(name, spec.weights)
-    if (found := fingerprint(network)) != spec.fingerprint:
+    own, prepare = networks.load(name, spec.weights)
+    if (loaded := fingerprint(own)) != spec.fingerprint:
         given = name + (f" with weights {spec.weights}" if spec.weights else "")
         raise ModelError(
             f"expected the model that the study was made on, of fingerprint {spec.fingerprint}; got {given!r}, of "
-            f"fingerprint {found}; give that model with --model, and its weights where the study has them"
+            f"fingerprint {loaded}; give that model with --model, and its weights where the study has them"
         )
     if zoo.prepared_shape(prepare) == shape:
-        return zoo.Loaded(network, prepare)
+        return zoo.Loaded(own, prepare)
     try:
-        return zoo.Loaded(network, zoo.load(name, spec.weights, input_size=shape[-1]).prepare)
+        return zoo.Loaded(own, networks.load(name, spec.weights, input_size=shape[-1]).prepare)
     except ModelError:  # a callable that brings its own prepare, which leaves pictures as large as they are
-        return zoo.Loaded(network, prepare)
+        return zoo.Loaded(own, prepare)
 
 
 def held_out(spec: Spec, prepare: Prepare) -> ImageSet | None:
@@ -106,6 +114,8 @@ def held_out(spec: Spec, prepare: Prepare) -> ImageSet | None:
         return None
     try:
         everything = _source(spec, prepare)
+        # a study does not say whether these pictures had a folder of their own or were set aside from those scored on;
+        # both are tried, and the hash decides
         candidates = [everything] if len(everything) == n else []
         if spec.scoring.source == spec.held_out.source and total <= len(everything):
             used = everything.take(total, spec.seed) if total < len(everything) else everything
@@ -119,6 +129,7 @@ def held_out(spec: Spec, prepare: Prepare) -> ImageSet | None:
 def _source(spec: Spec, prepare: Prepare) -> ImageSet:
     """All pictures of the source, which must not be many more than the study says."""
     source, n = spec.held_out.source, spec.held_out.count
+    # the text that `viscircuits demo` records; it is read, and what it names is never looked up
     if drawn := re.fullmatch(r"viscircuits\.data\.shapes\.generate\((\d{1,18}), seed=(\d{1,18})\)", source):
         most = min(spec.scoring.count + n, _MEMORY // (4 * max(prod(spec.input_shape), 3 * SIZE**2)))
         if int(drawn[1]) > most:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Literal
 
 from viscircuits.mask import Mask
+from viscircuits.model.calls import KernelCall
 from viscircuits.model.guard.replica import own_parameter
-from viscircuits.model.instrument import KernelCall
 from viscircuits.saliency.engine.maps import summed_maps
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.engine.rounds import measured
@@ -44,15 +44,16 @@ def _maps(job: Pass, label: str, mask: Mask | None) -> list[Scores]:
     def own(call: KernelCall) -> KernelCall:
         return call if mask is None else _unmasked(call, job)
 
-    found = job.sum_over_images(label, lambda call, g: summed_maps(own(call), g, job.granularity), mask=mask)
-    return [replace(scores, criterion="actgrad") for scores in found]
+    passed = job.sum_over_images(label, lambda call, g: summed_maps(own(call), g, job.granularity), mask=mask)
+    # the label counts rounds, for the progress; the scores are of the criterion
+    return [replace(scores, criterion="actgrad") for scores in passed]
 
 
 def _unmasked(call: KernelCall, job: Pass) -> KernelCall:
     """The call with the model's own weight, on the input that the masked network gave it."""
     weight = own_parameter(job.model, call.layer.weight)
     weight = weight if call.filters is None else call.layer.rows(weight, call.filters)
-    if job.granularity != "filter":
+    if job.granularity != "filter":  # only there the output itself is read, and has to be that of the own weight
         return replace(call, weight=weight)
     missing = call.function(call.x, weight - call.weight, None, **call.options)
     return replace(call, weight=weight, output=call.output + missing)

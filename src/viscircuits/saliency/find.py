@@ -4,12 +4,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from viscircuits.bounds import checked
-from viscircuits.circuit import Biases, Circuit
+from viscircuits.bounds.arguments import checked
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.saliency.registry import score
 from viscircuits.target import AnyTarget, as_target
-from viscircuits.types import Granularity, Progress
+from viscircuits.types import Biases, Granularity, Progress
 
 
 @checked

@@ -23,6 +23,12 @@ def force(
     network for t = 1). ``w`` is the model's own weight, so this is the gradient with respect to the mask and removed
     kernels can come back. ``normalise="minmax"`` scales every round's scores within each layer before they select.
 
+    Args:
+        job: the model, the targets, the pictures.
+        density: the fraction of the relevant structures that is wanted, in (0, 1].
+        rounds: T.
+        normalise: "minmax", or None.
+
     Differs: 1. T scoring passes and mask T is the result; the authors' code scores once more under mask T.
     """
     return measured(job, "force", sensitivity, rounds=rounds, density=density, normalise=normalise)

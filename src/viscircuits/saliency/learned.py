@@ -97,6 +97,7 @@ def _learned(
 ) -> list[Scores]:
     (relevant,) = job.relevant
     gates = Gates(job.model, job.graph, relevant, job.granularity)
+    # the whole network is no rung: nothing would be shut on the way to it
     counts = sorted({kept_count(d, gates.count) for d in densities} - {gates.count}, reverse=True)
     own, held = divided(job, seed)
     training = Training(own, held, gates, loss, steps, seed)
@@ -120,12 +121,12 @@ def _start(training: Training, counts: Sequence[int], seed: int) -> tuple[Tensor
     """The scores of the best start, one number a gate, and how good its circuits are at every rung."""
     job = training.job
     images = job.images.take(min(START_PICTURES, len(job.images)), seed)
-    found: list[tuple[Tensor, list[float]]] = []
+    starts: list[tuple[Tensor, list[float]]] = []
     for criterion in STARTS:
         (scores,) = criterion(replace(job, images=images))
         values = training.gates.flat(scores.sums).double()
-        found.append((values, [training.worth(best(values, k).to(training.device)) for k in counts]))
-    return max(found, key=lambda pair: sum(pair[1]))
+        starts.append((values, [training.worth(best(values, k).to(training.device)) for k in counts]))
+    return max(starts, key=lambda pair: sum(pair[1]))
 
 
 def _name(job: Pass, loss: str, steps: int, seed: int, counts: Sequence[int]) -> str:

@@ -36,6 +36,13 @@ def snip(
 
 
 def sensitivity(job: Pass, label: str, mask: Mask | None) -> list[Scores]:
-    """Returns the scores measured in the masked network, or in the full one."""
+    """Returns the scores measured in the masked network, or in the full one.
+
+    Args:
+        job: the model, the targets, the pictures.
+        label: what to tell the progress.
+        mask: the masked network's; the full network is measured where None.
+    """
+    # the model's own weight, also under a mask: with the masked one a removed kernel would score 0 and never come back
     gradients = job.absolute_gradients(label, mask)
     return job.scores("snip", {n: pool(job.weight(n).abs() * g, job.granularity) for n, g in gradients.items()})

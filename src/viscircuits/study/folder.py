@@ -1,150 +1,46 @@
 """A study folder: the one interface between the command line and other programs or people.
 
-::
-
-    study.json              what was asked, of which model and pictures, with which versions
-    measurements.parquet    one row a circuit (see `viscircuits.study.measurements.SCHEMA`)
-    scores/                 one safetensors file a target and criterion
-    circuits/               one safetensors file a measurement: boolean masks under dotted layer names, a JSON header
-    *.png, *.svg            pictures
-    .rungs/                 how far a criterion that trains has come, until its scores are there
-
 Everything is written atomically and nothing is a pickle. The same command on the same folder goes on where it stopped;
 another command on it is refused, and so is the same one on other code of the model. A study may come from a stranger:
 what it holds is checked when it is read, and neither reading nor writing follows a link that leads out of its folder,
-which itself may be one.
+which itself may be one. What stands where is said in `viscircuits.study.names`.
+
+A study is opened, and its table read, without torch; circuits and scores bring it with them.
 """
 
-import json
 import os
-import re
-import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING
 
 import polars as pl
-import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
 
-from viscircuits import store, temporary
-from viscircuits.bounds import checked
-from viscircuits.circuit import KIND, Biases, Circuit
-from viscircuits.data.images import ImageSet
-from viscircuits.errors import StudyError, ViscircuitsError, closest
-from viscircuits.header import IMAGE, shown
-from viscircuits.scores import KIND as SCORES
-from viscircuits.scores import Scores
-from viscircuits.study import measurements
-from viscircuits.target import target_from_json
-from viscircuits.types import Granularity
+from viscircuits import store
+from viscircuits.bounds.arguments import checked, checked_with
+from viscircuits.errors import StudyError, closest
+from viscircuits.store import temporary
+from viscircuits.study import measurements, names
+from viscircuits.study.spec import FORMAT, Header, Spec, torch_version, typed, versions_now
 from viscircuits.version import __version__
 
-FORMAT = 1
-"""Version of the folder; a folder of another one is refused."""
+if TYPE_CHECKING:
+    from torch import nn
 
-_HEADER = "study.json"
-
-_LONGEST = 60
-"""Characters of one part of a file name; most file systems take 255 in all."""
+    from viscircuits.circuit.circuit import Circuit
+    from viscircuits.scores import Scores
 
 
-def _size(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if not IMAGE.holds(list(shape)):
-        raise ValueError(f"expected {IMAGE.expected}, got {shown(shape)}")
-    return shape
+def _types() -> Mapping[str, object]:
+    """What annotations here name, for `checked_with`: whoever calls with one of these has loaded torch."""
+    from torch import nn
 
+    from viscircuits.circuit.circuit import Circuit
+    from viscircuits.scores import Scores
 
-Count = Annotated[int, Field(ge=0, le=2**40)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Density = Annotated[float, Field(gt=0, le=1)]
-Output = Annotated[int, Field(ge=0, le=2**31)]
-Size = Annotated[tuple[int, ...], AfterValidator(_size)]
-
-
-class Pictures(BaseModel):
-    """Which pictures were used for one purpose, and how they were read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    source: str = Field(description="folder, file or generator they came from")
-    count: Count
-    hash: str = Field(description="content hash of files, labels and preprocessing")
-    classes: dict[str, Output] | None = Field(None, description="class folder -> the output that judges it, where said")
-    white: Number | None = Field(None, description="the value that is white above 8 bits, where said")
-    found: Count | None = Field(None, description="pictures that the source held, where fewer were used")
-
-    @classmethod
-    def of(
-        cls, images: ImageSet, source: str, *, classes: dict[str, int] | None = None, white: float | None = None,
-        found: int | None = None,
-    ) -> "Pictures":  # fmt: skip
-        """Returns the record of an image set."""
-        return cls(source=source, count=len(images), hash=images.hash, classes=classes, white=white, found=found)
-
-
-_WORDS = {"weights": True, "scoring": {"source", "found"}, "held_out": {"source", "found"}}
-"""Where the same content comes from."""
-
-
-class Spec(BaseModel):
-    """What a study was asked to do; two studies with equal specs hold the same numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    model: str
-    weights: str | None
-    fingerprint: str = Field(description="content hash of the model's parameters and buffers")
-    input_shape: Size = Field(description="(c, h, w) of the pictures")
-    targets: tuple[str, ...] = Field(min_length=1)
-    scoring: Pictures
-    held_out: Pictures
-    criteria: tuple[str, ...] = Field(min_length=1)
-    densities: tuple[Density, ...] = Field(min_length=1)
-    granularity: Granularity = "kernel"
-    normalise: Literal["minmax"] | None = None
-    biases: Biases = "masked"
-    seed: int = Field(0, ge=-(2**63), lt=2**64)
-
-    @property
-    def subject(self) -> str:
-        """What the study is of, for titles: its target, or how many there are."""
-        return self.targets[0] if len(self.targets) == 1 else f"{len(self.targets)} targets"
-
-    def differs(self, other: "Spec") -> list[str]:
-        """Returns the fields in which other numbers are asked for; another path to the same content is the same."""
-        mine, others = self.model_dump(exclude=_WORDS), other.model_dump(exclude=_WORDS)
-        return [field for field in mine if mine[field] != others[field]]
-
-    @property
-    def hash(self) -> str:
-        """What the study's table carries: equal where equal numbers are asked for, whatever things are called."""
-        asked = self.model_dump(mode="json", exclude={**_WORDS, "model": True}, exclude_defaults=True)
-        return store.digest(json.dumps(asked, sort_keys=True))
-
-
-class Header(BaseModel):
-    """The content of study.json."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    format: int
-    viscircuits: str
-    torch: str
-    created: str
-    command: str
-    engine: str = Field("", description="what computed the maps of convolutions: numba, triton or torch")
-    graph: str = Field("", description="content hash of the model's traced graph, where known")
-    continued: tuple[str, ...] = Field(
-        default=(), description="other versions of viscircuits and torch that went on with it"
-    )
-    spec: Spec
-
-    @property
-    def versions(self) -> str:
-        """What it was begun with."""
-        return _versions(self.viscircuits, self.torch)
+    return {"nn": nn, "Circuit": Circuit, "Scores": Scores}
 
 
 @dataclass(frozen=True)
@@ -173,9 +69,10 @@ class Study:
             StudyError: the folder holds another study, or something else; the model's code is another.
         """
         folder = Path(path)
-        file = store.inside(folder, _HEADER)
+        file = store.inside(folder, names.STUDY)
         if there := file.exists():
             study = cls.open(folder)
+            # claimed before it is compared: of two processes that look at once, each then sees the other's claim
             study._claim()
             if not (different := study.header.spec.differs(spec)):
                 study._check(graph)
@@ -186,21 +83,23 @@ class Study:
         elif folder.exists() and (not folder.is_dir() or any(map(_counts, folder.iterdir()))):
             raise StudyError(f"{str(folder)!r} exists and is not a study; choose another folder with --out")
         header = Header(
-            format=FORMAT, viscircuits=__version__, torch=torch.__version__,
+            format=FORMAT, viscircuits=__version__, torch=torch_version(),
             created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
             engine=engine, graph=graph, spec=spec,
         )  # fmt: skip
         study = cls(folder, header)
         study._claim()
         try:
+            # new: between the look above and this line another process may have written its question
             study._write(new=not there)
-        except FileExistsError:  # another process was faster
+        except FileExistsError:
             first = cls.open(folder)
             if different := first.header.spec.differs(spec):
                 study.release()
                 raise _another(folder, different) from None
             return first
         except BaseException:
+            # Ctrl-C too: a claim that stays would keep others out as long as this process lives
             study.release()
             raise
         return study
@@ -210,26 +109,15 @@ class Study:
     def open(cls, path: str | Path) -> "Study":
         """Returns the study in a folder; a `StudyError` says what is wrong with it."""
         folder = Path(path)
-        file = store.inside(folder, _HEADER)
-        if not os.path.lexists(file):
-            raise StudyError(f"{str(folder)!r} is not a study folder: it has no {_HEADER}")
-        value = store.read_json(file)
-        if isinstance(value, dict) and value.get("format") != FORMAT:
-            raise StudyError(
-                f"{str(folder)!r} has format {shown(value.get('format'))}; this version reads format {FORMAT}"
-            )
-        try:  # as JSON, because there a list may be a tuple and yet true is no number
-            return cls(folder, Header.model_validate_json(json.dumps(value), strict=True))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(
-                part if part.replace("_", "").isalnum() else shown(part) for part in map(str, first["loc"])
-            )
-            raise StudyError(f"{str(file)!r} is damaged: {place}: {first['msg']}") from None
+        file = store.inside(folder, names.STUDY)
+        if not os.path.lexists(file):  # a link to nowhere is there, and is told to be damaged
+            raise StudyError(f"{str(folder)!r} is not a study folder: it has no {names.STUDY}")
+        return cls(folder, Header.of(store.read_json(file), file))
 
     def _begun(self) -> bool:
         """Whether anything is there beside the question."""
-        return self.rungs.exists() or any(name != _HEADER for name, _ in self.files())
+        # rungs are hidden and no result, but may hold hours of work
+        return self.rungs.exists() or any(name != names.STUDY for name, _ in self.files())
 
     def release(self) -> None:
         """Ends this process's claim to the folder."""
@@ -237,7 +125,7 @@ class Study:
 
     def gone_on(self) -> None:
         """Records these versions of viscircuits and torch, and warns, if the study began with others."""
-        own, header = _versions(__version__, torch.__version__), self.header
+        own, header = versions_now(), self.header
         if own == header.versions:
             return
         warnings.warn(
@@ -246,18 +134,19 @@ class Study:
             stacklevel=2,
         )
         if own not in header.continued:
+            # `self` keeps the header it was opened with: it says what this process knew when it began
             Study(self.path, header.model_copy(update={"continued": (*header.continued, own)}))._write()
 
     def _claim(self) -> None:
         temporary.claim(self.path)
-        temporary.clear(self.path)
+        temporary.clear(self.path)  # of gone processes alone, so that another's work here goes on
 
     def _check(self, graph: str) -> None:
         """Refuses other code of the model, unless another version of torch may have traced it otherwise."""
         began = self.header
         if not (graph and began.graph) or graph == began.graph:
             return
-        if began.versions == _versions(__version__, torch.__version__):
+        if began.versions == versions_now():
             self.release()
             raise StudyError(
                 f"the model in {str(self.path)!r} computes something else than when the study was begun (its weights "
@@ -271,9 +160,7 @@ class Study:
         )
 
     def _write(self, *, new: bool = False) -> None:
-        value = self.header.model_dump(mode="json")
-        value = {k: v for k, v in value.items() if v or k not in ("graph", "continued")}  # older versions know neither
-        store.write_json(self.file(_HEADER), value, new=new)
+        store.write_json(self.file(names.STUDY), dict(self.header.content()), new=new)
 
     @property
     def hash(self) -> str:
@@ -283,12 +170,12 @@ class Study:
     @property
     def rungs(self) -> Path:
         """Where a criterion that trains keeps how far it has come."""
-        return self.file(".rungs")
+        return self.file(names.RUNGS)
 
     @property
     def cache(self) -> Path | None:
         """Where rendered pictures are kept; nowhere in a study that this user cannot write to, as another's."""
-        return self.file("pictures", "cache") if os.access(self.path, os.W_OK) else None
+        return self.file(*names.PICTURES) if os.access(self.path, os.W_OK) else None
 
     @checked
     def file(self, *parts: str) -> Path:
@@ -298,7 +185,7 @@ class Study:
     @property
     def measurements_path(self) -> Path:
         """Where the table of measurements stands."""
-        return self.file("measurements.parquet")
+        return self.file(names.MEASUREMENTS)
 
     def measurements(self) -> pl.DataFrame:
         """Returns the table of measurements; a `StudyError` if there is none yet.
@@ -306,73 +193,81 @@ class Study:
         Rows stand as the study was asked: by target, then by criterion, the best before the worst first, densities
         falling. Columns that are younger than the table are empty (see `viscircuits.study.measurements.read`).
         """
+        # lexists: a link to nowhere is not a table that is still to come, and is told when it is read
         if not os.path.lexists(self.measurements_path):
             again = f"run its command again: {typed(self.header.command)}"
             raise StudyError(f"study {str(self.path)!r} has no measurements yet; {again}")
         frame = measurements.read(self.measurements_path, self.header.viscircuits, self.hash).frame
         spec = self.header.spec
-        asked = {"target": spec.targets, "criterion": [name.partition(":")[0] for name in spec.criteria]}
-        places = [pl.col(name).replace_strict({n: given.index(n) for n in given}, default=len(given))
-                  for name, given in asked.items()]  # fmt: skip
-        return frame.sort(*places, "order", -pl.col("density"), maintain_order=True)
+        return measurements.ordered(frame, spec.targets, [name.partition(":")[0] for name in spec.criteria])
 
-    @checked
-    def add_circuit(self, circuit: Circuit, criterion: str, density: float) -> Path:
-        """Writes a circuit and returns where."""
-        path = self._circuit(str(circuit.target), criterion, density)
-        circuit.save(path, study=self.hash)
+    @checked_with(_types)
+    def add_circuit(self, circuit: "Circuit", criterion: str, density: float, model_hash: str = "") -> Path:
+        """Writes a circuit and returns where.
+
+        Args:
+            circuit: what was found.
+            criterion: what it was found by, with its order where that is not the best first.
+            density: kept over relevant structures, in (0, 1].
+            model_hash: the fingerprint of the circuit's model, where it is known; it is found otherwise.
+        """
+        path = self.file(names.CIRCUITS, names.circuit_name(str(circuit.target), criterion, density))
+        circuit.save(path, study=self.hash, model_hash=model_hash)
         return path
 
     def holds(self, target: str, criterion: str, order: str, density: float) -> bool:
-        """Returns whether a measured circuit is there, whole."""
-        name = criterion if order == "best" else f"{criterion}-{order}"
-        try:
-            _, header = store.read_tensors(self._circuit(target, name, density), KIND)
-            found = str(target_from_json(header["target"]))
-        except ViscircuitsError:
-            return False
-        spec = self.header.spec
-        if header.get("study", self.hash) != self.hash:  # older files do not say
-            return False
-        wanted = spec.fingerprint, spec.granularity, spec.biases, list(spec.input_shape), target
-        return wanted == (*(header[name] for name in ("model", "granularity", "biases", "input_shape")), found)
+        """Returns whether a measured circuit is there, whole.
 
-    @checked
-    def add_scores(self, scores: Scores) -> Path:
+        Args:
+            target: as text.
+            criterion: with its options.
+            order: ``"best"`` or ``"worst"``.
+            density: kept over relevant structures, in (0, 1].
+        """
+        from viscircuits.study import contents
+
+        return contents.holds(self, target, names.ordered(criterion, order), density)
+
+    @checked_with(_types)
+    def add_scores(self, scores: "Scores") -> Path:
         """Writes scores and returns where."""
-        path = self._scores(scores.target, scores.criterion, scores.density)
+        path = self.file(names.SCORES, names.scores_name(scores.target, scores.criterion, scores.density))
         scores.save(path, study=self.hash)
         return path
 
-    def scores(self, target: str, criterion: str, density: float | None) -> Scores | None:
-        """Returns scores of the study; None where they are missing, damaged or others."""
-        try:
-            tensors, header = store.read_tensors(self._scores(target, criterion, density), SCORES)
-            found = Scores.from_file(tensors, header)
-        except ViscircuitsError:
-            return None
-        spec = self.header.spec
-        if header.get("study", self.hash) != self.hash:  # older files do not say
-            return None
-        wanted = target, criterion, density, spec.granularity, spec.input_shape
-        return found if wanted == (found.target, found.criterion, found.density, found.granularity,
-                                   found.input_shape) else None  # fmt: skip
+    def scores(self, target: str, criterion: str, density: float | None) -> "Scores | None":
+        """Returns scores of the study; None where they are missing, damaged or others.
 
-    def _scores(self, target: str, criterion: str, density: float | None) -> Path:
-        number = "" if density is None else _number(density)
-        return self.file("scores", f"{slug(target, criterion, number)}.safetensors")
+        Args:
+            target: as text.
+            criterion: with its options.
+            density: the one that they were made for, in (0, 1]; None where they are for all.
+        """
+        from viscircuits.study import contents
 
-    def _circuit(self, target: str, criterion: str, density: float) -> Path:
-        return self.file("circuits", f"{slug(target, criterion, _number(density))}.safetensors")
+        return contents.scores(self, target, criterion, density)
 
     def circuits(self) -> Sequence[Path]:
         """Returns the circuit files, sorted by name; what a link leads to elsewhere is none of them."""
-        return sorted(f for f in (self.path / "circuits").glob("[!.]*.safetensors") if store.stays(self.path, f))
+        every = (self.path / names.CIRCUITS).glob("[!.]*.safetensors")
+        return sorted(file for file in every if store.stays(self.path, file))
 
-    @checked
-    def circuit(self, model: nn.Module, target: str, criterion: str, density: float) -> Circuit:
-        """Returns one of the study's circuits on its model."""
-        path = self._circuit(target, criterion, density)
+    @checked_with(_types)
+    def circuit(self, model: "nn.Module", target: str, criterion: str, density: float) -> "Circuit":
+        """Returns one of the study's circuits on its model.
+
+        Args:
+            model: the one that the study was made on.
+            target: as text.
+            criterion: with its options; ``-worst`` at its end for the control of that order.
+            density: one of the study's.
+
+        Raises:
+            StudyError: the study has no such circuit, or it was made on another model.
+        """
+        from viscircuits.circuit.circuit import Circuit
+
+        path = self.file(names.CIRCUITS, names.circuit_name(target, criterion, density))
         if not path.is_file():
             stems = [p.stem for p in self.circuits()]
             raise StudyError(f"no circuit {path.stem!r} among the study's {len(stems)}{closest(path.stem, stems)}")
@@ -380,39 +275,17 @@ class Study:
 
     def files(self) -> list[tuple[str, int]]:
         """Returns the study's files, relative and sorted, with their sizes in bytes; none that a link has elsewhere."""
-        files = [f for f in self.path.rglob("[!.]*") if f.is_file() and store.stays(self.path, f)]
-        files = [f for f in files if not any(name.startswith(".") for name in f.relative_to(self.path).parts)]
-        return sorted((f.relative_to(self.path).as_posix(), f.stat().st_size) for f in files)
-
-
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-"""Names that Windows keeps for devices, with any ending."""
-
-
-def slug(*parts: str) -> str:
-    """Returns parts as one file name; a part that is too long, or has other characters, is told apart by a hash.
-
-    So is a name that would be a folder (``..``), hidden, empty or a device.
-    """
-    name = "__".join(_slug(part) for part in parts if part)
-    if name and not name.startswith(".") and not name.endswith(".") and not _RESERVED.match(name):
-        return name
-    return f"_{name.strip('.')}-{store.digest(name)[:8]}"
-
-
-def _slug(part: str) -> str:
-    plain = part.replace("*", "x").replace("@", "-at-").replace(":", "-").replace(" ", "")
-    safe = re.sub(r"[^\w.,+-]", "_", plain, flags=re.ASCII)
-    return safe if safe == plain and len(safe) <= _LONGEST else f"{safe[:_LONGEST]}-{store.digest(part)[:8]}"
+        files: list[tuple[str, int]] = []
+        for file in self.path.rglob("[!.]*"):
+            place = file.relative_to(self.path)
+            if file.is_file() and store.stays(self.path, file) and not any(map(names.is_hidden, place.parts)):
+                files.append((place.as_posix(), file.stat().st_size))
+        return sorted(files)
 
 
 def _counts(file: Path) -> bool:
     """Whether a file is neither hidden nor a question that somebody asked meanwhile."""
-    return file.name != _HEADER and not file.name.startswith(".")
-
-
-def _versions(own: str, torchs: str) -> str:
-    return f"viscircuits {own}, torch {torchs}"
+    return file.name != names.STUDY and not names.is_hidden(file.name)
 
 
 def _another(folder: Path, different: Sequence[str]) -> StudyError:
@@ -420,16 +293,3 @@ def _another(folder: Path, different: Sequence[str]) -> StudyError:
         f"{str(folder)!r} holds another study (it differs in {', '.join(different)}; viscircuits inspect shows it); "
         f"choose another folder with --out, or delete this one"
     )
-
-
-def _number(density: float) -> str:
-    return f"{density:.12g}"
-
-
-def typed(command: str) -> str:
-    """Returns a command of ours as one can type it, with nothing in it that a shell would act on; "" for any other."""
-    try:
-        words = shlex.split("".join(one if one.isprintable() else " " for one in command))
-    except ValueError:
-        return ""
-    return shlex.join(words) if words[:1] == ["viscircuits"] else ""

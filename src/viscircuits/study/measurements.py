@@ -10,16 +10,16 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 import polars as pl
 
 from viscircuits import store
-from viscircuits.circuit import Biases
 from viscircuits.errors import StudyError
-from viscircuits.header import shown
-from viscircuits.types import GRANULARITIES
+from viscircuits.store.checks import shown
+from viscircuits.types import GRANULARITIES, Biases
 from viscircuits.version import __version__
 
 SCHEMA: dict[str, type[pl.DataType]] = {
@@ -51,6 +51,8 @@ _WORDS = {"order": ("best", "worst"), "granularity": GRANULARITIES, "biases": ge
 _EMPTY = (*YOUNGER, "reason")
 _NAN = ("pearson_within",)
 _ROUNDING = 1e-6
+"""How far over the end of its range a number may be: correlations are sums, and come out as 1.0000000002."""
+
 _LINE = re.compile(rb"\nviscircuits ([\w.+!-]{1,40}) ([0-9a-f]{64})(?: ([0-9a-f]{16}))?\n")
 
 
@@ -62,10 +64,18 @@ class Read(NamedTuple):
 
 
 def write(path: str | Path, frame: pl.DataFrame, study: str = "") -> None:
-    """Writes a table, atomically, with the hash of its study, if it has one."""
+    """Writes a table, atomically.
+
+    Args:
+        path: the file.
+        frame: the table.
+        study: the hash of its study, if it has one.
+    """
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     content = buffer.getvalue()
+    # a file of Parquet ends with its footer, the footer's length in four bytes, and PAR1; what stands before the
+    # footer is found by offsets that the footer holds, so that a line between is never read
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     ending = f" {study}" if study else ""
     line = f"\nviscircuits {__version__} {_digest(content, __version__ + ending)}{ending}\n".encode()
@@ -92,6 +102,7 @@ def read(path: str | Path, version: str = __version__, study: str = "") -> Read:
             f"{str(path)!r} holds the rows of another study (of hash {other_study}, expected {study}); put the "
             f"study's own table there, or delete this one and run again"
         )
+    # the columns first: of a table with others nothing is read, however large they are
     with store.parsing(path, "a whole Parquet file"):
         schema = pl.read_parquet_schema(io.BytesIO(content))
     left_out = tuple(name for name in schema if name not in SCHEMA)
@@ -116,6 +127,21 @@ def read(path: str | Path, version: str = __version__, study: str = "") -> Read:
     return Read(frame.select(*SCHEMA), left_out)
 
 
+def ordered(frame: pl.DataFrame, targets: Sequence[str], criteria: Sequence[str]) -> pl.DataFrame:
+    """Returns rows by target, then by criterion, the best before the worst first, densities falling.
+
+    Args:
+        frame: a table of measurements.
+        targets: in the order wanted; others stand behind them.
+        criteria: likewise.
+    """
+    places: list[pl.Expr] = []
+    for column, names in (("target", targets), ("criterion", criteria)):
+        numbers = {name: names.index(name) for name in names}  # of a name that was asked twice the first place
+        places.append(pl.col(column).replace_strict(numbers, default=len(names)))
+    return frame.sort(*places, "order", -pl.col("density"), maintain_order=True)
+
+
 def _opened(path: str | Path, version: str) -> tuple[bytes, str, str]:
     """The Parquet file without the line of ours, the version that wrote it, and the hash of its study."""
     content = store.read_bytes(path)
@@ -131,22 +157,27 @@ def _opened(path: str | Path, version: str) -> tuple[bytes, str, str]:
     return content, version, study
 
 
-def _digest(content: bytes, said: str) -> str:
-    return hashlib.sha256(said.encode() + b"\n" + content).hexdigest()
+def _digest(content: bytes, words: str) -> str:
+    return hashlib.sha256(words.encode() + b"\n" + content).hexdigest()
 
 
 def _newer(version: str) -> bool:
-    """Whether a version is later than this one, by its numbers."""
-    found, own = ([int(n) for n in re.findall(r"\d{1,9}", one)[:3]] for one in (version, __version__))
-    return found > own
+    """Whether a version is later than this one."""
+    return _numbers(version) > _numbers(__version__)
+
+
+def _numbers(version: str) -> list[int]:
+    """The first three numbers of a version; what a file says may be longer than any number is to Python."""
+    return [int(number) for number in re.findall(r"\d{1,9}", version)[:3]]
 
 
 def _odd(frame: pl.DataFrame) -> str:
     """What in a table cannot be, in words; empty where all can."""
     if len(frame) > MOST:
         return f"it has more than {MOST:,} rows"
-    if found := next((what for name in SCHEMA if (what := _odd_in(frame[name]))), ""):
-        return found
+    if fault := next((what for name in SCHEMA if (what := _odd_in(frame[name]))), ""):
+        return fault
+    # kept apart from the ranges: 0 is in that of a share, but a circuit of nothing is none
     if bool((frame["density"] <= 0).any()):
         return "column 'density' holds 0"
     if bool(((frame["kept"] > frame["relevant"]) | (frame["effective"] > frame["kept"])).any()):
@@ -169,8 +200,8 @@ def _odd_in(column: pl.Series) -> str:
 
 
 def _differences(missing: list[str], other: list[str], left_out: tuple[str, ...]) -> str:
-    said = (("no", missing), ("another type of", other), ("unknown", left_out))
-    return "; ".join(f"{what} {_columns(names)}" for what, names in said if names)
+    faults = (("no", missing), ("another type of", other), ("unknown", left_out))
+    return "; ".join(f"{what} {_columns(names)}" for what, names in faults if names)
 
 
 def _columns(names: list[str] | tuple[str, ...]) -> str:

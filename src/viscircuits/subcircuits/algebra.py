@@ -16,8 +16,9 @@ from torch import Tensor
 
 from viscircuits import store
 from viscircuits.errors import MaskError
-from viscircuits.header import TEXT, Array, Fields, Kind, listed
 from viscircuits.mask import Mask
+from viscircuits.store.checks import TEXT, Fields, listed
+from viscircuits.store.kinds import Array, Kind
 
 FORMAT = 1
 """Version of the file; a file with another number is refused."""
@@ -69,7 +70,11 @@ class Difference:
     def counts(self) -> dict[str, tuple[int, int, int]]:
         """Layer -> (in both, only in the first, only in the second)."""
         parts = (self.both, self.first, self.second)
-        return {name: tuple(int(part.kept[name].sum()) for part in parts) for name in self.both.kept}  # pyright: ignore
+        counts = {}
+        for name in self.both.kept:
+            both, first, second = (int(part.kept[name].sum()) for part in parts)
+            counts[name] = (both, first, second)
+        return counts
 
 
 def difference(first: Mask, second: Mask) -> Difference:
@@ -111,6 +116,7 @@ class Overlaps:
 
         if len(self.names) < 2:
             raise MaskError("a tree needs at least two circuits")
+        # the diagonal by hand: a circuit that is empty in a layer has no overlap even with itself
         distances = (1 - self.iou[layer].nan_to_num(0)).fill_diagonal_(0)
         return torch.from_numpy(linkage(squareform(distances.numpy()), "average", optimal_ordering=True))
 
@@ -132,15 +138,17 @@ class Overlaps:
         """Writes the matrices as safetensors with a JSON header, atomically."""
         names: list[store.Json] = list(self.names)
         layers: list[store.Json] = list(self.iou)
-        header: dict[str, store.Json] = {"kind": "overlaps", "format": FORMAT, "names": names, "layers": layers}
+        header: dict[str, store.Json] = {"names": names, "layers": layers}
         tensors = {f"iou/{name}": array for name, array in self.iou.items()}
-        store.write_tensors(path, tensors | {f"chance/{name}": array for name, array in self.chance.items()}, header)
+        tensors |= {f"chance/{name}": array for name, array in self.chance.items()}
+        store.save(path, _KIND, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Overlaps":
         """Returns matrices that `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path, _KIND)
-        iou, chance = ({n: tensors[f"{kind}/{n}"] for n in header["layers"]} for kind in ("iou", "chance"))
+        tensors, header = store.load(path, _KIND)
+        iou = {name: tensors[f"iou/{name}"] for name in header["layers"]}
+        chance = {name: tensors[f"chance/{name}"] for name in header["layers"]}
         return cls(tuple(header["names"]), iou, chance)
 
 
@@ -164,7 +172,8 @@ def overlaps(masks: Mapping[str, Mask]) -> Overlaps:
     if len({mask.granularity for mask in masks.values()}) != 1:
         raise MaskError(f"expected circuits of one granularity, got {[m.granularity for m in masks.values()]}")
     layers = list(dict.fromkeys(name for mask in masks.values() for name in mask.kept))
-    parts = {name: _layer([mask for mask in masks.values()], name) for name in layers}
+    parts = {name: _layer(list(masks.values()), name) for name in layers}
+    # counts are added up before they are divided: a mean over layers would weigh small ones like large ones
     total = sum(parts.values(), torch.zeros(4, len(masks), len(masks), dtype=torch.float64))
     parts = {WHOLE: total, **parts}
     iou = {name: both / either for name, (both, either, _, _) in parts.items()}
@@ -180,6 +189,7 @@ def _layer(masks: Sequence[Mask], name: str) -> Float[Tensor, "four k k"]:
         raise MaskError(f"circuits of different networks: layer {name!r} has another shape in each")
     kept = torch.stack([mask.kept.get(name, none).flatten() for mask in masks]).double()
     relevant = torch.stack([mask.relevant.get(name, none).flatten() for mask in masks]).double()
+    # in double precision products of zeros and ones count exactly, far beyond any number of kernels
     both, common = kept @ kept.T, relevant @ relevant.T
     mine = kept @ relevant.T  # [a, b]: what a keeps of what is relevant to b, and so to both
     expected = (mine * mine.T / common).nan_to_num(0)

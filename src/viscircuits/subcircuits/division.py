@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from viscircuits.circuit import Biases, Circuit
+from viscircuits.activations.agreement import relative_difference
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.response import Response, masked_weights, respond
@@ -20,7 +21,7 @@ from viscircuits.store import digest
 from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.per_image import ImageScores
 from viscircuits.target import Target
-from viscircuits.types import Progress
+from viscircuits.types import Biases, Progress
 
 Sets = tuple[Int[Tensor, " _"], ...]
 """The images of each set, by index."""
@@ -76,8 +77,13 @@ class Division:
     def iou_by_layer(self) -> dict[str, float]:
         """The same layer by layer; a layer that is empty in all is left out."""
         pairs = [a.iou_by_layer(b) for a, b in combinations(self.masks, 2)]
-        values = {name: [pair[name] for pair in pairs if name in pair] for name in self.masks[0].kept}
-        return {name: sum(some) / len(some) for name, some in values.items() if some}
+        means = {}
+        for name in self.masks[0].kept:
+            # a layer that is empty in both of a pair has no overlap
+            values = [pair[name] for pair in pairs if name in pair]
+            if values:
+                means[name] = sum(values) / len(values)
+        return means
 
 
 @dataclass(frozen=True)
@@ -117,13 +123,21 @@ class Bench:
     def curves(
         self, scored: Sets, measured: Sets, progress: Progress | None = None, what: str = "curves"
     ) -> Float[Tensor, "d s s"]:
-        """Returns the difference of every set's circuit on every set, at every density."""
+        """Returns the difference of every set's circuit on every set, at every density.
+
+        Args:
+            scored: the images of each set that its circuit is found on.
+            measured: those that it is measured on.
+            progress: called after every circuit.
+            what: the word for it.
+        """
         curves = torch.empty(len(self.densities), len(scored), len(scored), dtype=torch.float64)
         for s, own in enumerate(scored):
             for d in range(len(self.densities)):
                 curves[d, s] = self._differences(own, d, measured)
                 if progress is not None:
                     progress(what, s * len(self.densities) + d + 1, len(scored) * len(self.densities))
+            # after every set, so that what is interrupted goes on at the next one
             self.known.save()
         return curves
 
@@ -131,7 +145,7 @@ class Bench:
         """Returns a division of the images."""
         last = []
         for own, on in zip(scored, measured, strict=True):
-
+            # the sets as defaults: a closure would see those that the loop ends with
             def difference(d: int, own: Tensor = own, on: Tensor = on) -> float:
                 return float(self._differences(own, d, (on,)))
 
@@ -140,9 +154,11 @@ class Bench:
         self.known.save()
         scores = [self.each.of(own) for own in scored]
         masks = tuple(one.select(density=self.densities[d]) for one, d in zip(scores, last, strict=True))
-        iou_at = tuple(_mean_iou([one.select(density=density) for one in scores]) for density in self.densities)
+        iou_at = []
+        for density in self.densities:
+            iou_at.append(_mean_iou([one.select(density=density) for one in scores]))
         kept = tuple(self.densities[d] for d in last)
-        return Division(scored, measured, kept, masks, torch.stack(differences), iou_at)
+        return Division(scored, measured, kept, masks, torch.stack(differences), tuple(iou_at))
 
     def _differences(self, scored: Tensor, d: int, sets: Sets) -> Float[Tensor, " s"]:
         """How far the circuit of some images is off on each set: mean absolute change over mean absolute value."""
@@ -165,7 +181,7 @@ class Bench:
         ).values.double()  # fmt: skip
         full = self.full.values.double()
         parts = zip(values.split([len(one) for one in sets]), sets, strict=True)
-        return [float((part - full[one]).abs().mean() / full[one].abs().mean()) for part, one in parts]
+        return [relative_difference(part, full[one]) for part, one in parts]
 
     def _weights(self, mask: Mask) -> Mapping[str, Tensor]:
         if self.biases == "masked":  # what a circuit does, without asking what reaches what
@@ -185,7 +201,19 @@ def bench(
     biases: Biases = "masked",
     batch_size: int = 16,
 ) -> Bench:
-    """Returns what divisions of some images are measured on; see `Bench`.
+    """Returns what divisions of some images are measured on.
+
+    Args:
+        model: a network in evaluation mode.
+        target: a channel or direction of a layer.
+        images: the pictures.
+        places: the flat position of each image's map to read; its highest where None.
+        each: the scores of every image.
+        densities: where to measure, descending, the first 1.
+        tolerance: the relative difference up to which a circuit keeps its activations.
+        known: differences that were measured before.
+        biases: what becomes of filters without kernels.
+        batch_size: pictures at a time.
 
     Raises:
         TargetError: the target is 0 on some images, so they do not excite it.
@@ -203,7 +231,12 @@ def bench(
 
 
 def last_within(difference: Callable[[int], float], n: int, tolerance: float) -> int:
-    """Returns the last of n densities at which the difference is within the tolerance, by bisection; the first is.
+    """Returns the last of several densities at which the difference is within a tolerance, by bisection; the first is.
+
+    Args:
+        difference: of a density, by its number.
+        n: how many densities there are.
+        tolerance: the difference up to which a circuit keeps its activations.
 
     >>> last_within([0.0, 0.1, 0.2, 0.9].__getitem__, 4, 0.15)
     1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from viscircuits import store
-from viscircuits.header import TEXT, mapped, maybe, number, whole, wrong
+from viscircuits.store.checks import TEXT, mapped, maybe, number, whole, wrong
 
 FORMAT = 1
 """Version of the file; one of another version is not read."""
@@ -44,6 +44,7 @@ class Known:
         """Writes what is new, atomically."""
         if self._path is not None and self._new:
             numbers: dict[str, store.Json] = dict(self._numbers)
+            # numbers decide verdicts, and a file of numbers looks right whatever is in it
             sealed = store.digest(self._recipe, json.dumps(numbers))
             store.write_json(
                 self._path, {"format": FORMAT, "recipe": self._recipe, "numbers": numbers, "digest": sealed}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, TargetError
 from viscircuits.model.trace import trace
-from viscircuits.saliency.registry import needs_density, score
+from viscircuits.saliency.registry import lookup, score
 from viscircuits.scores import Scores
 from viscircuits.target import Target
 from viscircuits.types import Granularity, Progress
@@ -72,23 +72,34 @@ def score_each(
         granularity, normalise, seed: as in `score`.
         progress: called as the work goes on.
     """
-    if needs_density(criterion) or criterion.startswith("learned"):
+    if (method := lookup(criterion)).needs_density or method.learned:
         raise MaskError(f"{criterion} scores a set as a whole, not image by image; take one such as actgrad or snip")
     positions = located(model, target, images, places)
-    found: list[Scores] = []
+    alike: list[Scores] = []
     for index, position in enumerate(positions):
+        # one by one, because criteria add images up; all that is shared was traced once
         alone = images.subset([index])
-        found.append(score(model, target.at(position), alone, criterion, granularity=granularity, seed=seed))
+        alike.append(score(model, target.at(position), alone, criterion, granularity=granularity, seed=seed))
         if progress is not None:
             progress(f"{criterion}, image by image", index + 1, len(images))
-    rows = [torch.cat([scores.sums[n][relevant] for n, relevant in scores.relevant.items()]) for scores in found]
-    return ImageScores(replace(found[0], target=str(target.at("max"))), torch.stack(rows), normalise)
+    rows = [_row(scores) for scores in alike]
+    return ImageScores(replace(alike[0], target=str(target.at("max"))), torch.stack(rows), normalise)
 
 
 def located(
     model: nn.Module, target: Target, images: ImageSet, places: Int[Tensor, " n"] | None
 ) -> Iterable[tuple[int, ...] | Literal["max"]]:
-    """Returns where on the target's map each image is read; ``"max"`` where no places are given."""
+    """Returns where on the target's map each image is read; ``"max"`` where no places are given.
+
+    Args:
+        model: a network in evaluation mode.
+        target: a channel or direction of a layer.
+        images: the pictures.
+        places: a flat position of the map for each; None for each one's highest.
+
+    Raises:
+        TargetError: the target has a position of its own, or a place is not on its map.
+    """
     if target.position not in (None, "max"):
         raise TargetError(f"target {target} has one position for all images; drop it, or give places")
     if places is None:
@@ -100,4 +111,13 @@ def located(
             f"expected one place an image ({len(images)}), each from 0 to {n_places - 1} on a map of {shape}; got "
             f"{len(places)}, from {int(places.min())} to {int(places.max())}"
         )
-    return [tuple(int(i) for i in torch.unravel_index(place, shape)) for place in places]
+    return [_position(place, shape) for place in places]
+
+
+def _position(place: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in torch.unravel_index(place, shape))
+
+
+def _row(scores: Scores) -> Float[Tensor, " k"]:
+    """The scores of all relevant structures, layers in order."""
+    return torch.cat([scores.sums[name][relevant] for name, relevant in scores.relevant.items()])

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.activations.top import FIELDS, TopActivations, arrays, population
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, ViscircuitsError
-from viscircuits.header import INTS, Array, Fields, Kind, listed, whole
+from viscircuits.store.checks import Fields, listed, whole
+from viscircuits.store.kinds import INTS, Array, Kind
 from viscircuits.types import Progress
 
 FORMAT = 1
@@ -98,8 +99,6 @@ class Polysemantic:
         """Writes clusters and activations as safetensors with a JSON header, atomically."""
         order: list[store.Json] = [clusters.channel for clusters in self.channels]
         header: dict[str, store.Json] = {
-            "kind": "polysemantic channels",
-            "format": FORMAT,
             "layer": self.top.layer,
             "map_shape": list(self.top.map_shape),
             "source": self.top.source,
@@ -109,12 +108,12 @@ class Polysemantic:
         tensors = {name: getattr(self.top, name) for name in ("values", "images", "places")}
         tensors["labels"] = torch.stack([clusters.labels for clusters in self.channels])
         tensors["silhouettes"] = torch.tensor([clusters.silhouette for clusters in self.channels], dtype=torch.float64)
-        store.write_tensors(path, tensors, header)
+        store.save(path, _KIND, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Polysemantic":
         """Returns what `save` wrote; a `StudyError` for any other file."""
-        tensors, header = store.read_tensors(path, _KIND)
+        tensors, header = store.load(path, _KIND)
         labels, silhouettes = tensors.pop("labels"), tensors.pop("silhouettes").tolist()
         top = TopActivations(header["layer"], tuple(header["map_shape"]), **tensors, source=header["source"])
         channels = map(Clusters, header["order"], labels, silhouettes)
@@ -175,6 +174,7 @@ def polysemantic(
             f"{top.n} activations a channel cannot hold two clusters of {min_cluster_size}; take more images, more "
             f"activations a channel, or a smaller min_cluster_size"
         )
+    # vectors of a few channels at a time: all of them would take ranks x channels x channels numbers
     block = max(1, memory // (4 * top.n * top.n_channels))
     found: list[Clusters] = []
     for start in range(0, top.n_channels, block):
@@ -220,6 +220,7 @@ def cluster(vectors: Float[Tensor, "n c"], exciting: Tensor, channel: int = 0, m
 def _by_size(labels: Sequence[int]) -> Int[Tensor, " n"]:
     """Clusters numbered by size, equal ones by their first member; whatever is in none is noise."""
     clusters = sorted(set(labels) - {NOISE}, key=lambda label: (-labels.count(label), labels.index(label)))
+    # HDBSCAN numbers clusters as it finds them
     number = {label: i for i, label in enumerate(clusters)}
     return torch.tensor([number.get(label, NOISE) for label in labels])
 
@@ -240,6 +241,7 @@ def flat_map(vectors: Float[Tensor, "n c"], method: str = "pca", seed: int = 0) 
         raise MaskError(f"unknown method {method!r}; expected 'pca' or 'umap'")
     centred = vectors.double() - vectors.double().mean(0)
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    # an axis of a decomposition may point either way; so maps would differ between machines
     signs = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     flat = (centred @ (axes * signs).T).to(vectors.dtype)
     return torch.nn.functional.pad(flat, (0, 2 - flat.shape[1]))

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from viscircuits.bounds import checked
-from viscircuits.circuit import Biases, Circuit
+from viscircuits.bounds.arguments import checked
+from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.model.fingerprint import fingerprint
@@ -33,7 +33,7 @@ from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.per_image import score_each
 from viscircuits.subcircuits.verdict import Verdict, judge
 from viscircuits.target import Target
-from viscircuits.types import Granularity, Progress
+from viscircuits.types import Biases, Granularity, Progress
 
 DENSITIES = (
     1.0, 0.85, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01, 0.005,
@@ -43,7 +43,7 @@ DENSITIES = (
 TOLERANCE = 0.15
 """The difference up to which a circuit counts as keeping its activations (paper 6.1)."""
 
-Row = dict[str, str | float | int | bool]
+TableRow = dict[str, str | float | int | bool]
 """One line of a table: column -> value."""
 
 
@@ -104,10 +104,11 @@ class Split:
     @property
     def iou_p(self) -> float:
         """Probability of circuits that overlap as little in a random split, ``(1 + as low) / (1 + splits)``."""
+        # one-sided: circuits of distinct computations overlap less
         as_low = sum(control.iou <= self.division.iou for control in self.controls)
         return (1 + as_low) / (1 + len(self.controls))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TableRow]:
         """Returns the curves as tidy rows, a difference each; division 0 is that of the sets, the others are random."""
         return [
             {
@@ -124,13 +125,13 @@ class Split:
             for t, images in enumerate(self.names)
         ]
 
-    def overlaps(self) -> list[Row]:
+    def overlaps(self) -> list[TableRow]:
         """Returns the overlap of circuits as tidy rows: which division (0: the sets, then the controls), layer, IoU.
 
         Layer ``""`` is the whole circuit. Rows with a density compare circuits of that density, the others those at
         the last density that keeps their own set.
         """
-        rows: list[Row] = []
+        rows: list[TableRow] = []
         for number, division in enumerate((self.division, *self.controls)):
             last = {"": division.iou} | division.iou_by_layer
             rows += [{"division": number, "density": 0.0, "layer": name, "iou": iou} for name, iou in last.items()]
@@ -195,6 +196,7 @@ def split(
         fingerprint(model), chosen.hash, str(target.at("max")), torch.tensor([]) if where is None else where, criterion,
         granularity, str(normalise), biases, str(seed),
     )  # fmt: skip
+    # what was measured before is known by all that decides it, so another question never gets old numbers
     measured = bench(model, target, chosen, where, each, grid, tolerance, Known(recipe, kept), biases, batch_size)
     generator = torch.Generator().manual_seed(seed)
     first = _parts(sets, held_out, generator)
@@ -204,6 +206,7 @@ def split(
     bands = min(bands, controls)
     control_curves = torch.empty(bands, *curves.shape, dtype=curves.dtype)
     for number, random in enumerate(_random(sets, controls, generator)):
+        # drawn for every split, also where curves are not measured, so that ``bands`` changes no later split
         parts = _parts(random, held_out, generator)
         if number < bands:
             control_curves[number] = measured.curves(*parts, progress, f"control curves {number + 1}")
@@ -247,5 +250,6 @@ def _parts(sets: Sets, held_out: bool, generator: torch.Generator) -> tuple[Sets
     if not held_out:
         return sets, sets
     orders = [one[torch.randperm(len(one), generator=generator)] for one in sets]
+    # the larger half finds the circuit, because scores need more images than a mean does
     halves = [(order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :]) for order in orders]
     return tuple(a.sort().values for a, _ in halves), tuple(b.sort().values for _, b in halves)

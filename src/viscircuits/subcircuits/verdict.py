@@ -56,7 +56,9 @@ def judge(
         sparse: whether every set has a circuit that is smaller than the whole.
         tolerance: the difference that still counts as keeping a response.
     """
+    # the division itself is one of those that chance could have drawn; so p is never 0
     p = (1 + sum(other >= excess for other in controls)) / (1 + len(controls))
+    # a median, because a few unlucky splits err by any amount
     by_chance = sorted(controls)[len(controls) // 2] if controls else math.nan
     beyond = excess - by_chance
     word, reason = "cannot tell", ""
@@ -92,6 +94,7 @@ def judge(
 
 def divisions(sizes: Sequence[int]) -> int:
     """Returns the number of ways to divide ``sum(sizes)`` images into unnamed sets of these sizes."""
+    # divided out in whole numbers: factorials of hundreds are beyond floating point
     ways = math.factorial(sum(sizes))
     for count in (*sizes, *Counter(sizes).values()):
         ways //= math.factorial(count)

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from viscircuits.bounds import checked
+from viscircuits.bounds.arguments import checked
 from viscircuits.errors import ImageError
 
-Prepare = Callable[[Tensor], Tensor]
+Preprocess = Callable[[Tensor], Tensor]
 """uint8 pictures to what the model takes."""
 
 
@@ -41,7 +41,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Report:
+class Milestone:
     """What the loop says of itself every ``Recipe.every`` steps; means since the last report."""
 
     step: int
@@ -57,13 +57,13 @@ def fit(
     model: nn.Module,
     images: UInt8[Tensor, "n c h w"],
     labels: Int64[Tensor, " n"],
-    prepare: Prepare,
+    prepare: Preprocess,
     recipe: Recipe,
     *,
     penalty: Callable[[], Tensor] | None = None,
     held_out: tuple[Tensor, Tensor] | None = None,
-    progress: Callable[[Report], None] | None = None,
-) -> list[Report]:
+    progress: Callable[[Milestone], None] | None = None,
+) -> list[Milestone]:
     """Returns the reports of a training that changes ``model`` in place and leaves it in evaluation mode.
 
     Args:
@@ -86,19 +86,32 @@ def fit(
             if step % recipe.every == 0 or step == recipe.steps:
                 loss, extra = torch.stack(values).mean(0).tolist()
                 right = accuracy(model, *held_out, prepare) if held_out else None
-                reports.append(Report(step, loss, extra, right))
+                reports.append(Milestone(step, loss, extra, right))
                 values = []
                 if progress:
                     progress(reports[-1])
     finally:
+        # also after Ctrl-C: a model left in training mode would give other responses without a word
         model.eval()
     return reports
 
 
 def accuracy(
-    model: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], prepare: Prepare, batch: int = 500
+    model: nn.Module,
+    images: UInt8[Tensor, "n c h w"],
+    labels: Int64[Tensor, " n"],
+    prepare: Preprocess,
+    batch: int = 500,
 ) -> float:
-    """Returns the fraction of pictures whose largest logit is their class, in evaluation mode; restores the mode."""
+    """Returns the fraction of pictures whose largest logit is their class, in evaluation mode; restores the mode.
+
+    Args:
+        model: From pictures to logits.
+        images: Pictures, as bytes.
+        labels: Their classes.
+        prepare: Turns a batch of bytes into what the model takes.
+        batch: Pictures at a time.
+    """
     device, training = next(model.parameters()).device, model.training
     try:
         model.eval()
@@ -116,24 +129,26 @@ def _steps(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    prepare: Prepare,
+    prepare: Preprocess,
     recipe: Recipe,
     penalty: Callable[[], Tensor] | None,
 ) -> Iterator[Float[Tensor, "2"]]:
     """Yields the cross-entropy and the penalty of each step after it was taken."""
     device = next(model.parameters()).device
     optimiser, schedule = _optimiser(model, recipe)
+    # its own stream, so that neither the caller's random numbers nor another thread change a training
     rng = torch.Generator().manual_seed(recipe.seed)
     for _ in range(recipe.steps):
-        chosen = torch.randint(len(images), (recipe.batch,), generator=rng)
-        x = prepare(_symmetry(images[chosen], rng) if recipe.flips else images[chosen])
+        batch = torch.randint(len(images), (recipe.batch,), generator=rng)
+        x = prepare(_symmetry(images[batch], rng) if recipe.flips else images[batch])
         x = x.to(device, memory_format=torch.channels_last)  # on a CPU pooling is then several times faster
-        loss = nn.functional.cross_entropy(model(x), labels[chosen].to(device))
+        loss = nn.functional.cross_entropy(model(x), labels[batch].to(device))
         extra = penalty() if penalty else loss.new_zeros(())
         optimiser.zero_grad()
         (loss + extra).backward()
         optimiser.step()
         schedule.step()
+        # on the device still: a number read at every step would make it wait for each
         yield torch.stack([loss, extra]).detach()
 
 

@@ -28,6 +28,7 @@ def hierarchical(weight: Float[Tensor, "out in kh kw"], eps: float = EPS) -> Flo
         1. The root is sqrt(s + eps) - sqrt(eps): still 0 for an empty kernel, but with a finite gradient there, which
            times the zero subgradient of \|w\| is 0. An empty kernel therefore stays empty under this term alone.
     """
+    # the root falls steeply near zero, which is what empties a kernel rather than making all of them smaller
     size = weight.abs().sum(dim=(2, 3))  # [out, in]
     root = (size + eps).sqrt() - eps**0.5
     return root.sum(dim=0).square().sum()

@@ -17,7 +17,7 @@ from viscircuits.data import shapes
 from viscircuits.model.guard.seeded import seeded
 from viscircuits.model.zoo.builtin import ShapesNet, ShapesTransform
 from viscircuits.store import write_tensors
-from viscircuits.train.loop import Recipe, Report, accuracy, fit
+from viscircuits.train.loop import Milestone, Recipe, accuracy, fit
 from viscircuits.train.penalties import conv_weights, penalty
 
 EMPTY = 1e-3
@@ -39,7 +39,7 @@ class Trained:
     live: dict[str, int]
     """Channels whose rectified response varies over pictures and positions."""
     seconds: float
-    reports: tuple[Report, ...]
+    reports: tuple[Milestone, ...]
 
 
 def train_shapesnet(
@@ -53,7 +53,7 @@ def train_shapesnet(
     lambda_2: float = 0.6,
     trim: bool = True,
     out: str | Path | None = None,
-    progress: Callable[[Report], None] | None = None,
+    progress: Callable[[Milestone], None] | None = None,
 ) -> Trained:
     """Returns a sparse `ShapesNet` trained from nothing, measured on pictures it has not seen.
 
@@ -74,14 +74,16 @@ def train_shapesnet(
     held_out, prepare, model = (test.images[:1000], test.labels[:1000]), ShapesTransform(), _initial(seed)
     weights = list(conv_weights(model).values())
 
-    def run(recipe: Recipe, extra: Callable[[], Tensor] | None) -> list[Report]:
+    def run(recipe: Recipe, extra: Callable[[], Tensor] | None) -> list[Milestone]:
         data = (train.images, train.labels)
         return fit(model, *data, prepare, recipe, penalty=extra, held_out=held_out, progress=progress)
 
     reports = run(replace(dense, seed=seed), None)
+    # another seed, or the second training would see the batches of the first once more
     reports += run(replace(sparse, seed=seed + 1), lambda: penalty(weights, lambda_1=lambda_1, lambda_2=lambda_2))
     if trim:
         trim_kernels(model)
+    # before anything is measured, so that every number is of the weights that people will load
     stored = {name: tensor.half() for name, tensor in model.state_dict().items()}
     model.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
     right, seconds = accuracy(model, test.images, test.labels, prepare), time.perf_counter() - began
@@ -96,6 +98,7 @@ def trim_kernels(model: nn.Module, limit: float = EMPTY) -> None:
     """Sets every convolution kernel with mean |w| <= ``limit`` to exactly zero, in place."""
     with torch.no_grad():
         for weight in conv_weights(model).values():
+            # by the mean, as the paper's limit is, so that it does not depend on the size of a kernel
             weight[_magnitude(weight) <= limit] = 0
 
 
@@ -105,7 +108,13 @@ def kernel_fractions(model: nn.Module, limit: float = EMPTY) -> dict[str, float]
 
 
 def live_channels(model: ShapesNet, images: Tensor, least: float = 1e-3) -> dict[str, int]:
-    """Returns how many channels of each convolution have a rectified response whose deviation is above ``least``."""
+    """Returns how many channels of each convolution have a rectified response that varies.
+
+    Args:
+        model: the network.
+        images: Pictures, as bytes.
+        least: The standard deviation above which a response counts as varying.
+    """
     live, x = {}, ShapesTransform()(images)
     with torch.no_grad():
         for name, module in model.features.named_children():

@@ -12,8 +12,8 @@ from viscircuits.cli.features.asked import Folder
 from viscircuits.errors import StudyError
 
 if TYPE_CHECKING:
-    from viscircuits.cli.findings import Findings
     from viscircuits.mask import Mask
+    from viscircuits.study.findings import Findings
     from viscircuits.study.folder import Study
     from viscircuits.subcircuits.algebra import Overlaps
 
@@ -47,8 +47,8 @@ def compare(
     out: Folder = None,
 ) -> None:  # fmt: skip
     """Compare the circuits of several features: overlap by layer, groups, the shared core, what each has alone."""
-    from viscircuits.cli.findings import Findings, study_of
-    from viscircuits.study.folder import slug
+    from viscircuits.study.findings import Findings
+    from viscircuits.study.names import slug, study_of
     from viscircuits.subcircuits.algebra import overlaps
 
     if density is not None and keep is not None:
@@ -74,6 +74,7 @@ def _tell(
     """Writes and prints what circuits have in common."""
     from viscircuits import store
     from viscircuits.cli.console import print_table
+    from viscircuits.cli.findings import finish
     from viscircuits.cli.tables import print_notes
     from viscircuits.plots.kinship import kinship
     from viscircuits.subcircuits.algebra import shared_core
@@ -93,7 +94,8 @@ def _tell(
     grouped = [(", ".join(group),) for group in groups]
     print_table(f"groups of mean IoU {together:g}, the largest first", [("", False)], grouped)
     mean, chance = found.mean()
-    findings.finish(
+    finish(
+        findings,
         {"core": core.n_kept, "groups": groups}, f"What {title} have in common",
         f"Their mean overlap is {mean:.2f} (by chance {chance:.2f}); {core.n_kept:,} kernels are shared by "
         f"{'all' if at_least is None else f'at least {at_least}'}. They form {len(groups)} groups of mean IoU "

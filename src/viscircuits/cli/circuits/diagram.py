@@ -36,7 +36,7 @@ def diagram(
     """Draw a circuit: SVG, PNG, and a page to explore it that needs no network."""
     from viscircuits.cli.command import again
     from viscircuits.cli.console import out as console
-    from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.console import print_next, progress_bars
     from viscircuits.diagram.extended import diagram as drawn
     from viscircuits.diagram.legend import about_row
     from viscircuits.runs.opened import open_study
@@ -55,3 +55,4 @@ def diagram(
         console.print(str(file), soft_wrap=True)
     if opened.images is None:
         console.print("without inset: the study's pictures are not at hand; give --images", style="dim")
+    print_next("report", study, *(("--model", model) if model else ()))

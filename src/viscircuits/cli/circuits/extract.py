@@ -1,6 +1,5 @@
 """``viscircuits extract``: the main job, from a model, targets and pictures to measured circuits in a study folder."""
 
-import shlex
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -88,19 +87,25 @@ def extract(
     from dataclasses import replace
 
     from viscircuits.cli.command import typed
-    from viscircuits.cli.console import out as console
-    from viscircuits.cli.console import progress_bars
+    from viscircuits.cli.console import print_next, progress_bars
     from viscircuits.cli.tables import print_study
-    from viscircuits.evaluate.sweep import PAPER_DENSITIES, Sweep
+    from viscircuits.evaluate.question import PAPER_DENSITIES
+    from viscircuits.evaluate.sweep import Sweep
     from viscircuits.model.zoo import zoo
-    from viscircuits.runs.job import Source, on_device, run_job
+    from viscircuits.runs import networks
+    from viscircuits.runs.classes import is_named, numbered
+    from viscircuits.runs.job import run_job
     from viscircuits.runs.pictures import read_classes, read_pictures
-    from viscircuits.study.folder import slug
+    from viscircuits.runs.spec import Origin
+    from viscircuits.study.names import slug
     from viscircuits.target import parse_target
 
-    parsed = [parse_target(text) for text in target]
-    network, prepare = zoo.load(model, weights, input_size=input_size)
-    network = on_device(network, device)
+    for text in target:
+        if not is_named(text):  # what no model is needed for is answered before one is loaded
+            parse_target(text)
+    network, prepare = networks.load(model, weights, input_size=input_size)
+    parsed = [parse_target(numbered(text, zoo.categories(network))) for text in target]
+    network = networks.on_device(network, device)
 
     numbers = None if classes is None else read_classes(classes)
 
@@ -119,13 +124,12 @@ def extract(
     )  # fmt: skip
     job = held(job)
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")
-    origin = Source(model, weights, str(images), source, numbers, white, found)
+    origin = Origin(model, weights, str(images), source, numbers, white, found)
     with progress_bars() as report:
         study = run_job(replace(job, progress=report), out or Path("studies") / name, origin, typed())
     print_study(study)
-    if zoo.is_foreign(model):  # which the study's own word for it does not start
-        told = shlex.join(["viscircuits", "report", str(study.path), "--model", model])
-        console.print(f"for its report: {told}", soft_wrap=True)
+    # a callable is started on the user's word alone, not on the study's
+    print_next("report", study.path, *(("--model", model) if zoo.is_foreign(model) else ()))
 
 
 def _split(

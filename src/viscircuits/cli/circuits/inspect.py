@@ -8,7 +8,7 @@ import typer
 
 def inspect(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study folder.")]) -> None:
     """Print what a study was asked, what came of it, and its files."""
-    from viscircuits.cli.console import out, print_table
+    from viscircuits.cli.console import out, print_next, print_table
     from viscircuits.cli.tables import print_study
     from viscircuits.study.folder import Study
 
@@ -37,3 +37,4 @@ def inspect(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study
     out.print()
     rows = [(name, f"{count}", f"{size / 1000:,.0f} kB") for name, (count, size) in groups.items()]
     print_table("files", [("", False), ("files", True), ("size", True)], rows)
+    print_next("diagram", study)

@@ -26,12 +26,13 @@ def report(
     """Tell the story of a study on one page that needs no network: curves, circuits, diagrams, pictures."""
     from viscircuits.cli.command import again
     from viscircuits.cli.console import out as console
-    from viscircuits.cli.console import progress_bars
-    from viscircuits.report.findings import FOLDER, write_findings
+    from viscircuits.cli.console import print_next, progress_bars
+    from viscircuits.report.findings import write_findings
     from viscircuits.report.report import report as written
     from viscircuits.runs.opened import open_study
+    from viscircuits.study.names import FINDINGS, STUDY
 
-    if not (study / "study.json").is_file() and (study / FOLDER).is_dir():
+    if not (study / STUDY).is_file() and (study / FINDINGS).is_dir():
         console.print(str(write_findings(study, out)), soft_wrap=True)
         return
     opened = open_study(study, model, images, device, again)
@@ -45,3 +46,4 @@ def report(
         console.print(str(file), soft_wrap=True)
     if opened.images is None:
         console.print("some parts are left out: the study's pictures are not at hand; give --images", style="dim")
+    print_next("compare", study, "ANOTHER_STUDY")

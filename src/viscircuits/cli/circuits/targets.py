@@ -21,13 +21,14 @@ def targets(
     """List a model's layers and channels, in the order in which they run; every one of them can be a target."""
     from rich.text import Text
 
-    from viscircuits.cli.console import out, print_table
+    from viscircuits.cli.console import out, print_next, print_table
     from viscircuits.model.graph import OUTPUT
     from viscircuits.model.output import is_part, module_of
     from viscircuits.model.trace import trace
     from viscircuits.model.zoo import zoo
+    from viscircuits.runs import networks
 
-    network, prepare = zoo.load(model, weights, input_size=input_size)
+    network, prepare = networks.load(model, weights, input_size=input_size)
     graph = trace(network, zoo.prepared_shape(prepare))
     if layer is not None:
         return _relevant(graph, layer)
@@ -44,6 +45,7 @@ def targets(
     if graph.not_scored:
         out.print(f"not scored (attention projections, fixed filters): {', '.join(graph.not_scored)}", style="dim")
     out.print(Text.assemble(("a target is layer:channel, for example ", "dim"), _example(graph)))
+    print_next("extract", model, _example(graph), "--images", "FOLDER")
 
 
 def _example(graph: "NetGraph") -> str:

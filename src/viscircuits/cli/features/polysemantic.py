@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from viscircuits.activations.top import TopActivations
-    from viscircuits.cli.findings import Findings, Loaded
     from viscircuits.data.images import ImageSet
+    from viscircuits.runs.subject import Subject
+    from viscircuits.study.findings import Findings
     from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic
     from viscircuits.types import Progress
 
@@ -32,7 +33,7 @@ def polysemantic(
     weights: options.Weights = None,
     number: Annotated[int, typer.Option("-n", min=4, help="Top activations a channel; the papers take 300.")] = 300,
     min_cluster: Annotated[int, typer.Option("--min-cluster", min=2, help="The smallest group that counts.")] = 10,
-    flat: Annotated[Flat, typer.Option("--map", help="The 2-D map; umap needs viscircuits[umap].")] = Flat.pca,
+    flat: Annotated[Flat, typer.Option("--map", help="The 2-D map; umap needs viscircuits\\[umap].")] = Flat.pca,
     best: Annotated[int, typer.Option("--best", min=1, help="Draw this many channels.")] = 6,
     limit: options.Limit = None,
     out: Folder = None,
@@ -46,9 +47,11 @@ def polysemantic(
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import print_table, progress_bars
     from viscircuits.cli.features.top import kept_tops
-    from viscircuits.cli.findings import Findings, load, study_of
+    from viscircuits.cli.findings import finish
     from viscircuits.plots.sheets import all_ranked
-    from viscircuits.study.folder import slug
+    from viscircuits.runs.subject import load
+    from viscircuits.study.findings import Findings
+    from viscircuits.study.names import slug, study_of
     from viscircuits.target import read_layer
 
     layer = list(dict.fromkeys(map(read_layer, layer)))
@@ -78,7 +81,8 @@ def polysemantic(
     print_table(f"{model}: {len(shown)} of {len(channels)} channels split, by separation", columns, shown[:_LISTED])
     if whole:
         console.print(f"most exciting pictures of each channel: {whole}", soft_wrap=True)
-    findings.finish(
+    finish(
+        findings,
         {"split": len(shown), "channels": len(channels)},
         f"Polysemantic channels of {', '.join(one or 'logit' for one in layer)}",
         f"The {min(number, total):,} most exciting of {total:,} pictures{f' ({whole})' if whole else ''} fall into "
@@ -97,11 +101,11 @@ _NOTE = (
 
 
 def _searched(
-    loaded: "Loaded", findings: "Findings", top: "TopActivations", min_cluster: int, report: "Progress"
+    loaded: "Subject", findings: "Findings", top: "TopActivations", min_cluster: int, report: "Progress"
 ) -> "Polysemantic":
     """The clusters of a layer, from the folder where they are there."""
     from viscircuits import store
-    from viscircuits.study.folder import slug
+    from viscircuits.study.names import slug
     from viscircuits.subcircuits.polysemantic import Polysemantic, polysemantic
 
     file = findings.file("polysemantic", f"{slug(top.layer or 'logit')}.safetensors")
@@ -114,13 +118,13 @@ def _searched(
 
 
 def _mapped(
-    loaded: "Loaded", ranked: "list[tuple[Polysemantic, Clusters]]", method: str, seed: int, findings: "Findings",
+    loaded: "Subject", ranked: "list[tuple[Polysemantic, Clusters]]", method: str, seed: int, findings: "Findings",
     report: "Progress",
 ) -> "tuple[list[dict[str, object]], dict[str, Path]]":  # fmt: skip
     """Points of the maps, as rows, and the maps with their pictures."""
     from viscircuits.activations.top import population
-    from viscircuits.plots.clusters import cluster_map
-    from viscircuits.study.folder import slug
+    from viscircuits.report.plates import cluster_map
+    from viscircuits.study.names import slug
     from viscircuits.subcircuits.polysemantic import flat_map
 
     points, plates, scene = [], {}, loaded.scene()

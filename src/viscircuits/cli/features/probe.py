@@ -13,10 +13,10 @@ from viscircuits.errors import ImageError, TargetError, closest
 if TYPE_CHECKING:
     from torch import nn
 
-    from viscircuits.cli.findings import Findings
     from viscircuits.probes.experiment import CircleAndCorner
     from viscircuits.probes.stage import Stage
     from viscircuits.probes.surface import Peak
+    from viscircuits.study.findings import Findings
     from viscircuits.target import Target
     from viscircuits.types import Progress
 
@@ -61,18 +61,17 @@ def probe(
 ) -> None:  # fmt: skip
     """Show drawn stimuli in the receptive field of a position and map what a model and its circuits answer."""
     from viscircuits.cli.console import progress_bars
-    from viscircuits.cli.findings import Findings, study_of
     from viscircuits.data.colours import probe as colours_of
     from viscircuits.model.fingerprint import fingerprint
-    from viscircuits.model.zoo import zoo
     from viscircuits.probes.stage import Stage
-    from viscircuits.runs.job import on_device
-    from viscircuits.study.folder import slug
+    from viscircuits.runs import networks
+    from viscircuits.study.findings import Findings
+    from viscircuits.study.names import slug, study_of
     from viscircuits.target import Target, parse_target
 
-    network, prepare = zoo.load(model, weights, input_size=input_size)
+    network, prepare = networks.load(model, weights, input_size=input_size)
     print_of = fingerprint(network)
-    network = on_device(network, device)
+    network = networks.on_device(network, device)
     colours, shape = colours_of(prepare)
     target = parse_target(what) if ":" in what else Target(what, 0)
     if not isinstance(target, Target):
@@ -109,9 +108,10 @@ class _Probe:
 
     def layer(self, family: str, count: int, seed: int, report: "Progress") -> None:
         from viscircuits.cli.console import print_table
+        from viscircuits.cli.findings import finish
         from viscircuits.plots.sheets import contact_sheet
-        from viscircuits.plots.surface import stimuli_strips
         from viscircuits.probes.detectors import detectors, standard_families
+        from viscircuits.report.gathering import stimuli_strips
 
         layer = self.target.layer
         families = standard_families(count, seed=seed, pixels=min(self.stage.box.size))
@@ -127,7 +127,8 @@ class _Probe:
         print_table(title, columns, rows)
         strips = stimuli_strips(found, family, self.stage, [p.channel for p in ranked[:6]])
         sheet = contact_sheet(strips, f"{layer}: what six channels that prefer {family} answer most", "drawn stimuli")
-        self.findings.finish(
+        finish(
+            self.findings,
             {"family": family, "best": [p.channel for p in ranked[:15]]}, title,
             f"Channel {ranked[0].channel} prefers {family} most: index {ranked[0].index:.2f} over {ranked[0].rival}.",
             note=_INDEX, pictures={f"best {family} stimuli": sheet.save(self.findings.file("stimuli.png"))},
@@ -138,9 +139,10 @@ class _Probe:
         self, family: str, varied: dict[str, list[float]], common: dict[str, float], circuits: list[Path],
         report: "Progress",
     ) -> None:  # fmt: skip
-        from viscircuits.circuit import Circuit
+        from viscircuits.circuit.circuit import Circuit
+        from viscircuits.cli.findings import finish
         from viscircuits.plots.surface import surfaces
-        from viscircuits.probes.stimulus import family_of
+        from viscircuits.probes.families import family_of
         from viscircuits.probes.surface import surface
 
         if len(varied) != 2:
@@ -160,12 +162,14 @@ class _Probe:
         png, _ = drawn.save(self.findings.file(family))
         top, low = found["model"].peaks()[0], found["model"].peaks(lowest=True)[0]
         lead = f"Highest: {top.value:.3g} at {_point(top)}; lowest: {low.value:.3g} at {_point(low)}."
-        self.findings.finish(
+        finish(
+            self.findings,
             {"highest": top.value, "lowest": low.value}, f"{self.target} over {' and '.join(varied)} of {family}s",
             lead, note="White: the answer to the empty stage.", pictures={lead: png},
         )  # fmt: skip
 
     def experiment(self, common: dict[str, float], seed: int | None, report: "Progress") -> None:
+        from viscircuits.cli.findings import finish
         from viscircuits.plots.surface import experiment_plate
         from viscircuits.probes.control import shuffled
 
@@ -191,7 +195,8 @@ class _Probe:
                 print_table(f"{said}: {what}", columns, rows)
                 tables.append((f"{said}: {what}", [column for column, _ in columns], rows))
             summaries[name] = done.summary()
-        self.findings.finish(
+        finish(
+            self.findings,
             {name: _found(summary) for name, summary in summaries.items()},
             f"Circles and corners: {self.target}",
             "Arcs over radius and angle, and corners matched to them; a circuit for each of some points (green), and "
@@ -203,7 +208,7 @@ class _Probe:
         self, network: "nn.Module", common: dict[str, float], report: "Progress"
     ) -> "CircleAndCorner":
         from viscircuits.probes.experiment import circle_and_corner
-        from viscircuits.probes.stimulus import Arc, Corner
+        from viscircuits.probes.patterns import Arc, Corner
 
         arc, corner = _with(Arc, common), _with(Corner, common)
         return circle_and_corner(network, self.target, self.stage, arc=arc, corner=corner, progress=report)
@@ -262,7 +267,7 @@ def _parts(done: "CircleAndCorner") -> list[tuple[str, ...]]:
 
 def _axis(text: str) -> tuple[str, list[float]]:
     """``angle=0:360:24`` as a name and values; a whole turn is not closed, because its end is its start."""
-    from viscircuits.bounds import MOST, Number, Whole, within
+    from viscircuits.bounds.ranges import MOST, Real, Whole, within
 
     name, _, numbers = text.partition("=")
     try:
@@ -270,8 +275,8 @@ def _axis(text: str) -> tuple[str, list[float]]:
         start, stop, n = float(first), float(last), int(count)
     except ValueError:
         raise ImageError(f"cannot read --axis {text!r}; expected NAME=FIRST:LAST:COUNT, as in angle=0:360:24") from None
-    within("--axis: first value", start, Number(raised=ImageError))
-    within("--axis: last value", stop, Number(raised=ImageError))
+    within("--axis: first value", start, Real(raised=ImageError))
+    within("--axis: last value", stop, Real(raised=ImageError))
     within("--axis: count", n, Whole(2, MOST, ImageError))
     closed = not (name in ("angle", "phase", "colour") and stop - start in (90, 180, 360))
     return name, [start + i * (stop - start) / (n - closed) for i in range(n)]

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-    from viscircuits.cli.findings import Findings, Loaded
     from viscircuits.data.images import ImageSet
+    from viscircuits.runs.subject import Subject
+    from viscircuits.study.findings import Findings
     from viscircuits.subcircuits.split import Split
     from viscircuits.target import Target
     from viscircuits.types import Progress
@@ -65,11 +66,13 @@ def split(
 
     from viscircuits.cli.console import out as console
     from viscircuits.cli.console import print_table, progress_bars
-    from viscircuits.cli.findings import Findings, load, study_of
+    from viscircuits.cli.findings import finish
     from viscircuits.model.trace import trace
     from viscircuits.plots.sheets import all_ranked
     from viscircuits.readout import Readout
-    from viscircuits.study.folder import slug
+    from viscircuits.runs.subject import load
+    from viscircuits.study.findings import Findings
+    from viscircuits.study.names import slug, study_of
     from viscircuits.subcircuits.split import DENSITIES
     from viscircuits.subcircuits.split import split as divided
     from viscircuits.target import Target, parse_target
@@ -115,7 +118,8 @@ def split(
         console.print(Text(whole), soft_wrap=True)
     console.print(Text(_shared(found)))
     console.print(Text(str(found.verdict), style="bold"))
-    findings.finish(
+    finish(
+        findings,
         _summary(found), f"{feature}, split by {by.value}", f"{found.verdict}. {_shared(found)}.",
         note=whole + _NOTE, pictures={str(found.verdict): plate},
         tables=[(_ERRORS.capitalize(), [name for name, _ in columns], rows)],
@@ -138,7 +142,7 @@ def _classes(images: "ImageSet", sources: "list[Path]") -> "tuple[ImageSet, tupl
 
 
 def _clusters(
-    loaded: "Loaded", feature: "Target", number: int, min_cluster: int, findings: "Findings", report: "Progress"
+    loaded: "Subject", feature: "Target", number: int, min_cluster: int, findings: "Findings", report: "Progress"
 ) -> "tuple[ImageSet, tuple[int, ...], Int[Tensor, ' n']]":
     from viscircuits.activations.top import population
     from viscircuits.cli.features.top import kept_tops
@@ -167,10 +171,10 @@ def _pictures(found: "Split", names: dict[int, str]) -> list[dict[str, object]]:
 
 
 def _drawn(
-    loaded: "Loaded", found: "Split", names: dict[int, str], pictures: bool, findings: "Findings", report: "Progress"
+    loaded: "Subject", found: "Split", names: dict[int, str], pictures: bool, findings: "Findings", report: "Progress"
 ) -> "Path":
-    from viscircuits.diagram.pictures import renderings
-    from viscircuits.plots.splits import split_plate
+    from viscircuits.report.gathering import renderings
+    from viscircuits.report.plates import split_plate
 
     scene = loaded.scene(found.images)
     made = renderings(found, loaded.prepare, cache=findings.file("cache"), progress=report) if pictures else []

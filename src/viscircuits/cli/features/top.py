@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from viscircuits.activations.top import TopActivations
-    from viscircuits.cli.findings import Findings, Loaded
+    from viscircuits.runs.subject import Subject
+    from viscircuits.study.findings import Findings
     from viscircuits.types import Progress
 
 
@@ -38,9 +39,12 @@ def top(
 ) -> None:
     """Find the highest activations of every channel: values, pictures and positions; draw contact sheets."""
     from viscircuits.cli.console import print_table, progress_bars
-    from viscircuits.cli.findings import Findings, load, study_of
-    from viscircuits.plots.sheets import all_ranked, contact_sheet, liveliest, per_row, strips
-    from viscircuits.study.folder import slug
+    from viscircuits.cli.findings import finish
+    from viscircuits.plots.sheets import all_ranked, contact_sheet
+    from viscircuits.report.gathering import liveliest, per_row, strips
+    from viscircuits.runs.subject import load
+    from viscircuits.study.findings import Findings
+    from viscircuits.study.names import slug, study_of
     from viscircuits.target import read_layer
 
     layer = list(dict.fromkeys(map(read_layer, layer)))
@@ -73,7 +77,8 @@ def top(
     ]
     columns = [("layer", False), ("channels", True), ("activations each", True), ("median of the highest", True)]
     print_table(f"{model}, {total} pictures", columns, shown)
-    findings.finish(
+    finish(
+        findings,
         {"activations": sum(best.values.numel() for best in found.values())},
         f"Top activations of {', '.join(one or 'logit' for one in layer)}",
         f"The {min(number, total):,} highest activations of every channel on {total:,} pictures, at most one a picture"
@@ -82,7 +87,7 @@ def top(
     )  # fmt: skip
 
 
-def _check_channels(loaded: "Loaded", layer: str, channels: "Sequence[int]") -> None:
+def _check_channels(loaded: "Subject", layer: str, channels: "Sequence[int]") -> None:
     from viscircuits.model.trace import trace
     from viscircuits.readout import Readout
     from viscircuits.target import Target
@@ -93,12 +98,11 @@ def _check_channels(loaded: "Loaded", layer: str, channels: "Sequence[int]") -> 
 
 
 def kept_tops(
-    loaded: "Loaded", findings: "Findings", layers: list[str], number: int, report: "Progress"
+    loaded: "Subject", findings: "Findings", layers: list[str], number: int, report: "Progress"
 ) -> "dict[str, TopActivations]":
     """Returns the top activations of layers, in one pass for those that are not in the folder yet."""
     from viscircuits.activations.top import top_activations
-    from viscircuits.cli.findings import TOP
-    from viscircuits.study.folder import slug
+    from viscircuits.study.names import TOP, slug
 
     files = {layer: findings.file(TOP, f"{slug(layer or 'logit')}.safetensors") for layer in dict.fromkeys(layers)}
     if missing := [layer for layer, file in files.items() if not file.exists()]:
@@ -107,7 +111,7 @@ def kept_tops(
     return {layer: _kept(loaded, layer, file) for layer, file in files.items()}
 
 
-def _kept(loaded: "Loaded", layer: str, file: "Path") -> "TopActivations":
+def _kept(loaded: "Subject", layer: str, file: "Path") -> "TopActivations":
     from viscircuits import store
     from viscircuits.activations.top import TopActivations
     from viscircuits.model.trace import trace
@@ -121,7 +125,7 @@ def _kept(loaded: "Loaded", layer: str, file: "Path") -> "TopActivations":
     return top
 
 
-def _rows(name: str, best: "TopActivations", loaded: "Loaded") -> list[dict[str, object]]:
+def _rows(name: str, best: "TopActivations", loaded: "Subject") -> list[dict[str, object]]:
     return [
         {
             "layer": name,

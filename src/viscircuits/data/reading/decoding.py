@@ -10,10 +10,11 @@ alpha, a transparent colour laid on white, as on a page, because the colour stor
 EXIF orientation            turned upright
 animation, MPO              the first picture
 several pages (TIFF)        refused; smaller copies of the one page do not count
-grey of 10 to 16 bits       scaled to 8 bits, from 0..white (`viscircuits.data.reading.white`); inverted where 0 is
-white 16-bit colour               the high bytes; refused where the set has no value above a quarter of 65535 32-bit,
-signed, float grey  refused unless the header or the caller says what is white ==========================
-========================================================================================
+grey of 10 to 16 bits       scaled to 8 bits, from 0..white (`viscircuits.data.reading.white`), and inverted where 0
+                            is white
+16-bit colour               the high bytes; refused where the set has no value above a quarter of 65535
+32-bit, signed, float grey  refused unless the header or the caller says what is white
+==========================  ========================================================================================
 
 Pillow is asked for the formats of `FORMATS` alone, whatever a file is called: it has others that start programs
 (Ghostscript for PostScript) or follow names in the file.
@@ -53,7 +54,13 @@ class UnreadableError(ImageError):
 
 
 def rgb(image: Image.Image, whites: Whites, survey: Survey) -> Image.Image:
-    """Returns the picture upright, in 8-bit RGB, over white where it is transparent."""
+    """Returns the picture upright, in 8-bit RGB, over white where it is transparent.
+
+    Args:
+        image: as it was opened.
+        whites: knows what is white in the set.
+        survey: the other pictures of the set, for a picture whose header does not say.
+    """
     depth = depth_of(image)  # before what follows leaves the header behind
     image = ImageOps.exif_transpose(image)
     if depth is not None:
@@ -112,7 +119,16 @@ def _size(path: Path) -> int:
 
 
 def decode(path: Path, whites: Whites, survey: Survey) -> Image.Image:
-    """Returns the file's picture in upright RGB, with the file closed again."""
+    """Returns the file's picture in upright RGB, with the file closed again.
+
+    Args:
+        path: the file.
+        whites: knows what is white in the set.
+        survey: the other pictures of the set, for a picture whose header does not say.
+
+    Raises:
+        UnreadableError: it cannot be decoded.
+    """
     with opened(path) as image:
         return rgb(image, whites, survey)
 
@@ -129,18 +145,18 @@ def _turn_to_page(image: Image.Image) -> None:
 
 def _full_pages(file: IO[bytes]) -> list[int]:
     """The numbers of the pages that are no smaller copies; Pillow would stumble over pages of a kind it cannot read."""
-    found: list[int] = []
+    pages: list[int] = []
     seen: set[int] = set()
     try:
         order, big, place = _tiff_start(file)
         while place and place not in seen:
             reduced, following = _tiff_directory(file, place, order, big)
-            found += [] if reduced else [len(seen)]
+            pages += [] if reduced else [len(seen)]
             seen.add(place)
             place = following
     except (struct.error, OverflowError):  # cut off: what was met counts
         pass
-    return found
+    return pages
 
 
 def _tiff_start(file: IO[bytes]) -> tuple[str, bool, int]:

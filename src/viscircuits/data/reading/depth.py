@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 FULL = 65535.0
 """The largest value of 16 bits."""
 
-Kind = Literal["16-bit", "signed 16-bit", "32-bit", "floating-point"]
+SampleType = Literal["16-bit", "signed 16-bit", "32-bit", "floating-point"]
 Evidence = Literal["samples", "sBIT", "MaxSampleValue"]
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _MAXIMA = 258, 262, 339, (281, 341)  # TIFF tags
@@ -31,7 +31,7 @@ _SIGNED, _FLOATING = 2, 3  # values of SampleFormat
 class Depth:
     """What is known of a picture with more than 8 bits a sample before its pixels are read."""
 
-    kind: Kind = "16-bit"
+    kind: SampleType = "16-bit"
     white: float | None = None
     """The value that the header calls white; None: it says nothing."""
     evidence: Evidence | None = None
@@ -94,7 +94,7 @@ def _tiff(tags: ImageFileDirectory_v2, mode: str) -> Depth | None:
     return Depth(kind, None, "samples" if kind == "16-bit" else None, cut, inverted)
 
 
-def _tiff_kind(bits: float, form: float) -> Kind:
+def _tiff_kind(bits: float, form: float) -> SampleType:
     if form == _FLOATING:
         return "floating-point"
     if bits > 16:
@@ -122,19 +122,19 @@ def _png(file: IO[bytes]) -> Depth | None:
 
 def _png_chunks(file: IO[bytes]) -> dict[bytes, bytes]:
     """The chunks before the pixels that are asked for here, by name; Pillow does not keep sBIT."""
-    found: dict[bytes, bytes] = {}
+    chunks: dict[bytes, bytes] = {}
     place = file.tell()
     try:
         file.seek(8)
         while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
             length = int.from_bytes(head[:4])
             if head[4:] in (b"IHDR", b"sBIT"):
-                found[head[4:]] = file.read(length)
+                chunks[head[4:]] = file.read(length)
                 length = 0
             file.seek(length + 4, 1)  # four bytes of checksum
     finally:
         file.seek(place)  # Pillow goes on reading where it stood
-    return found
+    return chunks
 
 
 def _jpeg2000_bits(file: IO[bytes]) -> int:

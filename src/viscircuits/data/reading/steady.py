@@ -21,6 +21,14 @@ def read_twice(read: Callable[[], Tensor], name: str, by: str) -> Tensor:
     """Returns the picture that ``read`` gives; one that differs at a second reading is an `ImageError`.
 
     Two equal readings prove nothing where something random was drawn: then it is read up to 30 times more.
+
+    Args:
+        read: reads and prepares the picture.
+        name: what it is called in the error.
+        by: whose code makes it, in words.
+
+    Raises:
+        ImageError: two readings differ.
     """
     start = _RandomStates()
     first = read()

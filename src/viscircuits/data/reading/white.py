@@ -19,7 +19,8 @@ from PIL import Image
 from viscircuits.data.reading.depth import FULL, Depth
 from viscircuits.errors import ImageError
 
-Number = int | float
+White = int | float
+"""A sample value that is white."""
 Survey = Callable[[Depth], Iterator[tuple[str, float]]]
 """The name of every picture of a set that shares this one's question, and what `Depth.shown` gives for it."""
 
@@ -30,14 +31,24 @@ _LOCK = threading.RLock()  # one for all sets: a lock of its own would keep a se
 class Whites:
     """Answers for the pictures of one set, which is looked through once for each question."""
 
-    def __init__(self, given: Number | None = None) -> None:
+    def __init__(self, given: White | None = None) -> None:
         if given is not None and (isinstance(given, bool) or not isinstance(given, Real) or not 0 < given < math.inf):
             raise ImageError(f"expected white= as a number above 0, such as 4095 for twelve bits, got {given!r}")
         self.given = None if given is None else float(given)
         self._answers: dict[object, float | str | None] = {}
 
     def eight_bits(self, image: Image.Image, depth: Depth, survey: Survey) -> Image.Image:
-        """Returns the picture with 8 bits a sample; what is wrong with this one alone is a ValueError."""
+        """Returns the picture with 8 bits a sample.
+
+        Args:
+            image: as it was opened.
+            depth: what its header says.
+            survey: asked for the other pictures of the set, where the header leaves a question.
+
+        Raises:
+            ValueError: something is wrong with this picture alone.
+            ImageError: nobody can tell what is white in this set.
+        """
         if not depth.cut:
             return _grey(image, depth, self._white(image, depth, survey))
         if self.given is not None:
@@ -123,5 +134,5 @@ def _grey(image: Image.Image, depth: Depth, white: float) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _short(value: Number) -> str:
+def _short(value: White) -> str:
     return f"{value:.10g}"

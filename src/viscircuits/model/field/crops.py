@@ -12,7 +12,8 @@ from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.guard.untouched import untouched
 from viscircuits.model.instrument import run
-from viscircuits.model.trial import at_least_rounding, noise
+from viscircuits.model.tracing.differences import at_least_rounding
+from viscircuits.model.trial import noise
 
 EXACT = 1e-4
 """How far a value may be off on a crop, as a share of the largest of the map."""
@@ -23,6 +24,11 @@ def tried_crops(model: nn.Module, graph: NetGraph, layer: str) -> AlignedCrops |
     """Returns exact crops for all positions of a layer; None where there are none, or the model differs on them.
 
     They are tried at the corners and in the middle of the layer's map, once a graph, layer and size of crop.
+
+    Args:
+        model: the user's module.
+        graph: its graph.
+        layer: name of a module whose output is a map.
     """
     crops = aligned_crops(graph, layer)
     if crops is None:
@@ -39,8 +45,8 @@ def _agree(model: nn.Module, graph: NetGraph, layer: str, crops: AlignedCrops) -
     output = graph.output(layer)
     height, width = output.map_shape
     positions = [(y, x) for y in (0, height - 1) for x in (0, width - 1)] + [(height // 2, width // 2)]
-    found = [crops.at(position) for position in positions]
-    parts = torch.cat([image[:, :, *box.slices] for box, _ in found])
+    places = [crops.at(position) for position in positions]
+    parts = torch.cat([image[:, :, *box.slices] for box, _ in places])
     with untouched(model):
         whole = run(model, graph, image.contiguous(memory_format=graph.memory_format), [layer])[layer]
         try:
@@ -48,6 +54,6 @@ def _agree(model: nn.Module, graph: NetGraph, layer: str, crops: AlignedCrops) -
         except Exception:  # it may refuse the size; then nothing is computed on it
             return False
     whole, own = (maps.movedim(output.channel_axis, 1) for maps in (whole, own))
-    there = torch.stack([own[i][..., y, x] for i, (_, (y, x)) in enumerate(found)])
+    there = torch.stack([own[i][..., y, x] for i, (_, (y, x)) in enumerate(places)])
     wanted = torch.stack([whole[0][..., y, x] for y, x in positions])
     return bool(((there - wanted).abs() <= at_least_rounding(EXACT, whole.dtype) * whole.abs().max()).all())

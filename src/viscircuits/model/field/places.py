@@ -11,16 +11,16 @@ changing everything else (`probed`); where that is not conclusive it is an `Unsu
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model.flow import wires
+from viscircuits.model.flow.moving import form_free
+from viscircuits.model.flow.wires import any_but, recording
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.ops import concrete, op_name, origin, shape_of
+from viscircuits.model.nodes import Value, concrete, filled, function, op_name, origin, shape_of
 
 
 class Places(NamedTuple):
@@ -50,7 +50,7 @@ class Call:
         return shape_of(self.node, self.item)
 
 
-Asked = Iterator[tuple[fx.Node, Demand]]
+Requests = Iterator[tuple[fx.Node, Demand]]
 """What an operation asks of its inputs."""
 
 
@@ -73,23 +73,24 @@ def unsupported(node: fx.Node, why: str) -> UnsupportedOperation:
     )
 
 
-def moved(call: Call) -> Asked:
+def moved(call: Call) -> Requests:
     """What a linear operation reads (moving, interpolating): where its adjoint at random positive numbers is not 0."""
     draw = torch.Generator().manual_seed(0)
-    with wires.recording():
+    with recording():
         values = {n: torch.zeros(shape_of(n), dtype=torch.float64).requires_grad_() for n in _floating(call)}
         output = _run(call, values)
         weight = torch.rand(output.shape, generator=draw, dtype=torch.float64) + 0.5
-        asked = weight * _block(call.demand, output.shape)
-        grads = torch.autograd.grad(output, list(values.values()), asked, allow_unused=True)
+        # positive weights, so that several requests for one place cannot cancel
+        request = weight * _block(call.demand, output.shape)
+        grads = torch.autograd.grad(output, list(values.values()), request, allow_unused=True)
     for source, grad in zip(values, grads, strict=True):
         if grad is not None:
-            found = [frozenset(wires.any_but(grad, axis).nonzero().flatten().tolist()) for axis in range(grad.ndim)]
+            reads = [frozenset(any_but(grad, axis).nonzero().flatten().tolist()) for axis in range(grad.ndim)]
             mixed = any(places.mixed for places in call.demand)
-            yield source, tuple(Places(at, mixed and len(at) == n) for at, n in zip(found, grad.shape, strict=True))
+            yield source, tuple(Places(at, mixed and len(at) == n) for at, n in zip(reads, grad.shape, strict=True))
 
 
-def probed(call: Call) -> Asked:
+def probed(call: Call) -> Requests:
     """What an operation without a rule reads: the block where NaN shows in what is asked for; the rest must not matter.
 
     An axis counts as mixed if all of it is read though less than all of the output was asked for.
@@ -103,29 +104,32 @@ def probed(call: Call) -> Asked:
     if not bool(block.any()):
         return
 
-    def asked(x: Tensor) -> Tensor:
+    def answer(x: Tensor) -> Tensor:
         return _run(call, {source: x})[block]
 
-    if not bool(asked(torch.full_like(sample, torch.nan)).isnan().all()):
+    # a comparison, or a maximum that skips NaN, would hide what is read
+    if not bool(answer(torch.full_like(sample, torch.nan)).isnan().all()):
         raise unsupported(call.node, "it has no rule, and NaN does not pass through it")
-    found = [_between(asked, sample, axis) for axis in range(sample.ndim)]
-    read = _block([Places(at) for at in found], sample.shape) > 0
+    reads = [_between(answer, sample, axis) for axis in range(sample.ndim)]
+    read = _block([Places(at) for at in reads], sample.shape) > 0
+    # several scales, because an operation may look at values (a threshold, a sort) only where they are large or small
     for scale in (0.1, 1, 10, 100):
         other = torch.randn(sample.shape, generator=draw, dtype=torch.float64) * scale
-        if not torch.equal(asked(torch.where(read, sample, other)), asked(sample)):
+        if not torch.equal(answer(torch.where(read, sample, other)), answer(sample)):
             raise unsupported(call.node, "it has no rule, and what it reads depends on values")
     part = any(p.mixed or len(inside(p, n).at) < n for p, n in zip(call.demand[1:], call.shape[1:], strict=True))
-    yield source, tuple(Places(at, part and len(at) == n) for at, n in zip(found, sample.shape, strict=True))
+    yield source, tuple(Places(at, part and len(at) == n) for at, n in zip(reads, sample.shape, strict=True))
 
 
-def _between(asked: Callable[[Tensor], Tensor], sample: Tensor, axis: int) -> frozenset[int]:
+def _between(answer: Callable[[Tensor], Tensor], sample: Tensor, axis: int) -> frozenset[int]:
     """From the first to the last place along an axis where NaN shows in what is asked for."""
 
     def shows(start: int, length: int) -> bool:
         x = sample.clone()
         x.narrow(axis, start, length).fill_(torch.nan)
-        return bool(asked(x).isnan().any())
+        return bool(answer(x).isnan().any())
 
+    # NaN in more places shows all the more, so both ends can be found by halving instead of place by place
     size = sample.shape[axis]
     first = bisect_left(range(1, size), True, key=lambda length: shows(0, length))
     after = bisect_left(range(1, size), True, key=lambda length: shows(size - length, length))
@@ -143,7 +147,7 @@ def _floating(call: Call) -> list[fx.Node]:
 def _run(call: Call, values: dict[fx.Node, Tensor]) -> Tensor:
     """The operation's output, in double precision on the CPU, when its inputs hold some values."""
 
-    def value(node: fx.Node) -> Any:
+    def value(node: fx.Node) -> Value:
         if node in values:
             return values[node]
         known = node.meta["val"]
@@ -153,15 +157,14 @@ def _run(call: Call, values: dict[fx.Node, Tensor]) -> Tensor:
             constant = call.graph.constants.get(node.name)
             held = torch.zeros(concrete(known.shape)) if constant is None else constant.cpu()
         else:
-            args, kwargs = map_arg((node.args, dict(node.kwargs)), value)  # pyright: ignore[reportGeneralTypeIssues]
-            operation: Any = node.target
-            held = operation(*args, **wires.dead_kwargs(kwargs))
+            # what depends on no image, or on its size alone, has to be right: it may be a table of places
+            args, kwargs = filled(node, value)
+            held = function(node)(*args, **form_free(kwargs))
         return held.double() if held.is_floating_point() else held
 
-    operation: Any = call.node.target
-    args, kwargs = map_arg((call.node.args, dict(call.node.kwargs)), value)  # pyright: ignore[reportGeneralTypeIssues]
+    args, kwargs = filled(call.node, value)
     try:
-        output = operation(*args, **wires.dead_kwargs(kwargs))
+        output = function(call.node)(*args, **form_free(kwargs))
     except (RuntimeError, IndexError, TypeError) as error:
         raise unsupported(call.node, f"it cannot be tried alone: {str(error)[:200]}") from error
     return output[call.item] if isinstance(output, tuple | list) else output

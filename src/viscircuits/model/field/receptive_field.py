@@ -1,35 +1,32 @@
 """Which pixels a position of a layer can depend on, and cutting them out of a picture or putting them into one.
 
-A `Box` holds half-open ranges of pixels. Without borders taken into account it may reach beyond the image; then all
+A `Area` holds half-open ranges of pixels. Without borders taken into account it may reach beyond the image; then all
 positions of an ordinary convolutional network have boxes of one size, ``jump`` pixels apart (`Grid`). What is found
 holds for any weights and any image: it is what the *graph* allows, so a kernel of zeros does not make a field smaller.
 Where operations on the way read every position (attention, squeeze-and-excitation, a mean over space, a linear layer),
 the field truly is the whole image, and says so.
 
-The rules are in `viscircuits.model.field.spread`; crops that give a position's exact value in
+The way back through the graph is in `viscircuits.model.field.demands`; crops that give a position's exact value in
 `viscircuits.model.field.aligned`.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor, fx
+from torch import Tensor
 
-from viscircuits.bounds import checked
-from viscircuits.errors import ImageError, TargetError, UnsupportedOperation
-from viscircuits.model.field.places import Call, Demand, Places, inside, probed
-from viscircuits.model.field.spread import CREATED, OVERWRITTEN, RULES
+from viscircuits.bounds.arguments import checked
+from viscircuits.errors import ImageError, TargetError
+from viscircuits.model.field.demands import demands, image_node
+from viscircuits.model.field.places import Demand, Places
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
-from viscircuits.model.ops import op_name, shape_of
 
 
 @dataclass(frozen=True)
-class Box:
+class Area:
     """Pixels of an image: rows ``top`` to ``bottom``, columns ``left`` to ``right``, the ends not included.
 
     Attributes:
@@ -69,13 +66,13 @@ class Box:
             raise ImageError(f"{self} begins before the image; use box.clipped(image.shape) for the part that is in it")
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
-    def clipped(self, shape: Sequence[int]) -> "Box":
+    def clipped(self, shape: Sequence[int]) -> "Area":
         """Returns the part of the box in an image of a shape that ends with height and width."""
         (top, bottom), (left, right) = (
             (min(max(0, start), size), max(0, min(stop, size)))
             for start, stop, size in zip((self.top, self.left), (self.bottom, self.right), shape[-2:], strict=True)
         )
-        return Box(top, left, bottom, right, self.whole)
+        return Area(top, left, bottom, right, self.whole)
 
 
 @dataclass(frozen=True)
@@ -92,17 +89,17 @@ class Grid:
     jump: tuple[int, int]
     size: tuple[int, int]
 
-    def box(self, position: Sequence[int]) -> Box:
+    def box(self, position: Sequence[int]) -> Area:
         """Returns the box of a position."""
         top, left = (s + j * p for s, j, p in zip(self.start, self.jump, position, strict=True))
-        return Box(top, left, top + self.size[0], left + self.size[1])
+        return Area(top, left, top + self.size[0], left + self.size[1])
 
 
 @checked
 @clean
 def receptive_field(
     graph: NetGraph, layer: str, position: Sequence[int], *, channel: int | None = None, visible: bool = False
-) -> Box:
+) -> Area:
     """Returns the box of pixels that one position of a module's output can depend on.
 
     Args:
@@ -123,16 +120,16 @@ def receptive_field(
         UnsupportedOperation: an operation on the way has no rule, and trying it does not show what it reads.
     """
     image = image_node(graph)
-    demand = _asked_at(graph, layer, position, channel)
-    found = demands(graph, graph.output(layer).node, demand, borders=visible).get(image)
-    if found is None:
-        return Box(0, 0, 0, 0)
-    rows, columns = found[2:]
+    demand = _demand_at(graph, layer, position, channel)
+    at_image = demands(graph, graph.output(layer).node, demand, borders=visible).get(image)
+    if at_image is None:
+        return Area(0, 0, 0, 0)
+    rows, columns = at_image[2:]
     (top, bottom), (left, right) = (
         (0, size) if places.mixed else (min(places.at), max(places.at) + 1)
         for places, size in zip((rows, columns), graph.input_shape[1:], strict=True)
     )
-    return Box(top, left, bottom, right, rows.mixed and columns.mixed)
+    return Area(top, left, bottom, right, rows.mixed and columns.mixed)
 
 
 def grid(graph: NetGraph, layer: str) -> Grid | None:
@@ -153,7 +150,7 @@ def grid(graph: NetGraph, layer: str) -> Grid | None:
 
 
 def crop(
-    images: Shaped[Tensor, "*n c h w"], box: Box, *, fill: float | None = None
+    images: Shaped[Tensor, "*n c h w"], box: Area, *, fill: float | None = None
 ) -> Shaped[Tensor, "*n c crop_h crop_w"]:
     """Returns the pixels of a box, of an image or a batch.
 
@@ -174,7 +171,7 @@ def crop(
 
 
 def paste(
-    stimulus: Shaped[Tensor, "*n c box_h box_w"], box: Box, background: Shaped[Tensor, "*m c h w"]
+    stimulus: Shaped[Tensor, "*n c box_h box_w"], box: Area, background: Shaped[Tensor, "*m c h w"]
 ) -> Shaped[Tensor, "*k c h w"]:
     """Returns the background with a stimulus in place of a box of it; what lies beyond the border is cut off.
 
@@ -192,7 +189,7 @@ def paste(
     lead = torch.broadcast_shapes(stimulus.shape[:-2], background.shape[:-2])
     pasted = background.expand(*lead, *background.shape[-2:]).clone()
     if not part.empty:
-        there = Box(part.top - box.top, part.left - box.left, part.bottom - box.top, part.right - box.left)
+        there = Area(part.top - box.top, part.left - box.left, part.bottom - box.top, part.right - box.left)
         pasted[..., *part.slices] = stimulus[..., *there.slices].to(pasted)
     return pasted
 
@@ -201,19 +198,7 @@ def _size(images: Tensor) -> str:
     return f"{images.shape[-2]} x {images.shape[-1]}"
 
 
-# ---- from a position back to the image -------------------------------------------------------------------------------
-
-
-def image_node(graph: NetGraph) -> fx.Node:
-    """Returns the node that stands for the images; an error where they are no pictures with height and width."""
-    if len(graph.input_shape) != 3:
-        raise UnsupportedOperation(
-            f"receptive fields need images of shape (c, h, w); this network takes {graph.input_shape}"
-        )
-    return next(node for node in graph.nodes if node.op == "placeholder" and node in graph.axes)
-
-
-def _asked_at(graph: NetGraph, layer: str, position: Sequence[int], channel: int | None) -> Demand:
+def _demand_at(graph: NetGraph, layer: str, position: Sequence[int], channel: int | None) -> Demand:
     output = graph.output(layer)
     shape = output.map_shape
     if len(position) != len(shape) or not all(0 <= p < size for p, size in zip(position, shape, strict=False)):
@@ -227,64 +212,3 @@ def _asked_at(graph: NetGraph, layer: str, position: Sequence[int], channel: int
     demand = [Places(frozenset({int(p)})) for p in (0, *position)]
     demand.insert(output.channel_axis, Places(frozenset(channels)))
     return tuple(demand)
-
-
-def demands(graph: NetGraph, node: fx.Node, demand: Demand, *, borders: bool) -> dict[fx.Node, Demand]:
-    """Returns what a demand on one node asks of every node before it (and that demand itself).
-
-    Args:
-        graph: the traced network.
-        node: where the demand stands.
-        demand: one entry an axis of the node.
-        borders: drop indices beyond the ends of a tensor, which ask for padding; otherwise go on as if the image had
-            no borders (where an operation knows nothing beyond them, they hold all the same).
-    """
-    varying = varying_nodes(graph)
-    asked: dict[fx.Node, dict[int, Demand]] = {}
-
-    def ask(source: fx.Node, item: int, need: Demand) -> None:
-        if borders:
-            need = tuple(inside(places, size) for places, size in zip(need, shape_of(source, item), strict=True))
-        if all(places.at for places in need):
-            items = asked.setdefault(source, {})
-            items[item] = _union(items[item], need) if item in items else need
-
-    ask(node, 0, demand)
-    for current in reversed(graph.nodes):
-        if current.op != "call_function":
-            continue
-        for item, need in asked.get(current, {}).items():
-            arguments: Any = current.args
-            if current.target is operator.getitem:
-                ask(arguments[0], arguments[1], need)
-                continue
-            inputs = tuple(n for n in current.all_input_nodes if n in varying)
-            for source, wanted in RULES.get(op_name(current), probed)(Call(graph, current, item, need, inputs)):
-                if source in varying:
-                    ask(source, 0, wanted)
-    return {n: next(iter(items.values())) if len(items) == 1 else _joined(items) for n, items in asked.items()}
-
-
-def varying_nodes(graph: NetGraph) -> set[fx.Node]:
-    """Returns the nodes that depend on the image's values, not only on its size."""
-    varying: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "placeholder" and node in graph.axes:
-            varying.add(node)
-        elif node.op == "call_function" and node in graph.axes and op_name(node) not in CREATED:
-            value = node.meta.get("val")
-            sources = node.args[1:] if op_name(node) in OVERWRITTEN else node.all_input_nodes
-            if isinstance(value, Tensor | tuple | list) and any(source in varying for source in sources):
-                varying.add(node)
-    return varying
-
-
-def _union(a: Demand, b: Demand) -> Demand:
-    return tuple(Places(x.at | y.at, x.mixed or y.mixed) for x, y in zip(a, b, strict=True))
-
-
-def _joined(items: dict[int, Demand]) -> Demand:
-    first, *others = items.values()
-    for other in others:
-        first = _union(first, other)
-    return first

@@ -1,11 +1,15 @@
-"""How convolutions and pools walk along an axis: what a place reads, and how many places there are."""
+"""How convolutions and pools walk along an axis: what a place reads, and how many places there are.
+
+Windows know no channels and no values. What follows from them for signals is in `viscircuits.model.flow.pooling`, for
+receptive fields in `viscircuits.model.field.sliding`.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import fx
 
-from viscircuits.model.ops import argument, op_name, shape_of
+from viscircuits.model.nodes import argument, op_name, shape_of
 
 
 class Window(NamedTuple):
@@ -43,6 +47,7 @@ def windows(node: fx.Node) -> list[Window]:
     dilations = each(argument(node, "dilation") or 1, k)
     padding = argument(node, "padding") or 0
     if isinstance(padding, str):
+        # an odd total puts the extra place behind, as torch does
         totals = [d * (t - 1) if padding == "same" else 0 for t, d in zip(taps, dilations, strict=True)]
         pads = [(total // 2, total - total // 2) for total in totals]
     else:

@@ -7,30 +7,27 @@ norm without them, the running mean).
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model.flow.wires import any_but, keeps_zero, recording, step
+from viscircuits.model import ops
+from viscircuits.model.flow.rules import step
+from viscircuits.model.flow.wires import any_but, recording
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.replica import at_rest
-from viscircuits.model.ops import op_name, origin
-
-CHANNEL_NORMS = {
-    *("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"),
-    *("cudnn_batch_norm", "instance_norm"),
-}
-"""Norms that scale and shift each channel by itself; arguments 1 to 4 are weight, bias, running mean and variance."""
-
-_MIXING_NORMS = {"layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"}
+from viscircuits.model.nodes import filled, keeps_zero, op_name, origin
 
 
 def silenced(model: nn.Module, graph: NetGraph, dead: Mapping[str, Bool[Tensor, " out"]]) -> dict[str, Tensor]:
     """Returns the biases and norm parameters, by name, with which the dead filters of each layer put out zero.
+
+    Args:
+        model: the user's module; its tensors are read and stay as they are.
+        graph: its graph.
+        dead: kernel layer -> True for each filter that no kernel feeds.
 
     Raises:
         UnsupportedOperation: what follows a dead filter mixes channels, is shared between layers, or shifts each
@@ -43,6 +40,7 @@ def silenced(model: nn.Module, graph: NetGraph, dead: Mapping[str, Bool[Tensor, 
         calls = {call: channels for call, layer in graph.kernel_calls.items() if layer == name}
         norms = dict(item for call in calls for item in affine_tail(graph, call, ~channels))
         stored = [*_stored(graph, name, calls, (2,)), *_stored(graph, name, norms, (1, 2))]
+        # without a bias, zero comes out of a norm as minus its mean (scaled): the mean has to go as well
         stored += _stored(graph, name, {norm: c for norm, c in norms.items() if _argument(norm, 2) is None}, (3,))
         for parameter, silent in stored:
             value = edits.setdefault(parameter, _tensor(model, parameter).detach().clone())
@@ -69,21 +67,22 @@ def affine_tail(graph: NetGraph, call: fx.Node, live: Bool[Tensor, " c"]) -> Ite
 def _tail(graph: NetGraph, node: fx.Node, value: object, layer: str) -> Iterator[tuple[fx.Node, Tensor]]:
     for user in node.users:
         name = op_name(user)
-        if name in _MIXING_NORMS:
+        if name in ops.MIXING_NORMS:
             raise _unsupported(layer, user, "mixes its channels")
-        if name in CHANNEL_NORMS:
+        if name in ops.CHANNEL_NORMS:
             assert isinstance(value, Tensor)
+            # after a shuffle or a reshape one channel of the norm may hold places of dead and of live filters
             if bool((any_but(value, 1) & any_but(1 - value, 1)).any()):
                 raise _unsupported(layer, user, "mixes its channels")
             yield user, ~any_but(value, 1)
-        scaled = name in {"mul", "div"} and user.args[0] is node and _alone(graph, user)
-        if name in {"add", "sub"} and _alone(graph, user) and _by_channel(graph, user):
+        # a scale keeps zero zero; as a divisor, or with another signal, it is the end of the affine
+        scaled = name in ops.SCALINGS and user.args[0] is node and _alone(graph, user)
+        if name in ops.ADDITIONS and _alone(graph, user) and _by_channel(graph, user):
             raise _unsupported(layer, user, "shifts its channels outside a norm")
         if keeps_zero(user) or scaled:
-            arguments: Any = (list(user.args), dict(user.kwargs))
-            args, kwargs = map_arg(arguments, lambda n: value if n is node else None)  # pyright: ignore[reportArgumentType]
+            args, kwargs = filled(user, {node: value}.get)
             with recording():
-                moved = step(user, list(args), dict(kwargs))
+                moved = step(user, list(args), kwargs)
             yield from _tail(graph, user, moved, layer)
 
 
@@ -109,6 +108,7 @@ def _stored(
             if argument is None:
                 continue
             name = graph.parameters.get(argument.name)
+            # one parameter may stand in the graph under several placeholders: tied modules
             sharing = [p for p, other in graph.parameters.items() if other == name]
             users = {user for p in graph.nodes if p.name in sharing for user in p.users}
             if name is None or users - set(uses):

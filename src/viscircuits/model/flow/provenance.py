@@ -14,17 +14,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model.flow.wires import JOINS, KernelUse, any_but, kernels, recording, step, wires_in
+from viscircuits.model import ops
+from viscircuits.model.flow.kernels import KernelUse, kernels
+from viscircuits.model.flow.rules import step
+from viscircuits.model.flow.wires import any_but, recording, wires_in
 from viscircuits.model.graph import KernelLayer, NetGraph
-from viscircuits.model.ops import concrete, leading_to, op_name
-
-_SYMBOLS = {"add": "+", "sub": "−", "rsub": "−", "mul": "×", "div": "÷", "maximum": "max", "minimum": "min"}
+from viscircuits.model.nodes import concrete, filled, leading_to, op_name, source
 
 
-class Stem(NamedTuple):
+class Origin(NamedTuple):
     """One channel at one cut: of the image, of a kernel layer's output, or of a join."""
 
     node: fx.Node
@@ -39,7 +39,7 @@ class Provenance:
     cuts: dict[fx.Node, Tensor] = field(default_factory=dict, repr=False)  # the wires that start at each
     arriving: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)  # at a kernel layer or a join
     values: dict[fx.Node, object] = field(default_factory=dict, repr=False)
-    _known: dict[tuple[fx.Node, int, int], frozenset[Stem]] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[fx.Node, int, int], frozenset[Origin]] = field(default_factory=dict, repr=False)
 
     def is_join(self, node: fx.Node) -> bool:
         """Whether a cut puts several signals together."""
@@ -47,13 +47,13 @@ class Provenance:
 
     def symbol(self, node: fx.Node) -> str:
         """Returns what a join does, as one sign where there is one: "+", "×", or the operation's name."""
-        return _SYMBOLS.get(op_name(node), op_name(node))
+        return ops.SIGNS.get(op_name(node), op_name(node))
 
-    def output_stems(self, node: fx.Node, channel: int) -> frozenset[Stem]:
+    def output_stems(self, node: fx.Node, channel: int) -> frozenset[Origin]:
         """Returns where a channel of any node's value stems from; of a cut it is the channel itself."""
         return self._ask(node, -1, self.values[node], self.graph.axes[node], channel)
 
-    def input_stems(self, node: fx.Node, channel: int) -> tuple[frozenset[Stem], ...]:
+    def input_stems(self, node: fx.Node, channel: int) -> tuple[frozenset[Origin], ...]:
         """Returns where an input channel of a kernel layer's call stems from, or a join's channel: a set an operand.
 
         An operand that is the same for every image there (an operation's constant channel) has an empty set.
@@ -65,20 +65,20 @@ class Provenance:
             axis = self.graph.axes[node]
         return tuple(self._ask(node, i, wire, axis, channel) for i, wire in enumerate(self.arriving[node]))
 
-    def _ask(self, node: fx.Node, operand: int, wire: object, axis: int, channel: int) -> frozenset[Stem]:
+    def _ask(self, node: fx.Node, operand: int, wire: object, axis: int, channel: int) -> frozenset[Origin]:
         if not (isinstance(wire, Tensor) and wire.requires_grad):
             return frozenset()
         if wire.is_leaf:  # nothing on the way but activations and norms, which hand wires on as they are
-            return frozenset({Stem(self._owner[id(wire)], channel)})
+            return frozenset({Origin(self._owner[id(wire)], channel)})
         key = (node, operand, channel)
         if key not in self._known:
             with recording():
-                asked = torch.zeros_like(wire)
-                asked.select(axis, channel).fill_(1)
-                sources = [*self.cuts.values()]
-                needed = torch.autograd.grad(wire, sources, asked, retain_graph=True, allow_unused=True)
+                request = torch.zeros_like(wire)
+                request.select(axis, channel).fill_(1)
+                # every cut is a leaf, so that this walks one stretch only and stays cheap in a deep network
+                needed = torch.autograd.grad(wire, [*self.cuts.values()], request, retain_graph=True, allow_unused=True)
             self._known[key] = frozenset(
-                Stem(cut, int(c))
+                Origin(cut, int(c))
                 for cut, need in zip(self.cuts, needed, strict=True)
                 if need is not None
                 for c in any_but(need, self.graph.axes[cut]).nonzero().flatten()
@@ -90,15 +90,15 @@ class Provenance:
         if node in self.graph.refused and any(wires_in(self.values[n]) for n in node.all_input_nodes):
             raise UnsupportedOperation(self.graph.refused[node])
         name = self.graph.kernel_calls.get(node)
-        wire = self.values.get(node.args[0]) if name is not None else None  # pyright: ignore[reportArgumentType]
+        wire = self.values.get(source(node)) if name is not None else None
         if name is not None and isinstance(wire, Tensor) and wire.requires_grad:
             return self._kernels(node, self.graph.layers[name], wire)
-        args, kwargs = map_arg((list(node.args), dict(node.kwargs)), lambda n: self.values[n])  # pyright: ignore
+        args, kwargs = filled(node, self.values.__getitem__)
         wires = wires_in((args, kwargs))
-        if len(wires) > 1 and op_name(node) in JOINS | {"max", "min"}:
+        if len(wires) > 1 and op_name(node) in ops.ELEMENTWISE | ops.EXTREMES:
             shape = concrete(node.meta["val"].shape)
             return self._cut(node, *(w if w.shape == shape else w.expand(*shape) for w in wires))
-        return step(node, list(args), dict(kwargs))
+        return step(node, list(args), kwargs)
 
     def _kernels(self, node: fx.Node, layer: KernelLayer, wire: Tensor) -> Tensor:
         if layer.scored:

@@ -12,13 +12,14 @@ from typing import TypeGuard
 import torch
 from jaxtyping import Bool
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model.flow.wires import KernelUse, kernels, recording, step, wires_in
+from viscircuits.model.flow.kernels import KernelUse, kernels
+from viscircuits.model.flow.rules import step
+from viscircuits.model.flow.wires import recording, wires_in
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
-from viscircuits.model.ops import concrete, leading_to
+from viscircuits.model.nodes import concrete, filled, leading_to, source
 
 Seeds = Mapping[str, Bool[Tensor, " c"]]
 """Which channels of which modules' outputs are asked for."""
@@ -71,6 +72,7 @@ def reach(
                 ends.append(wire)
                 wanted.append(channels.to(wire).view(view).expand_as(wire))
         needed = _backward(values, ends, wanted, nodes)
+    # a path exists where what is asked for is alive; a target whose image was cut off asks, but nothing answers
     connected = any(bool(((wire != 0) & (want != 0)).any()) for wire, want in zip(ends, wanted, strict=True))
     used: dict[str, Tensor] = {}
     for use in uses:
@@ -103,6 +105,7 @@ def _forward(
                 try:
                     values[node] = _value(graph, node, values, kept, uses)
                 except UnsupportedOperation:
+                    # only what leads to a target counts; an auxiliary head may hold anything
                     if node in leading_to(ends):
                         raise
                     unknown.add(node)
@@ -120,15 +123,15 @@ def _value(
     if node in graph.refused and any(wires_in(values[n]) for n in node.all_input_nodes):
         raise UnsupportedOperation(graph.refused[node])
     name = graph.kernel_calls.get(node)
-    wire = values.get(node.args[0]) if name is not None else None  # pyright: ignore[reportArgumentType]
+    wire = values.get(source(node)) if name is not None else None
     if name is not None and isinstance(wire, Tensor) and wire.requires_grad:
         layer = graph.layers[name]
         connect = kept[name] if name in kept else torch.ones(layer.shape, dtype=torch.bool)
         use = KernelUse(layer, connect, torch.zeros(layer.shape, dtype=torch.bool))
         uses.append(use)
         return kernels(node, wire, use)
-    args, kwargs = map_arg((list(node.args), dict(node.kwargs)), lambda n: values[n])  # pyright: ignore
-    return step(node, list(args), dict(kwargs))
+    args, kwargs = filled(node, values.__getitem__)
+    return step(node, list(args), kwargs)
 
 
 def _backward(

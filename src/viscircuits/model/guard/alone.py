@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 from threading import RLock, get_ident
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -53,19 +52,21 @@ def exporting(device: torch.device) -> Iterator[None]:
         stack.enter_context(patch.object(_trace, "print", here(lambda *_, **__: None, print), create=True))
         exchange = _symbolic_trace._Patcher.patch_method
 
-        def exchange_here(self: Any, owner: type, name: str, new: Callable[..., Any], **options: Any) -> None:
+        def exchange_here(
+            self: _symbolic_trace._Patcher, owner: type, name: str, new: Callable[..., object], **options: bool
+        ) -> None:
             exchange(self, owner, name, here(new, getattr(owner, name)), **options)
 
         stack.enter_context(patch.object(_symbolic_trace._Patcher, "patch_method", exchange_here))
         yield
 
 
-def _in_this_thread(new: Callable[..., Any], usual: Callable[..., Any]) -> Callable[..., Any]:
+def _in_this_thread(new: Callable[..., object], usual: Callable[..., object]) -> Callable[..., object]:
     """A function that is a new one in the thread that asks now, and the usual one in all others."""
     thread = get_ident()
 
     @wraps(new)
-    def either(*args: Any, **kwargs: Any) -> Any:
+    def either(*args: object, **kwargs: object) -> object:
         return (new if get_ident() == thread else usual)(*args, **kwargs)
 
     return either

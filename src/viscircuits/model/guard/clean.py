@@ -58,7 +58,7 @@ def _step_by_step(function: Callable[P, Any]) -> Callable[P, Any]:
     step = clean(next)
 
     @wraps(function)
-    def each(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+    def each(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
         values = function(*args, **kwargs)
         while (value := step(values, _END)) is not _END:
             yield value
@@ -84,7 +84,7 @@ class _State:
         self.autocast = {device: torch.is_autocast_enabled(device) for device in DEVICES}
         self.functions = _get_current_function_mode_stack()
         self.dispatches = dispatch._get_current_dispatch_mode_stack()
-        self.saved = _saved_tensors()
+        self.saved = saved_tensor_hooks()
 
     def put_back(self) -> None:
         torch._C._set_grad_enabled(self.gradients)
@@ -100,10 +100,10 @@ class _State:
                 dispatch._pop_mode()
             for mode in self.dispatches:
                 dispatch._push_mode(mode)
-        while _saved_tensors() not in (self.saved, None):
+        while saved_tensor_hooks() not in (self.saved, None):
             _autograd._pop_saved_tensors_default_hooks()
 
 
-def _saved_tensors() -> object:
-    """The innermost hooks on what autograd keeps, or None."""
+def saved_tensor_hooks() -> object:
+    """Returns the innermost hooks on what autograd keeps, a pair of functions, or None."""
     return _autograd._top_saved_tensors_default_hooks(True)

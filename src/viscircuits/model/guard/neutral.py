@@ -7,7 +7,6 @@ stays, and new tensors of this thread are given 32 bits as they are made.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,15 +27,22 @@ DEVICES = ("cpu", "cuda")
 class _ThirtyTwoBits(TorchFunctionMode):
     """While it is on, new tensors have 32-bit numbers where their type is not said."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if kwargs.get("dtype") is not None:
-            return func(*args, **kwargs)
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        options = kwargs or {}
+        if options.get("dtype") is not None:
+            return func(*args, **options)
         if func in _BY_SIZE:
-            return func(*args, **kwargs, dtype=torch.float32)
-        made = func(*args, **kwargs)
+            return func(*args, **{**options, "dtype": torch.float32})
+        made = func(*args, **options)
+        # whole numbers and truth values keep their type; an array or tensor that is copied keeps its own
         plain = func in _BY_VALUE and not hasattr(args[0] if args else None, "dtype")
-        return made.float() if plain and made.dtype == torch.get_default_dtype() else made
+        return made.float() if plain and isinstance(made, Tensor) and made.dtype == torch.get_default_dtype() else made
 
 
 @contextmanager
@@ -48,6 +54,7 @@ def neutral() -> Iterator[None]:
         for device in DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        # a default device stays the model's business (`callers_device`); our own tensors are made where we say
         devices = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, DeviceContext)]
         if devices and devices[-1].device.type != "cpu":
             before = getattr(_callers, "device", None)

@@ -3,8 +3,6 @@
 Each is named in one line, with what to give in its place.
 """
 
-from typing import Any
-
 import torch
 from torch import fx, nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -16,7 +14,7 @@ from viscircuits.model.small.program import Program
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 
 
-def check_plain(model: Any) -> None:
+def check_plain(model: object) -> None:
     """Raises a `ModelError` that says what to give, where a model is no module of plain Python."""
     if isinstance(model, torch.export.ExportedProgram):
         raise ModelError(_EXPORTED)
@@ -57,7 +55,8 @@ def _check(name: str, module: nn.Module) -> None:
             f"{where} is what circuit.extract() makes: a list of operations, without layers to follow; give the "
             f"network that the circuit was found in (circuit.model)"
         )
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore[reportAttributeAccessIssue]
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    if isinstance(module, LazyModuleMixin) and any(t is not None and is_lazy(t) for t in tensors):
         raise ModelError(f"{where} is a lazy layer ({kind}) that has no weights yet; run model(images) once before")
 
 

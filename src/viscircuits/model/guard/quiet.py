@@ -24,13 +24,20 @@ def quiet() -> Iterator[None]:
 
     `warnings.catch_warnings` would exchange the filters of all threads, and undo what these change meanwhile.
     """
-    own: Any = ("ignore", _OfThread(), Warning, None, 0)
+    own = ("ignore", _OfThread(), Warning, None, 0)
     try:
-        warnings.filters.insert(0, own)  # pyright: ignore[reportAttributeAccessIssue]
+        _filters().insert(0, own)
         yield
     finally:
-        if own in warnings.filters:  # another thread may have exchanged them
-            warnings.filters.remove(own)  # pyright: ignore[reportAttributeAccessIssue]
+        if own in _filters():  # another thread may have exchanged them
+            _filters().remove(own)
+
+
+def _filters() -> list[Any]:
+    """The filters of the process, a list whatever their declared type says."""
+    filters = warnings.filters
+    assert isinstance(filters, list)
+    return filters
 
 
 @contextmanager

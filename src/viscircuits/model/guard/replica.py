@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from threading import RLock
 from types import FrameType, MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,12 @@ from torch.utils._pytree import tree_leaves
 
 from viscircuits.model.guard.neutral import callers_device
 
-_originals: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
+T = TypeVar("T")
+
+_originals: "weakref.WeakKeyDictionary[nn.Module, AbstractContextManager[object]]" = weakref.WeakKeyDictionary()
 """The models that have no replica, each with the lock under which it is used."""
 
-
-_writers: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
+_writers: "weakref.WeakKeyDictionary[nn.Module, AbstractContextManager[object]]" = weakref.WeakKeyDictionary()
 """The models whose replicas write to what they share (an object that keeps features, say), each with its lock."""
 
 
@@ -46,7 +47,7 @@ class Private:
     """
 
     module: nn.Module
-    run: Callable[..., Any]
+    run: Callable[[Tensor], Any]
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def private(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Private
         yield Private(model, partial(_run, lambda *inputs: functional_call(model, dict(tensors), inputs)))
 
 
-def _run(model: Callable[..., Any], images: Tensor) -> Any:
+def _run(model: Callable[[Tensor], T], images: Tensor) -> T:
     with callers_device(images.device):
         return model(images)
 
@@ -108,46 +109,66 @@ def replica(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     named = [*model.named_parameters(), *model.named_buffers()]
     given = {id(tensor): tensors[name] for name, tensor in named if name in tensors}
     shared = {id(tensor) for _, tensor in named} - given.keys()
-    return _Copying(given, shared).copy(model)
+    twin = _Copying(given, shared).copy(model)
+    assert isinstance(twin, nn.Module)
+    return twin
 
 
 class _Copying:
     """Copies of what hangs on a module, each once."""
 
     def __init__(self, given: Mapping[int, Tensor], shared: set[int]) -> None:
-        self.made: dict[int, Any] = dict(given)
+        self.made: dict[int, object] = dict(given)
         self.shared = shared
 
-    def copy(self, held: Any) -> Any:
+    def copy(self, held: object) -> object:
+        # exact types: of a subclass nobody knows what else its objects hold, or what making one does
         kind = type(held)
         if kind in PLAIN:
             return held
         known = self.made.get(id(held))
         if known is not None:
             return known
-        if issubclass(kind, nn.Module):
-            made = self.made[id(held)] = object.__new__(kind)
-            own = vars(made)
-            for name, value in vars(held).copy().items():  # another thread may be writing to it
-                own[name] = value if type(value) in PLAIN or name in _AS_THEY_ARE else self.copy(value)
-            return made
-        if kind is dict or kind is OrderedDict:
-            made = self.made[id(held)] = kind()
-            for key, value in held.copy().items():
-                made[key] = value if type(value) in PLAIN else self.copy(value)
-            return made
-        if kind is list or kind is deque:
-            made = self.made[id(held)] = [] if kind is list else deque(maxlen=held.maxlen)
-            made.extend(map(self.copy, held.copy()))
-            return made
-        if kind is tuple or kind is set:
-            return kind(map(self.copy, held if kind is tuple else held.copy()))
-        if kind is MethodType and isinstance(held.__self__, nn.Module):
+        if isinstance(held, nn.Module):
+            return self._module(held)
+        if isinstance(held, dict) and kind in (dict, OrderedDict):
+            return self._mapping(held)
+        if isinstance(held, list | deque) and kind in (list, deque):
+            return self._sequence(held)
+        if isinstance(held, tuple) and kind is tuple:
+            return tuple(map(self.copy, held))
+        if isinstance(held, set) and kind is set:
+            return set(map(self.copy, held.copy()))
+        if isinstance(held, MethodType) and isinstance(held.__self__, nn.Module):
             return MethodType(held.__func__, self.copy(held.__self__))
         if isinstance(held, Tensor) and id(held) not in self.shared and not isinstance(held, nn.Parameter):
             made = self.made[id(held)] = held.detach().clone()  # a forward may write to it
             return made
         return held
+
+    # what may hold itself is noted before its parts are copied; another thread may write to it meanwhile, so that
+    # its entries are taken in one go
+
+    def _module(self, held: nn.Module) -> nn.Module:
+        made = object.__new__(type(held))  # past ``__init__``, which would draw weights
+        self.made[id(held)] = made
+        own = vars(made)
+        for name, value in vars(held).copy().items():
+            own[name] = value if type(value) in PLAIN or name in _AS_THEY_ARE else self.copy(value)
+        return made
+
+    def _mapping(self, held: dict[object, object]) -> dict[object, object]:
+        made = type(held)()
+        self.made[id(held)] = made
+        for key, value in held.copy().items():
+            made[key] = value if type(value) in PLAIN else self.copy(value)
+        return made
+
+    def _sequence(self, held: list[object] | deque[object]) -> list[object] | deque[object]:
+        made = [] if isinstance(held, list) else deque(maxlen=held.maxlen)
+        self.made[id(held)] = made
+        made.extend(map(self.copy, held.copy()))
+        return made
 
 
 PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
@@ -158,9 +179,6 @@ _AS_THEY_ARE = frozenset({
     "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_non_persistent_buffers_set",
 })  # fmt: skip
 """Containers of every module to which no forward writes; copying them would take half of the time."""
-
-
-# ---- whether a replica is all that runs ------------------------------------------------------------------------------
 
 
 class Strays(TorchFunctionMode):
@@ -177,7 +195,13 @@ class Strays(TorchFunctionMode):
         self._base = id(sys._getframe(1))
         return super().__enter__()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if not self.found:
             given = tree_leaves((args, kwargs))
             self.found = any(id(value) in self._tensors for value in given) or self._running(sys._getframe(1))
@@ -185,6 +209,7 @@ class Strays(TorchFunctionMode):
 
     def _running(self, frame: FrameType | None) -> bool:
         """Whether a method of one of the modules is running."""
+        # only up to the block: the caller's own methods run above it, perhaps one of the model's
         while frame is not None and id(frame) != self._base:
             if frame.f_code.co_varnames[:1] == ("self",) and id(frame.f_locals.get("self")) in self._known:
                 return True

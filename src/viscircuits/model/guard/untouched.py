@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, MethodType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
@@ -92,14 +91,19 @@ def same_random_state(device: torch.device) -> Iterator[Drawn]:
                 torch.cuda.set_rng_state(cuda, device)
 
 
-def _holders(model: nn.Module, *, functions: bool = False) -> Iterator[Any]:
+_Container = dict[object, object] | list[object] | set[object] | deque[object]
+_Holder = _Container | Tensor | np.ndarray | bytearray
+_HOLDERS = (dict, list, set, deque, Tensor, np.ndarray, bytearray)
+
+
+def _holders(model: nn.Module, *, functions: bool = False) -> Iterator[_Holder]:
     """All containers and arrays that can be reached from the modules, and the tensors that are no parameters there.
 
     Through functions (hooks, above all) only where asked: what the user's own keep is not the model's to put back.
     """
     seen: set[int] = set()
     kept = {id(t) for t in [*model.parameters(), *model.buffers()]}
-    ahead: list[Any] = [vars(module) for module in model.modules()]
+    ahead: list[object] = [vars(module) for module in model.modules()]
     while ahead:
         held = ahead.pop()
         if id(held) in seen or type(held) in PLAIN:
@@ -126,16 +130,13 @@ def _holders(model: nn.Module, *, functions: bool = False) -> Iterator[Any]:
             yield held
 
 
-_HOLDERS = (dict, list, set, deque, Tensor, np.ndarray, bytearray)
-
-
-def _cells(function: FunctionType) -> list[Any]:
+def _cells(function: FunctionType) -> list[object]:
     """What a function has closed over."""
-    found = []
+    contents = []
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # an empty cell
-            found.append(cell.cell_contents)
-    return found
+            contents.append(cell.cell_contents)
+    return contents
 
 
 def _plain(held: object) -> bool:
@@ -145,7 +146,7 @@ def _plain(held: object) -> bool:
     return isinstance(own, dict) and (not known or isinstance(held, SimpleNamespace))
 
 
-def _kept(held: Any) -> "_Entries | _Values | _Numbers":
+def _kept(held: _Holder) -> "_Entries | _Values | _Numbers":
     """What something held, for later."""
     if isinstance(held, Tensor):
         return _Values(held)
@@ -155,11 +156,11 @@ def _kept(held: Any) -> "_Entries | _Values | _Numbers":
 class _Entries:
     """The entries of a container: which objects they were."""
 
-    def __init__(self, held: Any) -> None:
+    def __init__(self, held: _Container) -> None:
         self.held = held
         self.keys, self.values = self._now()
 
-    def _now(self) -> tuple[list[Any], list[Any]]:
+    def _now(self) -> tuple[list[object], list[object]]:
         if isinstance(self.held, dict):
             return list(self.held.keys()), list(self.held.values())
         return [], list(self.held)
@@ -204,15 +205,19 @@ class _Values:
 class _Numbers:
     """The content of a numpy array or a bytearray."""
 
-    def __init__(self, held: Any) -> None:
+    def __init__(self, held: np.ndarray | bytearray) -> None:
         self.held, self.values = held, held.copy()
 
     def changed(self) -> bool:
         return _content(self.held) != _content(self.values)
 
     def restore(self) -> None:
-        if self.changed():
-            self.held[... if isinstance(self.held, np.ndarray) else slice(None)] = self.values
+        if not self.changed():
+            return
+        if isinstance(self.held, np.ndarray):
+            self.held[...] = self.values  # an array of no axes takes no slice
+        else:
+            self.held[:] = self.values
 
 
 def _content(held: np.ndarray | bytearray) -> bytes:

@@ -9,7 +9,7 @@ from torch.fx.node import map_arg
 
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.replica import at_rest
-from viscircuits.model.ops import concrete, to_run
+from viscircuits.model.nodes import concrete, to_run
 
 
 class Tensors:
@@ -33,7 +33,13 @@ class Tensors:
 
 @torch.no_grad()
 def run_blank(graph: NetGraph, tensors: Tensors, until: Container[fx.Node]) -> dict[fx.Node, Any]:
-    """Returns what every node up to the last of some holds; right for all images where a channel is constant."""
+    """Returns what every node up to the last of some holds; right for all images where a channel is constant.
+
+    Args:
+        graph: the network.
+        tensors: its parameters, buffers and constants, edited where the circuit's differ.
+        until: the nodes after the last of which nothing is needed.
+    """
     blank: dict[fx.Node, Any] = {}
     last = max(place for place, node in enumerate(graph.nodes) if node in until)
     for node in graph.nodes[: last + 1]:

@@ -6,7 +6,7 @@ from math import prod
 from torch import Tensor
 
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.ops import concrete
+from viscircuits.model.nodes import concrete
 
 
 def activation_bytes(graph: NetGraph, layers: Iterable[str]) -> int:

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, fx
 
-from viscircuits.model.flow import wires
-from viscircuits.model.flow.affine import CHANNEL_NORMS
-from viscircuits.model.ops import PERMUTATIONS, concrete, moved_axis, op_name, reduced_axes
+from viscircuits.model import ops
+from viscircuits.model.nodes import concrete, moved_axis, op_name, rank, reduced_axes
 
 _LARGEST = 2**25 - 1
 """The largest tensor to make, in bytes. Above this, allocators fetch new memory each time, at five times the cost."""
@@ -25,7 +24,13 @@ def even_parts(images: Float[Tensor, "n ..."], at_once: int) -> tuple[Tensor, ..
 
 
 def pick(x: Tensor, axis: int, places: Int[Tensor, " k"]) -> Tensor:
-    """The same as ``index_select``, which is slow where channels are stored last, and forgets that they are."""
+    """The same as ``index_select``, which is slow where channels are stored last, and forgets that they are.
+
+    Args:
+        x: any tensor.
+        axis: along which to pick.
+        places: what to pick, counted from 0.
+    """
     if axis == 1 and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
         last = x.permute(0, 2, 3, 1)
         return last.gather(3, places.expand(*last.shape[:3], -1)).permute(0, 3, 1, 2)
@@ -38,7 +43,14 @@ def for_each_image(value: Shaped[Tensor, "1 ..."], images: Tensor) -> Tensor:
 
 
 def widened(x: Tensor, axis: int, places: Int[Tensor, " k"], width: int) -> Tensor:
-    """Returns a tensor with more channels: what there is at some places, and zero at the others."""
+    """Returns a tensor with more channels: what there is at some places, and zero at the others.
+
+    Args:
+        x: any tensor.
+        axis: that of its channels.
+        places: where its channels go.
+        width: how many channels the result has.
+    """
     shape = list(x.shape)
     shape[axis] = width
     return x.new_zeros(shape).index_copy(axis, places, x)
@@ -48,19 +60,9 @@ def write_in_place(graph: fx.Graph) -> None:
     """Lets activations overwrite what was made for them alone: large new blocks of memory cost more than the work."""
     for node in graph.nodes:
         source = node.args[0] if node.args else None
-        alone = isinstance(source, fx.Node) and len(source.users) == 1 and op_name(source) in _FRESH
+        alone = isinstance(source, fx.Node) and len(source.users) == 1 and op_name(source) in ops.FRESH
         if alone and node.target is torch.ops.aten.relu.default:
             node.target = torch.ops.aten.relu_.default
-
-
-_FRESH = {"conv1d", "conv2d", "conv3d", "convolution", "linear", "batch_norm", "add_", "cat", *CHANNEL_NORMS}
-"""Operations whose result is a tensor of its own."""
-
-
-def rank(node: fx.Node) -> int:
-    """Returns the number of axes of what a node holds; 0 where that is no tensor."""
-    value = node.meta["val"]
-    return value.ndim if isinstance(value, Tensor) else 0
 
 
 def cat_axis(node: fx.Node) -> int:
@@ -73,7 +75,7 @@ def cat_axis(node: fx.Node) -> int:
 def flattens(node: fx.Node, axis: int) -> bool:
     """Whether a node makes one axis of channels, in axis 1, and positions."""
     source = node.args[0] if node.args else None
-    if op_name(node) not in {"view", "reshape", "flatten"} or not isinstance(source, fx.Node) or axis != 1:
+    if op_name(node) not in ops.FLATTENING or not isinstance(source, fx.Node) or axis != 1:
         return False
     before, after = concrete(source.meta["val"].shape), concrete(node.meta["val"].shape)
     return len(after) == 2 and before[0] == after[0] and prod(before) == prod(after)
@@ -82,11 +84,11 @@ def flattens(node: fx.Node, axis: int) -> bool:
 def axis_after(node: fx.Node, axis: int) -> int | None:
     """Returns where the channels stand after an operation that moves or reduces axes; None if it reduces over them."""
     name = op_name(node)
-    if name in PERMUTATIONS:
+    if name in ops.PERMUTATIONS:
         return moved_axis(node, axis)
-    if name in wires.OVER_SPACE and axis != 1:
+    if name in ops.OVER_SPACE and axis != 1:
         return None  # the channels stand among the axes that it mixes
-    if name in wires.REDUCTIONS:
+    if name in ops.REDUCTIONS:
         return axis if all(a > axis for a in reduced_axes(node)) else None
     return axis
 

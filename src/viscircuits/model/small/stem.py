@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, fx, nn
 
-from viscircuits.model.flow import wires
-from viscircuits.model.flow.affine import CHANNEL_NORMS
+from viscircuits.model import ops
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.ops import concrete, op_name
+from viscircuits.model.nodes import concrete, keeps_channels, op_name
 from viscircuits.model.small.blank import Tensors
 from viscircuits.model.small.cost import Work
 from viscircuits.model.small.rewrite import axis_after, even_parts, images_at_once, pick, write_in_place
@@ -92,9 +91,9 @@ def _first(graph: NetGraph, node: fx.Node) -> bool:
 
 def _alone(node: fx.Node) -> bool:
     """Whether a node treats every channel alone and leaves it where it is."""
-    if op_name(node) in CHANNEL_NORMS or node.target is operator.getitem:
+    if op_name(node) in ops.CHANNEL_NORMS or node.target is operator.getitem:
         return _stored(node)
-    return wires.keeps_channels(node) and len(node.all_input_nodes) == 1 and axis_after(node, 1) == 1
+    return keeps_channels(node) and len(node.all_input_nodes) == 1 and axis_after(node, 1) == 1
 
 
 def _stored(node: fx.Node) -> bool:

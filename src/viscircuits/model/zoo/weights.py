@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from viscircuits import store
-from viscircuits.bounds import what_is
+from viscircuits.bounds.places import what_is
 from viscircuits.errors import ModelError
 from viscircuits.model.guard.quiet import quiet
 
@@ -33,8 +33,10 @@ _COUNTERS = {
 }  # fmt: skip
 """Last parts of names under which trainers and profilers count."""
 _DEEPEST = 4
+"""How many prefixes may stand before a name, one before the other."""
 _SHOWN = 4
 _SLACK = 2**24
+"""Bytes that an archive may unpack to beyond twice its size: a small one of zeros is no bomb."""
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -45,8 +47,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """
     path = Path(path)
     if not path.is_file():
-        if found := what_is(path):
-            raise ModelError(f"expected a weight file, but {str(path)!r} is {found}")
+        if kind := what_is(path):
+            raise ModelError(f"expected a weight file, but {str(path)!r} is {kind}")
         raise ModelError(f"no weight file {str(path)!r}")
     if not path.stat().st_size:  # not even opened: what the system makes up as it is read may have no end
         raise ModelError(f"{str(path)!r} is not a whole weight file (EOFError: it is empty); {_FIX}")
@@ -57,6 +59,11 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
                 f"makes, or safetensors"
             )
     value = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    return _state(value, path)
+
+
+def _state(value: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict in what a file holds, however deep it lies, and the names of what stands beside it."""
     beside: list[str] = []
     while isinstance(value, Mapping):
         nest = next((nest for nest in _NESTS if isinstance(value.get(nest), Mapping) and value[nest]), None)
@@ -69,17 +76,17 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
         beside += [str(key) for key in plain if key != "_metadata"]
         value = {name: tensor for name, tensor in value.items() if name not in plain}
     if not isinstance(value, Mapping) or not value or not all(isinstance(v, Tensor) for v in value.values()):
-        held = f"the keys {_few(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
-        inner = (
-            next((k for k, v in value.items() if isinstance(v, Mapping)), None) if isinstance(value, Mapping) else None
-        )
-        fix = (
-            ""
-            if inner is None
-            else f"; save what you mean by itself, as torch.save(torch.load(path)[{inner!r}], other)"
-        )
-        raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {held}{fix}")
+        raise ModelError(f"expected a state dict (names and tensors) in {str(path)!r}, got {_foreign(value)}")
     return {str(name): tensor for name, tensor in value.items()}, beside
+
+
+def _foreign(value: object) -> str:
+    """What a file holds that is no state dict, and how to get at one inside."""
+    if not isinstance(value, Mapping):
+        return f"a {type(value).__name__}"
+    inner = next((key for key, part in value.items() if isinstance(part, Mapping)), None)
+    fix = "" if inner is None else f"; save what you mean by itself, as torch.save(torch.load(path)[{inner!r}], other)"
+    return f"the keys {_few(value)}{fix}"
 
 
 def _safetensors(path: Path) -> object:
@@ -97,9 +104,9 @@ def _torch(path: Path) -> object:
         with quiet():  # torch warns of old or foreign files before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        kinds = re.findall(r"GLOBAL ([\w.]+)", str(error))
         raise ModelError(
-            f"{str(path)!r} is not a state dict: it holds Python objects ({found[0] if found else 'unknown'}) or is "
+            f"{str(path)!r} is not a state dict: it holds Python objects ({kinds[0] if kinds else 'unknown'}) or is "
             "damaged, and nothing in it was run; make the file with torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:  # on damaged bytes torch raises almost anything
@@ -170,10 +177,13 @@ def _prefix(state: State, wanted: State) -> str:
     if not wanted or any(name in wanted for name in state):
         return ""
     first = next(iter(wanted))
-    found = sorted(
-        {name.removesuffix(first) for name in state if name.endswith("." + first)}, key=lambda p: (len(p), p)
-    )
-    whole = [p for p in found if all(p + name in state for name in wanted if not name.endswith("num_batches_tracked"))]
+    prefixes = {name.removesuffix(first) for name in state if name.endswith("." + first)}
+    # files older than the batch counters of norms lack them
+    names = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    whole: list[str] = []
+    for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
+        if all(prefix + name in state for name in names):
+            whole.append(prefix)
     if len(whole) == 1:
         return whole[0]
     if whole:
@@ -181,6 +191,7 @@ def _prefix(state: State, wanted: State) -> str:
             f"the weights stand in the file {len(whole)} times, under {', '.join(map(repr, whole))}; save the ones you "
             f"mean by themselves, without {whole[0]!r} before their names"
         )
+    # none fits as a whole; what stands before all names is taken away, so that the misfit is told in the model's own
     common = {name.partition(".")[0] + "." if "." in name else "" for name in state}
     prefix = common.pop() if len(common) == 1 else ""
     return "" if all(name.startswith(prefix) for name in wanted) else prefix
@@ -216,7 +227,13 @@ def unlike(given: State, wanted: State) -> str:
 
 
 def classes_to_fit(given: State, wanted: State, classes: int) -> int | None:
-    """Returns the number of classes with which a model of ``classes`` would take the weights, or None if none would."""
+    """Returns the number of classes with which a model would take the weights, or None if it never would.
+
+    Args:
+        given: the weights in the file.
+        wanted: the state dict of the model.
+        classes: the number of classes with which that was made.
+    """
     other = {name for name in wanted if name in given and given[name].shape != wanted[name].shape}
     heads = {name: given[name].shape[:1].numel() for name in other if wanted[name].shape[:1] == (classes,)}
     resized = {name: wanted[name].new_empty(n, *wanted[name].shape[1:]) for name, n in heads.items()}

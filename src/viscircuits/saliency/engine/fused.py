@@ -13,19 +13,20 @@ code; the number of taps is a constant of the compiled function, cut into pieces
 and what is loaded or computed serves twice. One weighting shares each load of the input between two filters, several
 weightings (of as many targets) share the map. Every (o, i) is summed in one fixed order, so the result does not depend
 on the number of threads.
+
+Not here: the loops themselves (`viscircuits.saliency.engine.loops`), and the same on a GPU (`fused_triton`).
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from viscircuits.saliency.engine.loops import compiled, number
 
 _CACHE_BYTES = 2**22
 """Pictures are taken in blocks whose weighting stays in a core's own cache."""
@@ -33,14 +34,8 @@ _CACHE_BYTES = 2**22
 TOGETHER = 8
 """Weightings that share a map: each holds a vector register."""
 
-_UNROLLED = 25
-"""Up to this many taps the compiler unrolls a loop over them; beyond, it is ten times as slow."""
-
 _WORTH_IT = 0.9
 """Filters are singled out where fewer than this share have a gradient."""
-
-MOST_TAPS = 5 * _UNROLLED
-"""More taps than this take another way."""
 
 Pair = tuple[int, int]
 
@@ -53,9 +48,17 @@ def weighted_absolute_maps(
     padding: Pair,
     dilation: Pair,
 ) -> Float[Tensor, "t o i"]:
-    """Returns ``S`` of every weighting, for one group of a convolution; CPU tensors of one floating type (32 or 64)."""
+    """Returns ``S`` of every weighting, for one group of a convolution; CPU tensors of one floating type (32 or 64).
+
+    Args:
+        x: the input.
+        weight: the kernels.
+        weightings: ``m``, in the shape of the output, one a target.
+        stride, padding, dilation: rows, then columns, in pixels.
+    """
     height, width = _line_shape(x, weight, weightings[0], stride, padding, dilation)
     sums = torch.zeros(len(weightings), *weight.shape[:2], dtype=x.dtype)
+    # the weighting is read again for every input channel, so a block of it has to stay in the cache
     step = max(1, _CACHE_BYTES // (min(len(weightings), TOGETHER) * len(weight) * height * width * x.element_size()))
     for start in range(0, len(x), step):
         here = slice(start, start + step)
@@ -70,6 +73,7 @@ def weighted_absolute_maps(
 def _sums(
     lines: Tensor, weight: Tensor, weightings: Sequence[Tensor], shifts: np.ndarray, height: int, width: int
 ) -> Float[Tensor, "t o i"]:
+    # the loop for several has eight places; those that are not used stay zero and their sums are dropped
     alone = len(weightings) == 1
     weighting = weight.new_zeros(1 if alone else TOGETHER, len(weight), len(weightings[0]) * height * width)
     for m, line in zip(weightings, weighting, strict=False):
@@ -82,6 +86,7 @@ def _sums(
         alive = torch.arange(len(weight))
     if alone and len(weight) % 2:  # filters go in pairs
         weight, weighting = (torch.cat([t, t.narrow(axis, 0, 1)], axis) for t, axis in ((weight, 0), (weighting, 1)))
+    # numba's signature promises arrays without gaps, which lets it load vectors
     taps, part = weight.flatten(2).contiguous(), weight.new_zeros(len(weighting), *weight.shape[:2])
     # positions after the last one with a full set of taps have weight zero and are not visited
     length = np.uint64(min(weighting.shape[2], lines.shape[1] - int(shifts.max())))
@@ -95,6 +100,7 @@ def _line_shape(x: Tensor, weight: Tensor, m: Tensor, stride: Pair, padding: Pai
     """Rows and columns of one phase of a padded picture, large enough for every tap of every output position."""
     sizes = []
     for axis in (0, 1):
+        # rounded up: a phase holds every stride-th row, and the first phases one more than the last
         padded = -(-(x.shape[2 + axis] + 2 * padding[axis]) // stride[axis])
         reach = m.shape[2 + axis] + (weight.shape[2 + axis] - 1) * dilation[axis] // stride[axis]
         sizes.append(max(padded, reach))
@@ -136,156 +142,6 @@ def _in_parts(size: int, loop: Callable[[int, int], None]) -> None:
     if len(bounds) <= 2:
         loop(0, size)
         return
+    # threads of our own: the loops release the interpreter's lock, and each part writes rows that no other touches
     with ThreadPoolExecutor(len(bounds) - 1) as pool:
         list(pool.map(lambda ends: loop(*ends), pairwise(bounds)))
-
-
-# ---- compiled loops --------------------------------------------------------------------------------------------------
-
-
-@cache
-def compiled(kind: Literal["lay", "alone", "together"], dtype: str, n_taps: int = 0) -> Callable[..., None]:
-    """Returns a loop, compiled here (a second, the first time on a machine) or read from numba's cache on disk.
-
-    Args:
-        kind: laying pictures out, or the sums for one weighting or `TOGETHER`.
-        dtype: "float32" or "float64".
-        n_taps: number of taps of the kernels.
-    """
-    import numba  # slow to import, and needed only here
-
-    value, whole = getattr(numba, dtype), numba.int64
-    lines, stack = value[:, ::1], value[:, :, ::1]
-    if kind == "lay":
-        loop, places = _laying, (*[whole] * 6, numba.boolean, whole, whole)
-        signature = numba.void(value[:, :, :, :], lines, *places)
-    else:
-        loop = (_alone if kind == "alone" else _together)(n_taps, *_pieces(n_taps))
-        signature = numba.void(lines, stack, stack, numba.uint64[::1], numba.uint64, stack, whole, whole)
-    # a run-time type checker may have wrapped the function; numba needs it bare
-    bare = inspect.unwrap(loop)
-    options = {"fastmath": True, "nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(signature, cache=True, **options)(bare)
-    except (RuntimeError, OSError):  # no place for a cache: package and home cannot be written, or the disk is full
-        return numba.njit(signature, **options)(bare)
-
-
-def number(tensor: Tensor) -> str:
-    """Returns the name of a tensor's numbers, as `compiled` takes it."""
-    return "float64" if tensor.dtype == torch.float64 else "float32"
-
-
-def _laying(
-    source: Any, lines: Any, sy: int, sx: int, top: int, left: int, height: int, width: int, absolute: bool,
-    first: int, last: int,
-) -> None:  # fmt: skip
-    """Copies pictures ``(n, h, w, c)`` into lines of zeros ``(c, phases n height width)``."""
-    n, rows, columns, _ = source.shape
-    for start in range(first, last, 16):  # channels that stand side by side in memory are read together
-        for picture in range(n):
-            for y in range(rows):
-                row = source[picture, y]
-                for phase in range(sx):
-                    skipped = (phase - left) % sx
-                    steps = (columns - skipped + sx - 1) // sx
-                    line_row = ((y + top) % sy * sx + phase) * n * height + picture * height + (y + top) // sy
-                    at = line_row * width + (skipped + left) // sx
-                    for channel in range(start, min(start + 16, last)):
-                        line, c = lines[channel], np.uint64(channel)
-                        for x in range(steps):
-                            value = row[np.uint64(skipped + x * sx), c]
-                            line[np.uint64(at + x)] = abs(value) if absolute else value
-
-
-def _pieces(n_taps: int) -> list[int]:
-    """Where each of the five pieces of the taps ends."""
-    return [min(n_taps, end) for end in range(_UNROLLED, MOST_TAPS + 1, _UNROLLED)]
-
-
-def _alone(n_taps: int, end_a: int, end_b: int, end_c: int, end_d: int, end_e: int) -> Callable[..., None]:
-    def loop(lines: Any, taps: Any, weighting: Any, shifts: Any, length: Any, sums: Any, first: int, last: int) -> None:
-        zero = taps.dtype.type(0)
-        shift = np.empty(n_taps, np.uint64)
-        shift[:] = shifts
-        w = np.empty((2, n_taps), taps.dtype)
-        for i in range(lines.shape[0]):
-            x = lines[i]
-            for o in range(2 * first, 2 * last, 2):
-                w[0], w[1] = taps[o, i], taps[o + 1, i]
-                m0, m1 = weighting[0, o], weighting[0, o + 1]
-                s0, s1 = zero, zero
-                for position in range(length):
-                    a0, a1 = zero, zero
-                    for t in range(end_a):
-                        v = x[position + shift[t]]
-                        a0 += w[0, t] * v
-                        a1 += w[1, t] * v
-                    for t in range(end_a, end_b):
-                        v = x[position + shift[t]]
-                        a0 += w[0, t] * v
-                        a1 += w[1, t] * v
-                    for t in range(end_b, end_c):
-                        v = x[position + shift[t]]
-                        a0 += w[0, t] * v
-                        a1 += w[1, t] * v
-                    for t in range(end_c, end_d):
-                        v = x[position + shift[t]]
-                        a0 += w[0, t] * v
-                        a1 += w[1, t] * v
-                    for t in range(end_d, end_e):
-                        v = x[position + shift[t]]
-                        a0 += w[0, t] * v
-                        a1 += w[1, t] * v
-                    s0 += abs(a0) * m0[position]
-                    s1 += abs(a1) * m1[position]
-                sums[0, o, i] += s0
-                sums[0, o + 1, i] += s1
-
-    return loop
-
-
-def _together(n_taps: int, end_a: int, end_b: int, end_c: int, end_d: int, end_e: int) -> Callable[..., None]:
-    def loop(lines: Any, taps: Any, weighting: Any, shifts: Any, length: Any, sums: Any, first: int, last: int) -> None:
-        zero = taps.dtype.type(0)
-        shift = np.empty(n_taps, np.uint64)
-        shift[:] = shifts
-        w = np.empty(n_taps, taps.dtype)
-        for o in range(first, last):
-            m0, m1, m2, m3 = weighting[0, o], weighting[1, o], weighting[2, o], weighting[3, o]
-            m4, m5, m6, m7 = weighting[4, o], weighting[5, o], weighting[6, o], weighting[7, o]
-            for i in range(lines.shape[0]):
-                x = lines[i]
-                w[:] = taps[o, i]
-                s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
-                for position in range(length):
-                    a = zero
-                    for t in range(end_a):
-                        a += w[t] * x[position + shift[t]]
-                    for t in range(end_a, end_b):
-                        a += w[t] * x[position + shift[t]]
-                    for t in range(end_b, end_c):
-                        a += w[t] * x[position + shift[t]]
-                    for t in range(end_c, end_d):
-                        a += w[t] * x[position + shift[t]]
-                    for t in range(end_d, end_e):
-                        a += w[t] * x[position + shift[t]]
-                    a = abs(a)
-                    s0 += a * m0[position]
-                    s1 += a * m1[position]
-                    s2 += a * m2[position]
-                    s3 += a * m3[position]
-                    s4 += a * m4[position]
-                    s5 += a * m5[position]
-                    s6 += a * m6[position]
-                    s7 += a * m7[position]
-                sums[0, o, i] += s0
-                sums[1, o, i] += s1
-                sums[2, o, i] += s2
-                sums[3, o, i] += s3
-                sums[4, o, i] += s4
-                sums[5, o, i] += s5
-                sums[6, o, i] += s6
-                sums[7, o, i] += s7
-
-    return loop

@@ -68,7 +68,14 @@ def weighted_absolute_maps(
     """Returns ``S`` of every weighting, for one group of a convolution; CUDA tensors of one floating type.
 
     Sums are of that type, but of float32 where the type is half as wide.
+
+    Args:
+        x: the input.
+        weight: the kernels.
+        weightings: ``m``, in the shape of the output, one a target.
+        stride, padding, dilation: rows, then columns, in pixels.
     """
+    # the kernel takes one set of strides for all of them
     weightings = [m if m.stride() == weightings[0].stride() else _laid_as(weightings[0], m) for m in weightings]
     groups = [weightings[first : first + TOGETHER] for first in range(0, len(weightings), TOGETHER)]
     with torch.cuda.device_of(x):
@@ -90,7 +97,9 @@ def _sums(
     taps = pad(weight.permute(2, 3, 1, 0), (0, whole[1] - filters, 0, whole[0] - channels))
     taps = (taps.transpose(2, 3) if last else taps).contiguous()
     dtype = torch.promote_types(x.dtype, torch.float32)
+    # every program writes a place of its own: atomic additions would come in another order each time
     sums = torch.empty(parts, block.targets, *whole, dtype=dtype, device=x.device)
+    # the kernel is compiled for powers of two; the sums of the copies are dropped
     weightings = (*weightings, *[weightings[-1]] * (block.targets - n_targets))
     compiled()[blocks[1], blocks[0], parts](
         x, taps, weightings, sums, images, *x.shape[2:], *rows_columns, channels, filters, *x.stride(),
@@ -108,7 +117,10 @@ def _block(targets: int, channels: int, filters: int, n_bytes: int, last: bool) 
     """Chosen so that maps, sums and what they are made of stay in the 255 registers of a thread."""
     targets, words = triton.next_power_of_2(targets), max(1, n_bytes // 4)
     crowded = targets * words
-    filters = min(8 if crowded <= 2 else 4 if crowded <= 8 else 2, triton.next_power_of_2(filters))
+    most = 2
+    if crowded <= 8:
+        most = 8 if crowded <= 2 else 4
+    filters = min(most, triton.next_power_of_2(filters))
     if not last:
         return _Block(targets, min(2, triton.next_power_of_2(channels)), filters, 4 // words, _THREADS)
     side = min(_THREADS, max(32, triton.next_power_of_2(channels)))

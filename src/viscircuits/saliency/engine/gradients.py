@@ -8,11 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.errors import UnsupportedOperation
-from viscircuits.model.instrument import KernelCall
+from viscircuits.model.calls import KernelCall
 
 
 def weight_gradient(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, "..."]:
-    """Returns the gradient of ``sum(layer(x) * grad)`` with respect to the call's weight, in the module's layout."""
+    """Returns the gradient of ``sum(layer(x) * grad)`` with respect to the call's weight, in the module's layout.
+
+    Args:
+        call: what the layer was called with, besides its input.
+        x: the input, ``[n, in, ...]``.
+        grad: the gradient of the output, in the output's shape.
+    """
     if call.layer.op == "linear":
         return grad.flatten(0, -2).T @ x.flatten(0, -2)  # (out, n) @ (n, in)
     x, options = _explicit_padding(call, x)
@@ -30,11 +36,19 @@ _DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
 
 
 def _each_axis(value: int | Sequence[int], axes: int) -> list[int]:
-    return [value] * axes if isinstance(value, int) else list(value) * (axes if len(value) == 1 else 1)
+    if isinstance(value, int):
+        return [value] * axes
+    return list(value) * axes if len(value) == 1 else list(value)
 
 
 def absolute_gradients(call: KernelCall, n: int, grad: Tensor) -> Float[Tensor, "..."]:
-    """Returns ``sum_n |dW_n|``: the magnitudes of each of ``n`` images' own weight gradient, in the module's layout."""
+    """Returns ``sum_n |dW_n|``: the magnitudes of each of ``n`` images' own weight gradient, in the module's layout.
+
+    Args:
+        call: what went into the layer.
+        n: how many images that was.
+        grad: the gradient of the output, in the output's shape.
+    """
     if call.layer.op == "linear" and call.x.ndim == 2 and len(call.x) == n:  # one position: |g x^T| is |g| |x|^T
         return grad.abs().T @ call.x.abs()
     if len(call.x) == n and _small(call, grad):
@@ -46,7 +60,16 @@ def absolute_gradients(call: KernelCall, n: int, grad: Tensor) -> Float[Tensor, 
 
 
 def stacked_gradients(call: KernelCall, n: int, grad: Tensor) -> Float[Tensor, "n ..."]:
-    """Returns each of ``n`` images' own weight gradient; for layers that run several times, whose gradients add up."""
+    """Returns each of ``n`` images' own weight gradient; for layers that run several times, whose gradients add up.
+
+    Args:
+        call: what went into the layer.
+        n: how many images that was.
+        grad: the gradient of the output, in the output's shape.
+
+    Raises:
+        UnsupportedOperation: the layer's rows are not one an image, so that gradients cannot be told apart.
+    """
     return torch.stack(list(_gradients(call, n, grad)))
 
 
@@ -78,14 +101,15 @@ product needs less memory."""
 def _products(call: KernelCall, grad: Tensor) -> Float[Tensor, "..."]:
     """``sum_n |dW_n|`` by matrix products on unfolded patches, as many filters at a time as stay in the cache."""
     pictures, options = _explicit_padding(call, call.x)
-    given: dict[str, Any] = {
-        key: _each_axis(options.get(key, _DEFAULTS[key]), 2) for key in ("stride", "padding", "dilation")
-    }
+    stride, padding, dilation = (
+        tuple(_each_axis(options.get(key, _DEFAULTS[key]), 2)) for key in ("stride", "padding", "dilation")
+    )
     total = torch.zeros_like(call.weight).flatten(1)  # (out, in k)
     some = max(1, _CACHE_BYTES // (total[0].numel() * total.element_size()))
     own = torch.empty_like(total[:some])
     for x, g in zip(pictures, grad.flatten(2), strict=True):
-        patches = torch.nn.functional.unfold(x[None], call.layer.kernel_size, **given)[0]  # (in k, positions)
+        unfolded = torch.nn.functional.unfold(x[None], call.layer.kernel_size, dilation, padding, stride)
+        patches = unfolded[0]  # (in k, positions)
         for rows, rows_g in zip(total.split(some), g.split(some), strict=True):
             rows += torch.mm(rows_g, patches.T, out=own[: len(rows)]).abs_()
     return total.view(call.weight.shape)

@@ -19,10 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.model.calls import KernelCall
 from viscircuits.model.graph import KernelLayer
-from viscircuits.model.instrument import KernelCall
-from viscircuits.saliency.engine.fused import MOST_TAPS, Pair, compiled, number, weighted_absolute_maps
+from viscircuits.saliency.engine.fused import Pair, weighted_absolute_maps
 from viscircuits.saliency.engine.gradients import weight_gradient
+from viscircuits.saliency.engine.loops import MOST_TAPS, compiled, number
 from viscircuits.types import Granularity, Progress
 
 
@@ -37,6 +38,7 @@ def summed_maps(
         granularity: a kernel's own map, a single weight's, or the filter's own output (bias included).
     """
     if granularity == "filter":
+        # in place on the product, which is ours: a layer's output times a gradient is the largest thing here
         each = ((call.output * m).abs_().movedim(call.channel_axis, 0) for m in weightings)
         return torch.stack([values.flatten(1).sum(1) for values in each])
     if granularity == "weight" or all(k == 1 for k in call.layer.kernel_size):
@@ -48,6 +50,7 @@ def summed_maps(
     groups, loop = call.layer.groups, _loop(call.layer, call.x)
     if geometry is None or loop is None:
         return _convolved(call, weightings)
+    # a group is a convolution by itself, and the loops know of no groups
     by_group = zip(*(m.chunk(groups, 1) for m in weightings), strict=True)
     parts = zip(call.x.chunk(groups, 1), call.weight.chunk(groups), by_group, strict=True)
     return torch.cat([loop(x, weight, ms, *geometry) for x, weight, ms in parts], 1)
@@ -73,7 +76,14 @@ def _loop(layer: KernelLayer, like: Tensor) -> Callable[..., Tensor] | None:
 
 
 def compile_loops(layers: Iterable[KernelLayer], like: Tensor, n_targets: int, progress: Progress | None) -> None:
-    """Compiles the loops that some layers will need, now rather than within the first batch, and tells of it."""
+    """Compiles the loops that some layers will need, now rather than within the first batch, and tells of it.
+
+    Args:
+        layers: the kernel layers of a pass.
+        like: a tensor on their device, of their floating type.
+        n_targets: how many share the pass; one has a loop of its own.
+        progress: told "compiling loops"; a second each, the first time on a machine.
+    """
     planes = [layer for layer in layers if layer.op == "conv" and len(layer.kernel_size) == 2]
     taps = sorted({prod(layer.kernel_size) for layer in planes if _loop(layer, like) is weighted_absolute_maps} - {1})
     for done, n_taps in enumerate(taps):

@@ -1,7 +1,8 @@
 """How many pictures and targets to take at a time, so that a pass stays within a memory limit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from viscircuits.errors import ImageError
 from viscircuits.model.small.footprint import activation_bytes, kernel_output_bytes
@@ -63,3 +64,23 @@ def plan(readouts: Sequence[Readout], *, memory: int | None = None, batch_size: 
             f"{limit / 1e6:.0f} MB; raise the limit or take smaller pictures"
         )
     return Plan(min(PICTURES, pictures(targets)), targets)
+
+
+def in_passes(
+    readouts: Sequence[Readout], *, memory: int | None = None, batch_size: int | None = None
+) -> Iterator[tuple[Sequence[Readout], Plan]]:
+    """Yields those of some targets that are scored together, in order, with the plan of their pass.
+
+    Each group alone falls into one pass with the same plan.
+
+    Args:
+        readouts: the targets, bound to one graph; those of one layer that stand side by side share a pass.
+        memory: the most bytes the working set may take; `MEMORY` where None.
+        batch_size: pictures at a time, where that is not to be chosen.
+    """
+    while readouts:
+        layers = readouts[0].layers
+        alike = list(takewhile(lambda readout, layers=layers: readout.layers == layers, readouts))
+        size = plan(alike, memory=memory, batch_size=batch_size)
+        yield readouts[: size.targets], size
+        readouts = readouts[size.targets :]

@@ -68,7 +68,7 @@ def measured(
 def _rounds(
     job: Pass, criterion: str, measure: Measure, rounds: int, steps: int, density: float, normalise: str | None
 ) -> Scores:
-    mask: Mask | None = None
+    mask: Mask | None = None  # the first round is measured in the full network
     scores: Scores | None = None
     relevant = sum(int(array.sum()) for array in job.relevant[0].values())
     for t, size in enumerate(schedule(kept_count(density, relevant), relevant, rounds), start=1):
@@ -87,18 +87,26 @@ def _on_path(job: Pass, label: str, measure: Measure, steps: int, mask: Mask | N
     (relevant,) = job.relevant
     end = mask or Mask(relevant, relevant, job.granularity, job.graph.input_shape)
     sums: dict[str, Tensor] = {}
+    scores: Scores | None = None
     for step in range(steps):
         part = Dimmed(end.kept, end.relevant, end.granularity, end.input_shape, share=(step + 0.5) / steps)
         (scores,) = measure(job, label, part)
         sums = {name: sums.get(name, 0) + array / steps for name, array in scores.sums.items()}
-    return replace(scores, sums=sums)  # pyright: ignore[reportPossiblyUnboundVariable]
+    assert scores is not None
+    return replace(scores, sums=sums)
 
 
 def schedule(k: int, m: int, rounds: int) -> list[int]:
-    """Returns how many structures each round keeps, equation 11: from just below ``m`` down to ``k``."""
+    """Returns how many structures each round keeps, equation 11: from just below ``m`` down to ``k``.
+
+    Args:
+        k: how many are wanted in the end, at least 1.
+        m: how many there are.
+        rounds: T, at least 1.
+    """
     alphas = [t / rounds for t in range(1, rounds + 1)]
     sizes = [round(math.exp(a * math.log(k) + (1 - a) * math.log(m))) for a in alphas]
-    return [*sizes[:-1], k]
+    return [*sizes[:-1], k]  # exp(log k) need not be k to the last digit
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,6 +54,7 @@ class Gates:
         for (name, relevant), part in zip(self.relevant.items(), gates.split(self.sizes), strict=True):
             layer = self.graph.layers[name]
             weight = own_parameter(self.model, layer.weight)
+            # 1, and no gate, for what is not relevant: it cannot change the target
             factor = part.new_ones(relevant.shape).masked_scatter(self._places[name], part)
             scaled[layer.weight] = weight * stored_factor(layer, factor, self.granularity).to(weight.dtype)
         return scaled
@@ -91,6 +92,7 @@ def soft_top(logits: Float[Tensor, " m"], k: float, temperature: float) -> Float
         k: the sum, above 0 and below the number of gates.
         temperature: in units of the logits.
     """
+    # 40 temperatures beyond the outermost logit a gate is 0 or 1 to the last digit
     low, high = (float(end) for end in (logits.min() - 40 * temperature, logits.max() + 40 * temperature))
     threshold = (low + high) / 2
     for _ in range(_TRIES):
@@ -98,6 +100,7 @@ def soft_top(logits: Float[Tensor, " m"], k: float, temperature: float) -> Float
         excess = float(gates.sum()) - k
         if abs(excess) <= _EXACT * len(logits):
             break
+        # Newton's step alone leaves the interval where nearly all gates are at 0 or 1 and the slope is nothing
         low, high = (threshold, high) if excess > 0 else (low, threshold)
         slope = float((gates * (1 - gates)).sum()) / temperature
         newton = threshold + excess / slope if slope > 0 else low
@@ -112,6 +115,11 @@ def soft_top_gradient(
 
     With ``d = g (1 - g) / T`` the threshold moves by ``d / sum d``, so the gradient is ``d (G - <d, G> / sum d)``: its
     sum is zero, because a shift of all logits changes nothing.
+
+    Args:
+        gates: what `soft_top` gave.
+        gradient: of the loss with respect to each gate.
+        temperature: that of the gates.
     """
     slope = gates * (1 - gates) / temperature
     total = slope.sum()

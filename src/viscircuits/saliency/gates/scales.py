@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import torch
 
-from viscircuits.bounds import checked
-from viscircuits.circuit import Circuit
-from viscircuits.compensation import Scales
+from viscircuits.bounds.arguments import checked
+from viscircuits.circuit.circuit import Circuit
+from viscircuits.circuit.compensation import Scales
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError
 from viscircuits.model.guard.clean import clean
@@ -70,9 +70,10 @@ def rescaled(
     kept = gates.flat(mask.kept).double().to(training.device)
     logarithms = torch.zeros_like(kept)
     optimiser = torch.optim.Adam([logarithms], lr=RATE)
-    found, best = kept, training.worth(kept)
+    peak, best = kept, training.worth(kept)  # the circuit by itself, so that the result is never worse
     for step in range(1, steps + 1):
         scales = kept * logarithms.exp()
+        # of logarithms, so that scales stay positive: the gradient with respect to log s is that to s, times s
         logarithms.grad = training.gradient(scales, step - 1) * scales
         optimiser.step()
         if progress is not None:
@@ -80,6 +81,6 @@ def rescaled(
         if step % EVERY == 0 or step == steps:
             scales = kept * logarithms.exp()
             worth = training.worth(scales)
-            found, best = (scales, worth) if worth > best else (found, best)
-    values = {n: a + (~mask.relevant[n]).to(a.dtype) for n, a in gates.unflat(found.float()).items()}
+            peak, best = (scales, worth) if worth > best else (peak, best)
+    values = {n: a + (~mask.relevant[n]).to(a.dtype) for n, a in gates.unflat(peak.float()).items()}
     return replace(circuit, compensation=Scales(mask, values, len(images)))

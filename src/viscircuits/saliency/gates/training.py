@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from viscircuits.activations.agreement import constant
 from viscircuits.data.images import ImageSet
 from viscircuits.execution.loop import batches
 from viscircuits.execution.response import Response, respond
@@ -23,7 +24,7 @@ from viscircuits.model.instrument import keeping_copies, needed_filters, run
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.gates.gates import Gates, best, soft_top, soft_top_gradient
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Disagreement = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(responses of the circuit, of the full model, of the full model to all pictures) -> a number``; 0 where they agree.
 
 The last sets the scale: a step's few pictures may leave the target silent.
@@ -56,7 +57,14 @@ def correlation_loss(
     """Returns ``1 - r`` over all positions; 1 where a response is constant.
 
     A response whose standard deviation is below `FAINT` times that of ``every`` counts as if it varied so much.
+
+    Args:
+        circuit: the responses under the gates.
+        full: the full model's, to the same pictures.
+        every: the full model's, to all pictures.
     """
+    # norms are bounded from below and nothing is added to them: r of ordinary responses stays exact, and one that is
+    # silent on these pictures still has a gradient
     a, b, c = (values.flatten() - values.mean() for values in (circuit, full, every))
     least = (FAINT * c.norm() * (len(a) / len(c)) ** 0.5).clamp_min(torch.finfo(c.dtype).tiny)
     return 1 - (a / a.norm().maximum(least)) @ (b / b.norm().maximum(least))
@@ -65,16 +73,22 @@ def correlation_loss(
 def difference_loss(
     circuit: Float[Tensor, "n p"], full: Float[Tensor, "n p"], every: Float[Tensor, "m p"]
 ) -> Float[Tensor, ""]:
-    """Returns the mean of ``|circuit - full|`` over the mean of ``|every|``."""
+    """Returns the mean of ``|circuit - full|`` over the mean of ``|every|``.
+
+    Args:
+        circuit: the responses under the gates.
+        full: the full model's, to the same pictures.
+        every: the full model's, to all pictures.
+    """
     return (circuit - full).abs().mean() / every.abs().mean().clamp_min(torch.finfo(every.dtype).tiny)
 
 
-LOSSES: dict[str, Loss] = {"correlation": correlation_loss, "difference": difference_loss}
+LOSSES: dict[str, Disagreement] = {"correlation": correlation_loss, "difference": difference_loss}
 """What is trained for, by name."""
 
 
 @dataclass
-class State:
+class Standing:
     """Where a training stands: all that is needed to go on."""
 
     logits: Float[Tensor, " m"]
@@ -133,26 +147,35 @@ class Training:
     def _round(self) -> int:
         return max(1, self.steps // 3)
 
-    def rung(self, state: State, above: int, k: int, tick: Callable[[], None]) -> tuple[Bool[Tensor, " m"], float]:
-        """Returns the best mask of ``k`` structures and its worth, having trained the state down from ``above``."""
+    def rung(self, state: Standing, above: int, k: int, tick: Callable[[], None]) -> tuple[Bool[Tensor, " m"], float]:
+        """Returns the best mask of ``k`` structures and its worth, having trained the state down from ``above``.
+
+        Args:
+            state: where the training stands; it is brought to where the rung ends.
+            above: how many structures are open at the rung before.
+            k: how many are kept at this one.
+            tick: called after every step.
+        """
         down = self._down(above, k)
         for s in range(1, down + 1):
+            # it cools over the first `steps`, which lead down to half of the structures, and then stays
             warmth = (WARM / COOL) ** max(0.0, 1 - state.step / self.steps)
             self._step(state, above * (k / above) ** (s / down), COOL * warmth, RATE)
             tick()
-        found: tuple[Bool[Tensor, " m"], float] | None = None
+        peak: tuple[Bool[Tensor, " m"], float] | None = None
         for turn in range(1, ROUNDS[1] + 1):
             for _ in range(self._round):
                 self._step(state, float(k), COOL / 2**turn, RATE / 2**turn)
                 tick()
+            # a logit that is shut may have been large once, and must not come back
             mask = best(state.logits.masked_fill(~state.alive, -math.inf), k)
             worth = self.worth(mask)
-            better = found is None or worth > found[1]
-            found = (mask, worth) if better or found is None else found
+            better = peak is None or worth > peak[1]
+            peak = (mask, worth) if better or peak is None else peak
             if turn >= ROUNDS[0] and not better:
                 break
-        assert found is not None
-        return found
+        assert peak is not None
+        return peak
 
     def worth(self, gates: Shaped[Tensor, " m"]) -> float:
         """Returns how well gates (or a mask) keep the response on the held pictures: |r|, or minus the difference."""
@@ -164,13 +187,14 @@ class Training:
         got, wanted = circuit.values.double(), full.values.double()
         if self.loss == "difference":
             return -float(difference_loss(got, wanted, wanted))
-        if float(got.max() - got.min()) <= 1e-6 * float(got.abs().max()):  # rounding is no response
+        if constant(got):  # the correlation of what rounding leaves is any number
             return 0.0
         return abs(1 - float(correlation_loss(got, wanted, wanted)))
 
-    def _step(self, state: State, k: float, temperature: float, rate: float) -> None:
+    def _step(self, state: Standing, k: float, temperature: float, rate: float) -> None:
         """One step of Adam on the logits of what is alive, under gates that sum to ``k``."""
         alive = state.alive
+        # where all that is alive is open there is nothing to choose, and no threshold gives such a sum
         open_gates = soft_top(state.logits[alive], k, temperature) if k < int(alive.sum()) else None
         values = torch.zeros_like(state.logits)
         values[alive] = 1.0 if open_gates is None else open_gates
@@ -181,6 +205,7 @@ class Training:
         (a, b), t = MEMORY, state.step
         state.mean = a * state.mean + (1 - a) * gradient
         state.square = b * state.square + (1 - b) * gradient**2
+        # the sums start at zero: without these divisors the first steps would be far too small
         size = (state.square / (1 - b**t)).sqrt()
         floor = DAMPING * size.square().mean().sqrt() + torch.finfo(size.dtype).tiny
         state.logits = state.logits - rate * (state.mean / (1 - a**t)) / (size + floor)
@@ -189,6 +214,7 @@ class Training:
         """Returns the gradient of the loss of one step's pictures with respect to the gates."""
         rows = self._rows(step)
         values = values.detach().requires_grad_()
+        # the caller may have switched gradients off; weights are constants here, so only the gates get one
         with torch.enable_grad(), self._writable():
             try:
                 (gradient,) = torch.autograd.grad(self._batch_loss(values, rows), values)
@@ -206,9 +232,10 @@ class Training:
         (readout,), full = self.job.readouts, self._full[0]
         filters = needed_filters(readout.graph, readout.relevant_kernels)
         weights = self.gates.weights(values)
-        parts = []
+        parts = []  # r is of all pictures of the step, so their responses are joined before the loss is taken
         for batch in batches(self.job.images.subset(rows), self.job.model, readout.graph, self.job.batch_size):
             here = rows[batch.start : batch.start + len(batch.images)]
+            # what the full model fixes was found once, in the order of the whole set
             frozen = tuple(None if part is None else part[list(here)] for part in full.frozen)
             outputs = run(self.job.model, readout.graph, batch.images, readout.layers, weights=weights, filters=filters)
             parts.append(readout.response(outputs, frozen, batch.labels))
@@ -222,6 +249,8 @@ class Training:
         positions = self._full[0].values.shape[1]
         size = min(n, SOME if positions >= FEW_POSITIONS else MANY)
         turn, place = divmod(step, n // size)
+        # by the step's number alone, so that a training that goes on takes the pictures it would have taken; the large
+        # prime keeps the turns of one seed apart from those of the next
         order = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + turn))
         return sorted(order[place * size : (place + 1) * size].tolist())
 
@@ -230,6 +259,7 @@ def first_logits(start: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     """Returns logits in the order of the start's scores, as if drawn from a normal distribution of `SPREAD`."""
     m = len(start)
     order = torch.sort(start, descending=True, stable=True).indices
+    # the middle of each of m equal parts: at 0 and 1 the quantile is infinite
     shares = 1 - (torch.arange(m, dtype=torch.float64) + 0.5) / m
     logits = torch.empty(m, dtype=torch.float64)
     logits[order] = SPREAD * torch.special.ndtri(shares)

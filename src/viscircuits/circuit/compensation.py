@@ -26,17 +26,15 @@ from viscircuits.data.images import ImageSet
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.execution.loop import batches
 from viscircuits.mask import Mask, stored_factor
+from viscircuits.model import ops
+from viscircuits.model.calls import KernelCall
 from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.guard.replica import at_rest, own_parameter
-from viscircuits.model.instrument import KernelCall, run
-from viscircuits.model.ops import op_name
+from viscircuits.model.instrument import run
+from viscircuits.model.nodes import op_name
 from viscircuits.readout import Readout
 from viscircuits.types import Progress
-
-_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"} | {
-    "cudnn_batch_norm"
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +61,13 @@ class Means:
         Raises:
             UnsupportedOperation: a layer has neither a bias nor a batch norm of its own right behind it.
         """
-        found = {}
+        edits = {}
         for name, shift in self.shifts.items():
             parameter, sign = _place(graph, graph.layers[name])
-            with at_rest(model):
+            with at_rest(model):  # other threads of ours may have put edited tensors in its place
                 value = (model.get_buffer(parameter) if sign < 0 else model.get_parameter(parameter)).detach()
-                found[parameter] = value + sign * shift.to(value)
-        return found
+                edits[parameter] = value + sign * shift.to(value)
+        return edits
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +90,12 @@ class Scales:
 
     def edits(self, model: nn.Module, graph: NetGraph) -> dict[str, Tensor]:
         """Returns the scaled weights, by name."""
-        found = {}
+        edits = {}
         for name, values in self.scales.items():
             layer = graph.layers[name]
             weight = own_parameter(model, layer.weight)
-            found[layer.weight] = weight * stored_factor(layer, values, self.mask.granularity).to(weight)
-        return found
+            edits[layer.weight] = weight * stored_factor(layer, values, self.mask.granularity).to(weight)
+        return edits
 
 
 @clean
@@ -117,6 +115,7 @@ def means(
         progress: called after every batch.
     """
     graph = readout.graph
+    # layers that are kept whole have nothing to make up for
     factors = {n: f for n, f in mask.factors(graph).items() if not bool(f.all())}
     layers = [name for name in mask.kept if graph.layers[name].weight in factors]
     for name in layers:
@@ -127,6 +126,7 @@ def means(
     def see(call: KernelCall) -> Tensor:
         name = call.layer.name
         if name in sums:
+            # in double precision: one number is the sum over all places of all pictures
             values = removed_part(call, factors[call.layer.weight]).movedim(call.channel_axis, 0).flatten(1)
             sums[name] += values.double().sum(1).cpu()
             counts[name] += values.shape[1]
@@ -139,6 +139,7 @@ def means(
 
 def removed_part(call: KernelCall, factor: Tensor) -> Tensor:
     """Returns what the removed kernels of a layer put out in a call of it; ``factor`` is 1 where they are kept."""
+    # without the bias: that is put out by the masked network as well
     weight = call.weight * (~factor).to(device=call.weight.device, dtype=call.weight.dtype)
     return call.function(call.x, weight, None, **call.options)
 
@@ -146,9 +147,10 @@ def removed_part(call: KernelCall, factor: Tensor) -> Tensor:
 def _place(graph: NetGraph, layer: KernelLayer) -> tuple[str, int]:
     """The parameter that takes a layer's shifts, and with which sign; nobody else may use it."""
     calls = [call for call, name in graph.kernel_calls.items() if name == layer.name]
+    # a batch norm serves only where nothing else reads the layer's output or the norm's mean
     behind = [user for call in calls for user in call.users]
     for nodes, place, sign in ((calls, 2, 1), (behind, 3, -1)):
-        if sign < 0 and not all(op_name(node) in _NORMS and node.args[0] in calls for node in nodes):
+        if sign < 0 and not all(op_name(node) in ops.BATCH_NORMS and node.args[0] in calls for node in nodes):
             break
         names = {_parameter(graph, node, place) for node in nodes}
         (name,) = names if len(names) == 1 else (None,)

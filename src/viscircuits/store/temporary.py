@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from viscircuits.errors import StudyError
-from viscircuits.header import shown
+from viscircuits.store.checks import shown
 
 _LONGEST = 32
 """Characters of a name that are kept; a file system takes 255 bytes in all."""
@@ -43,8 +43,9 @@ class Owner(NamedTuple):
             return True
         except (OSError, OverflowError):  # somebody else's
             pass
-        found = _state(self.process)
-        return found is not None and (found[0] in "ZX" or found[1] != self.started)
+        state = _state(self.process)
+        # Z and X: it ended and its parent has not asked yet; another start: the number was given again
+        return state is not None and (state[0] in "ZX" or state[1] != self.started)
 
 
 def beside(path: Path) -> Path:
@@ -104,8 +105,8 @@ def _name(name: str, ending: str) -> str:
 
 
 def _owner(name: str) -> Owner | None:
-    found = _NAME.fullmatch(name)
-    return None if found is None else Owner(found["host"], int(found["process"]), int(found["started"]))
+    match = _NAME.fullmatch(name)
+    return None if match is None else Owner(match["host"], int(match["process"]), int(match["started"]))
 
 
 @cache

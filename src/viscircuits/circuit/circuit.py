@@ -3,30 +3,30 @@
 A circuit is the user's own network with edited parameters, nothing else. *Masked*: kernels that are not kept are zero
 and everything else stays, so a filter without kernels still puts out its bias. *Pruned*: such filters are silent, and
 what only they fed goes with them (paper 8.7). *Mean-compensated*: masked, with what removed kernels put out on average
-added to the biases. *Rescaled*: masked, with kept kernels multiplied by trained numbers (`viscircuits.compensation`).
-Never one of these two unless asked for.
+added to the biases. *Rescaled*: masked, with kept kernels multiplied by trained numbers. Never one of these two
+(`viscircuits.circuit.compensation`) unless asked for.
+
+Not here: how a circuit runs (`viscircuits.execution`), and its file (`viscircuits.circuit.file`).
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viscircuits import store
-from viscircuits.bounds import check_fields, check_study, checked
-from viscircuits.compensation import Means, Scales, means
+from viscircuits.bounds.arguments import check_fields, check_study, checked
+from viscircuits.circuit import file
+from viscircuits.circuit.compensation import Means, Scales, means
+from viscircuits.circuit.stored_target import target_from_json
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, StudyError, TargetError, closest
 from viscircuits.execution.alone import extract
 from viscircuits.execution.execution import Execution
 from viscircuits.execution.response import masked_weights
-from viscircuits.header import BOOLS, FLOATS, IMAGE, TEXT, Array, Fields, Kind, maybe, one_of, record, whole
-from viscircuits.mask import Mask, axes_of, expand_relevant
+from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.flow.affine import silenced
 from viscircuits.model.flow.reach import Reach, reach
@@ -34,19 +34,9 @@ from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.small.shrink import Shrunk
 from viscircuits.model.trace import trace
-from viscircuits.readout import Frozen, Readout
-from viscircuits.target import JSON, AnyTarget, as_target, target_from_json, target_to_json
-from viscircuits.types import GRANULARITIES, Progress
-
-Biases = Literal["masked", "pruned"]
-"""What becomes of a filter without kernels: it keeps its bias, or it is silent."""
-
-FORMAT = 1
-COMPENSATED = 2
-"""Versions of the circuit file, without and with compensation; a file with another number is refused."""
-
-SHIFT, SCALE = "shift/", "scale/"
-"""What stands before a layer's name where a file holds its mean contributions, or its scales."""
+from viscircuits.readout import Frozen, Readout, bound
+from viscircuits.target import AnyTarget, as_target
+from viscircuits.types import Biases, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +65,7 @@ class Circuit:
         object.__setattr__(self, "target", as_target(self.target))
         if self.biases not in ("masked", "pruned"):
             raise MaskError(f"biases must be 'masked' or 'pruned', got {self.biases!r}")
+        # names and shapes first: in what follows a mask of another network would fail somewhere inside torch
         layers = self.graph.layers
         for name, kept in self.mask.kept.items():
             layer = layers.get(name)
@@ -85,6 +76,7 @@ class Circuit:
                 raise MaskError(
                     f"mask of layer {name!r}, shape {tuple(kept.shape)}, does not fit the model: {expected}"
                 )
+        # the target's own denominator, also where the mask comes from another target or an intersection
         own = expand_relevant(self.graph, self.readout.relevant_kernels, self.mask.granularity)
         object.__setattr__(self, "mask", self.mask.within(own))
         if self.compensation is not None and (self.biases != "masked" or self.compensation.mask != self.mask):
@@ -106,8 +98,8 @@ class Circuit:
             MaskError: the circuit is pruned: its silent filters are to put out nothing.
             UnsupportedOperation: a layer has neither a bias nor a batch norm of its own.
         """
-        found = means(self.model, self.readout, self.mask, images, batch_size=batch_size, progress=progress)
-        return replace(self, compensation=found)
+        shifts = means(self.model, self.readout, self.mask, images, batch_size=batch_size, progress=progress)
+        return replace(self, compensation=shifts)
 
     def __call__(self, *args: object, **kwargs: object) -> None:
         """Raises a `TypeError` that says how a circuit is run."""
@@ -129,7 +121,8 @@ class Circuit:
     @cached_property
     def readout(self) -> Readout:
         """The target bound to the graph."""
-        return Readout(self.target, self.graph)
+        # shared by all circuits of the target, so that what is relevant to it is found once
+        return bound(self.target, self.graph)
 
     @cached_property
     def _conducting(self) -> dict[str, Bool[Tensor, "out in"]]:
@@ -138,6 +131,7 @@ class Circuit:
         conducting = {}
         for name in self.mask.kept:
             layer = self.graph.layers[name]
+            # any weight of a kernel that is kept lets something through
             conducting[name] = layer.out_first(factors[layer.weight]).reshape(*layer.shape, -1).any(2)
         return conducting
 
@@ -165,6 +159,7 @@ class Circuit:
     @cached_property
     def weights(self) -> dict[str, Tensor]:
         """The parameters that differ from the model's own, by name."""
+        # copies: the model's own parameters are never written to
         masked = masked_weights(self.model, self.graph, self.mask)
         if self.compensation is not None:
             return masked | self.compensation.edits(self.model, self.graph)
@@ -179,6 +174,7 @@ class Circuit:
     @cached_property
     def dead(self) -> dict[str, Bool[Tensor, " out"]]:
         """Layer -> relevant filters of which no kernel lies on a path from the image to the target."""
+        # filters that never had a relevant kernel cannot change the target, so they are left alone
         effective = self.effective.kept
         return {name: _filters(array) & ~_filters(effective[name]) for name, array in self.mask.relevant.items()}
 
@@ -208,6 +204,7 @@ class Circuit:
     @cached_property
     def execution(self) -> Execution:
         """What runs for this circuit: the model with its weights, read at its target."""
+        # a masked circuit's dead ends still put out their biases, so they have to run
         conducting = self._conducting if self.biases == "masked" else self._reach.used
         connected = self._reach.connected
         return Execution(self.model, self.graph, self.readout, self.weights, conducting, connected)
@@ -225,35 +222,18 @@ class Circuit:
         return extract(self.execution)
 
     @checked
-    def save(self, path: str | Path, *, study: str = "") -> None:
+    def save(self, path: str | Path, *, study: str = "", model_hash: str = "") -> None:
         """Writes the circuit (not the model) as safetensors with a JSON header, atomically.
 
-        ``study`` is the hash of the study that it belongs to.
+        Args:
+            path: the file.
+            study: the hash of the study that it belongs to.
+            model_hash: the fingerprint of the model, where it is known; it is found otherwise.
         """
         check_study(study)
-        header: dict[str, store.Json] = {
-            "kind": "circuit",
-            "format": FORMAT if self.compensation is None else COMPENSATED,
-            "model": fingerprint(self.model),
-            "target": target_to_json(self.target),
-            "biases": self.biases,
-            "granularity": self.mask.granularity,
-            "input_shape": list(self.mask.input_shape),
-            "kept": self.mask.n_kept,
-            "relevant": self.mask.n_relevant,
-            "zero_scores": self.mask.zero_scores,
-            **({"study": study} if study else {}),
-        }
-        tensors = dict(self.mask.kept)
-        if self.compensation is not None:
-            match self.compensation:
-                case Means(shifts=values):
-                    kind, before = "mean", SHIFT
-                case Scales(scales=values):
-                    kind, before = "scales", SCALE
-            header["compensation"] = {"kind": kind, "n_images": self.compensation.n_images}
-            tensors |= {before + name: value for name, value in values.items()}
-        store.write_tensors(path, tensors, header)
+        # hashing reads every weight, which for a large model takes longer than writing a circuit
+        own = model_hash or fingerprint(self.model)
+        file.save(path, self.mask, self.target, self.biases, self.compensation, model=own, study=study)
 
     @classmethod
     @checked
@@ -263,81 +243,23 @@ class Circuit:
         Raises:
             StudyError: not a circuit file, of another version, or made on another model or other weights.
         """
-        tensors, header = store.read_tensors(path, KIND)
-        if header["model"] != fingerprint(model):
+        stored = file.load(path)
+        header, own = stored.header, fingerprint(model)
+        if header["model"] != own:
             raise StudyError(
                 f"{str(path)!r} was made on another model or other weights (fingerprint {header['model']!r}, this "
-                f"model has {fingerprint(model)}); load the weights it was made with"
+                f"model has {own}); load the weights it was made with"
             )
-        return _restored(cls, model, tensors, header)
+        try:
+            circuit = cls(model, target_from_json(header["target"]), stored.mask, header["biases"])
+        except (MaskError, TargetError) as error:
+            raise StudyError(f"the circuit was made on another network: {error}") from None
+        # weights of the same names and shapes may be wired otherwise, and then other kernels matter
+        if (circuit.mask.n_kept, circuit.mask.n_relevant) != (header["kept"], header["relevant"]):
+            raise StudyError("the circuit was made on another network: the kernels relevant to its target are others")
+        compensation = file.compensation_in(stored, circuit.mask, circuit.graph)
+        return circuit if compensation is None else replace(circuit, compensation=compensation)
 
 
 def _filters(array: Bool[Tensor, "out ..."]) -> Bool[Tensor, " out"]:
     return array.flatten(1).any(1) if array.ndim > 1 else array
-
-
-def _restored(cls: type[Circuit], model: nn.Module, tensors: dict[str, Tensor], header: dict[str, Any]) -> Circuit:
-    given = {name.partition("/")[2]: t for name, t in tensors.items() if name.startswith((SHIFT, SCALE))}
-    tensors = {name: t for name, t in tensors.items() if not name.startswith((SHIFT, SCALE))}
-    everything = {name: torch.ones_like(kept) for name, kept in tensors.items()}
-    mask = Mask(tensors, everything, header["granularity"], tuple(header["input_shape"]), header["zero_scores"])
-    try:
-        circuit = cls(model, target_from_json(header["target"]), mask, header["biases"])
-    except (MaskError, TargetError) as error:
-        raise StudyError(f"the circuit was made on another network: {error}") from None
-    if (circuit.mask.n_kept, circuit.mask.n_relevant) != (header["kept"], header["relevant"]):
-        raise StudyError("the circuit was made on another network: the kernels relevant to its target are others")
-    if header["format"] == COMPENSATED:
-        return replace(circuit, compensation=_compensation(circuit, given, header["compensation"]))
-    return circuit
-
-
-def _compensation(circuit: Circuit, given: dict[str, Tensor], said: Mapping[str, Any]) -> Means | Scales:
-    what = {"mean": Means, "scales": Scales}.get(said["kind"])
-    if what is None:
-        raise StudyError(f"the circuit has a compensation that this version does not know: {said['kind']!r}")
-    layers, whole = circuit.graph.layers, circuit.mask.granularity
-    for name, array in given.items():
-        expected = None if name not in layers else layers[name].structure_shape("filter" if what is Means else whole)
-        if tuple(array.shape) != expected:
-            raise StudyError(f"the circuit was made on another network: its compensation of {name!r} does not fit")
-    return what(circuit.mask, given, said["n_images"])
-
-
-def _arrays(fields: Fields, names: Iterable[str]) -> dict[str, Array]:
-    found = {}
-    for name in names:
-        layer = name.removeprefix(SHIFT).removeprefix(SCALE)
-        axes = axes_of(layer, "filter" if name.startswith(SHIFT) else fields["granularity"])
-        found[name] = Array(BOOLS if layer == name else FLOATS, axes)
-    return found
-
-
-def _fits(fields: Fields, tensors: Mapping[str, Tensor]) -> str:
-    wanted = {"mean": SHIFT, "scales": SCALE}
-    said = fields.get("compensation", {"kind": None})["kind"]
-    other = [name for kind, before in wanted.items() if kind != said for name in tensors if name.startswith(before)]
-    if (said is not None) != (fields["format"] == COMPENSATED) or (other and said in (None, *wanted)):
-        return "its compensation does not fit its format"
-    return ""
-
-
-KIND = Kind(
-    "circuit",
-    "a circuit file",
-    {
-        "model": TEXT,
-        "target": JSON,
-        "biases": one_of(*get_args(Biases)),
-        "granularity": one_of(*GRANULARITIES),
-        "input_shape": IMAGE,
-        "kept": whole(),
-        "relevant": whole(),
-        "zero_scores": whole(),
-        "compensation": maybe(record(kind=TEXT, n_images=whole(1))),
-        "study": maybe(TEXT),
-    },
-    _arrays,
-    (FORMAT, COMPENSATED),
-    _fits,
-)

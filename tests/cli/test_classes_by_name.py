@@ -1,0 +1,56 @@
+"""Classes by name: ``logit:tabby`` is ``logit:281``, and a name that two classes bear is refused with both numbers."""
+
+import pytest
+
+import viscircuits as vc
+from viscircuits.errors import TargetError
+from viscircuits.model.zoo import zoo
+from viscircuits.runs.classes import is_named, label, numbered
+
+NAMES = ("tiger", "tiger cat", "crane", "tabby", "Crane", "jack-o'-lantern")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("logit:tabby", "logit:3"),
+        ("logit:TABBY", "logit:3"),
+        ("logit:tiger cat", "logit:1"),
+        ("logit:tiger", "logit:0"),
+        ("logit:tiger cat - 0.5*logit:tabby", "logit:1 - 0.5*logit:3"),
+        ("logit:jack-o'-lantern + conv:7", "logit:5 + conv:7"),
+        ("logit[aux]:tabby", "logit[aux]:3"),
+        ("logit:4", "logit:4"),
+        ("features.3:tabby", "features.3:tabby"),
+        ("loss", "loss"),
+    ],
+)
+def test_names_become_numbers(text, number):
+    assert numbered(text, NAMES) == number
+    assert is_named(text) == (text.startswith("logit") and text != "logit:4")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("logit:crane", "2 classes are called 'crane'; give logit:2 or logit:4"),
+        ("logit:taby", "no class is called 'taby'; closest: 'tabby'"),
+        ("logit:tigers", "no class is called 'tigers'"),
+    ],
+)
+def test_what_is_not_one_class_is_refused(text, words):
+    with pytest.raises(TargetError, match=words):
+        numbered(text, NAMES)
+
+
+def test_without_names_a_number_is_asked_for():
+    with pytest.raises(TargetError, match="nobody says what this model's classes are called; give a number"):
+        numbered("logit:tabby", None)
+
+
+def test_torchvisions_networks_know_their_classes():
+    names = zoo.categories(vc.zoo.load("squeezenet1_1").model)
+    assert numbered("logit:tabby", names) == "logit:281"
+    assert label("logit:281", names) == "tabby"
+    with pytest.raises(TargetError, match="give logit:134 or logit:517"):
+        numbered("logit:crane", names)

@@ -11,7 +11,7 @@ import viscircuits
 
 ROOT = Path(viscircuits.__file__).parent
 LAYERS = (  # a part imports those in the lines above it; sets hold peers, of which none imports another
-    {"version", "errors", "types", "arrays", "store", "bounds"},
+    {"version", "card", "errors", "types", "arrays", "store", "bounds"},
     {"model", "data"},
     "target", "readout", "mask", "scores", "execution", "circuit", "activations", "saliency",
     "study",

@@ -7,11 +7,11 @@ shape ``(out, in / groups)``. Layers of other kinds are in `viscircuits.model.fl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, fx
-from torch.autograd.function import FunctionCtx
 
 from viscircuits.model.flow.pooling import within_windows
 from viscircuits.model.flow.wires import any_but, spread
@@ -28,20 +28,11 @@ class KernelUse:
     used: Bool[Tensor, "out in"]  # connected, fed by something alive, and needed
 
 
-class _Context(FunctionCtx):
-    """What the forward of a kernel layer keeps for its backward."""
-
-    use: KernelUse
-    fed: Tensor
-    axis: int
-    wire_shape: torch.Size
-
-
 class _Kernels(torch.autograd.Function):
     """``alive_out[o] = any over kernels (o, i) of connect & alive_in[i]``, and its transpose for what is needed."""
 
     @staticmethod
-    def forward(ctx: _Context, wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
+    def forward(ctx: Any, wire: Tensor, use: KernelUse, shape: Sequence[int]) -> Tensor:
         axis = _channel_axis(use.layer, wire)
         alive = any_but(wire, axis).cpu()  # masks live on the CPU, wires on the model's device
         fed = use.connect & alive[use.layer.sources]
@@ -49,7 +40,7 @@ class _Kernels(torch.autograd.Function):
         return spread(fed.any(1), shape, axis, wire)
 
     @staticmethod
-    def backward(ctx: _Context, need: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, need: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         use = ctx.use
         needed = any_but(need, _channel_axis(use.layer, need)).cpu()
         use.used |= ctx.fed & needed[:, None]
@@ -65,12 +56,12 @@ class _OneKernel(torch.autograd.Function):
     """The same for a layer of a single kernel, element by element."""
 
     @staticmethod
-    def forward(ctx: _Context, wire: Tensor, use: KernelUse) -> Tensor:
+    def forward(ctx: Any, wire: Tensor, use: KernelUse) -> Tensor:
         ctx.use, ctx.fed = use, use.connect & bool((wire != 0).any())
         return wire * use.connect.item()
 
     @staticmethod
-    def backward(ctx: _Context, need: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, need: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.use.used |= ctx.fed & bool((need != 0).any())
         return need * ctx.use.connect.item(), None
 

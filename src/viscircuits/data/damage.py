@@ -5,11 +5,9 @@ Finding one of them would otherwise cost a run each. Not here: why one cannot be
 """
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from viscircuits.data.reading.decoding import UnreadableError
 from viscircuits.data.sources import Files, Source
 from viscircuits.errors import ImageError
 
@@ -35,15 +33,10 @@ def readable(source: Files) -> Files:
     return Files(whole, source.prepare, source.whites)
 
 
-@contextmanager
-def all_named(source: Source, rows: Iterable[int]) -> Iterator[None]:
-    """A block in which the first file that cannot be read makes an `ImageError` that names all of these rows."""
-    try:
-        yield
-    except UnreadableError as error:
-        assert isinstance(source, Files)  # no other source opens files
-        looked_at = tuple(rows)
-        raise _error(source.damage(looked_at), len(looked_at), source.count) from error
+def all_damage(source: Source, rows: Sequence[int]) -> ImageError:
+    """Returns the error that names all of these rows that cannot be read, after the first of them was met."""
+    assert isinstance(source, Files)  # no other source opens files
+    return _error(source.damage(rows), len(rows), source.count)
 
 
 def _listed(broken: dict[Path, str], total: int) -> str:

@@ -22,10 +22,11 @@ from viscircuits.arrays import Images
 from viscircuits.bounds.arguments import checked
 from viscircuits.bounds.ranges import PICTURES, within
 from viscircuits.data import datasets, sources
-from viscircuits.data.damage import all_named, readable
+from viscircuits.data.damage import all_damage, readable
 from viscircuits.data.division import sides
 from viscircuits.data.folder import existing, scan
 from viscircuits.data.labels import Labels, check_labels, indices_of, whole_numbers
+from viscircuits.data.reading.decoding import UnreadableError
 from viscircuits.data.reading.pixels import as_pictures
 from viscircuits.data.reading.white import White, Whites
 from viscircuits.data.sources import Prepare, Source
@@ -99,8 +100,7 @@ class ImageSet:
         root = Path(path)
         files, classes = scan(root, up_to)
         source = sources.Files(tuple(files), prepare, Whites(white))
-        if unreadable == "skip":
-            source = readable(source)
+        source = readable(source) if unreadable == "skip" else source
         relative = [file.relative_to(root) for file in source.paths]
         number = {name: i for i, name in enumerate(classes)}
         labels = [number[file.parts[0]] for file in relative] if classes else None
@@ -156,8 +156,7 @@ class ImageSet:
 
         Labels are those of the items: the whole dataset is read once now to collect them, save for a few of
         torchvision's own, which hold them apart. A second entry that is no class number (a caption, boxes, a map, -1)
-        leaves the set without labels, and the log says so. The names of the classes are the dataset's ``classes``
-        where these belong to the labels.
+        leaves the set without labels, and the log says so. Class names are its ``classes`` where these fit the labels.
 
         Args:
             dataset: anything with a length and numbered items.
@@ -176,8 +175,10 @@ class ImageSet:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Float[Tensor, "c h w"]:
-        with all_named(self._source, self._rows):
+        try:
             return self._source.first(self._rows[index])
+        except UnreadableError as error:
+            raise all_damage(self._source, self._rows) from error
 
     def __repr__(self) -> str:
         classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
@@ -239,14 +240,13 @@ class ImageSet:
             seed: same seed, same split.
         """
         places = [self._source.place(row) for row in self._rows]
-        first, second = sides(places, self.labels or (0,) * len(self), fraction, seed)
-        return self.subset(first), self.subset(second)
+        first, second = map(self.subset, sides(places, self.labels or (0,) * len(self), fraction, seed))
+        return first, second
 
     @checked
     def select_classes(self, names: str | Iterable[str]) -> "ImageSet":
         """Returns the pictures of the named classes; labels keep their numbers."""
-        wanted = {names} if isinstance(names, str) else set(names)
-        return self.subset(indices_of(wanted, self.labels, self.class_names))
+        return self.subset(indices_of([names] if isinstance(names, str) else names, self.labels, self.class_names))
 
     @checked
     def labelled(self, labels: Labels, class_names: Iterable[str] | None = None) -> "ImageSet":

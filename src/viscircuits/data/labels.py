@@ -5,7 +5,7 @@ Not here: which labels a dataset holds (`viscircuits.data.datasets`), and which 
 """
 
 import operator
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -61,11 +61,11 @@ def check_labels(labels: Sequence[int], class_names: Sequence[str] | None, count
         raise ImageError(f"expected labels below {len(class_names)} (the number of class names), got {high}")
 
 
-def indices_of(wanted: Collection[str], labels: Sequence[int] | None, class_names: Sequence[str] | None) -> list[int]:
+def indices_of(names: Iterable[str], labels: Sequence[int] | None, class_names: Sequence[str] | None) -> list[int]:
     """Returns the places of the labels that stand for some classes, in order.
 
     Args:
-        wanted: names of classes.
+        names: of the wanted classes.
         labels: one a picture.
         class_names: the class of every label.
 
@@ -76,7 +76,8 @@ def indices_of(wanted: Collection[str], labels: Sequence[int] | None, class_name
         raise ImageError(
             "expected pictures with named classes; use from_folder on a folder with one sub-folder a class"
         )
-    for name in sorted(set(wanted) - set(class_names)):
+    wanted = set(names)
+    for name in sorted(wanted - set(class_names)):
         raise ImageError(f"no class {name!r} among {len(class_names)} classes{closest(name, class_names)}")
     places = [i for i, label in enumerate(labels) if class_names[label] in wanted]
     if not places:

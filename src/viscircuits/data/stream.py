@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.data.damage import all_named
+from viscircuits.data.damage import all_damage
+from viscircuits.data.reading.decoding import UnreadableError
 from viscircuits.data.reading.queue import in_order
 from viscircuits.data.sources import Source
 from viscircuits.errors import ImageError
@@ -64,10 +65,12 @@ def stacked(
 
 
 def _read(source: Source, rows: Iterable[int], ahead: int) -> Iterator[Tensor]:
-    rest = tuple(rows)
-    with all_named(source, rest):
+    every = rest = tuple(rows)
+    try:
         if not source.settled:
             # in this thread, before others read: whether it draws random numbers is seen in states of the process
             yield source.first(rest[0])
             rest = rest[1:]
         yield from in_order(source.read, rest, source.workers, ahead)
+    except UnreadableError as error:
+        raise all_damage(source, every) from error

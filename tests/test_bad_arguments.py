@@ -125,7 +125,7 @@ def test_integers_and_numbers_of_numpy_and_torch_are_taken(shapes):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ImageError, match=r"expected a file for --classes, but .*pipe' is a pipe, a socket or a device"):
+    with pytest.raises(ImageError, match=r"expected a file for --classes, but .*pipe' is a pipe$"):
         places.regular(tmp_path / "pipe", "--classes", ImageError)
 
 

@@ -25,7 +25,7 @@ from viscircuits import store
 from viscircuits.activations.exciting import colours_of
 from viscircuits.activations.top import TopActivations, population, top_activations
 from viscircuits.errors import ImageError
-from viscircuits.execution.response import to_model
+from viscircuits.execution.loop import to_model
 from viscircuits.model.instrument import run
 from viscircuits.model.zoo import zoo
 from viscircuits.plots.curve import Curve
@@ -211,7 +211,7 @@ def timed(bench: Bench, count: int = 1000) -> list[list[str]]:
     @torch.no_grad()
     def forward() -> None:
         for batch in images.batches(16):
-            run(bench.model, graph, to_model(batch, bench.model, graph)[0], TIMED)
+            run(bench.model, graph, to_model(batch, bench.model, graph).images, TIMED)
 
     def search() -> None:
         top_activations(bench.model, TIMED, images, 50)

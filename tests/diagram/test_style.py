@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diagram.test_curve import rows
-from viscircuits.canvas.marks import Box, Disc, Line, Scene, Text
+from viscircuits.canvas.marks import Bezier, Box, Disc, Scene, Text
 from viscircuits.evaluate.table import table
 from viscircuits.plots.curve import preservation_curve
 from viscircuits.plots.plate import Plate, Strip
@@ -36,7 +36,11 @@ def plate(number: int, name: str = "a1") -> bytes:
 
 def scene(folder) -> Callable[..., bytes]:
     def draw(number: int, name: str = "a1") -> bytes:
-        parts = Box(5, 5, 20, 10, "panel", "ink", radius=3), Line(((0, 0), (60, 30)), "wire"), Disc(((9, 9),), 4, "ink")
+        parts = (
+            Box(5, 5, 20, 10, "panel", "ink", radius=3),
+            Bezier(((0, 0), (60, 30)), "wire"),
+            Disc(((9, 9),), 4, "ink"),
+        )
         file = folder / f"{name.encode('utf-8', 'replace').hex()[:20]}-{number}.png"
         write_png(Scene(90, 50, "", "", (*parts, Text(10, 40, f"{name} {number}"))), file)
         return file.read_bytes()

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import micro
 from model.toys import TOYS, Compose
-from viscircuits.model.flow.provenance import Origin, Provenance, provenance
+from viscircuits.model.flow.provenance import CutChannel, Provenance, provenance
 from viscircuits.model.trace import trace
 
 KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
@@ -24,12 +24,12 @@ def asked(model: nn.Module, shape) -> dict[str, list[Sources]]:
     }
 
 
-def inputs(found: Provenance, node) -> list[frozenset[Origin]]:
+def inputs(found: Provenance, node) -> list[frozenset[CutChannel]]:
     layer = found.graph.layers[found.graph.kernel_calls[node]]
     return [found.input_stems(node, c)[0] for c in range(layer.in_channels)]
 
 
-def resolved(found: Provenance, stem: Origin) -> Sources:
+def resolved(found: Provenance, stem: CutChannel) -> Sources:
     if found.is_join(stem.node):
         operands = found.input_stems(*stem)
         assert len(operands) > 1
@@ -138,11 +138,11 @@ def test_joins_say_what_they_do_and_keep_operands_apart():
     ((gate,),) = found.input_stems(node["c"], 2)
     assert (found.symbol(gate.node), gate.channel) == ("×", 2)
     (total,), (one,) = found.input_stems(*gate)
-    assert one == Origin(node["b"], 0)  # the gate's only channel, spread over all
+    assert one == CutChannel(node["b"], 0)  # the gate's only channel, spread over all
     assert (found.symbol(total.node), total.channel) == ("+", 2)
     (branch,), (image,) = found.input_stems(*total)
-    assert (branch, image.node.op, image.channel) == (Origin(node["a"], 2), "placeholder", 2)
-    assert found.output_stems(graph.output("c").node, 1) == {Origin(node["c"], 1)}
+    assert (branch, image.node.op, image.channel) == (CutChannel(node["a"], 2), "placeholder", 2)
+    assert found.output_stems(graph.output("c").node, 1) == {CutChannel(node["c"], 1)}
 
 
 def test_a_signal_joined_with_itself_has_one_stem():

@@ -18,7 +18,7 @@ Anchor = Literal["start", "middle", "end"]
 
 
 @dataclass(frozen=True)
-class Line:
+class Bezier:
     """A line through points: straight where there are two, else cubic Bézier pieces (start, then three a piece)."""
 
     points: tuple[Point, ...]
@@ -106,7 +106,7 @@ class Group:
     hidden: bool = False
 
 
-Mark = Line | Box | Disc | Raster | Text | Group
+Mark = Bezier | Box | Disc | Raster | Text | Group
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Scene:
 
 def flat(
     marks: tuple[Mark, ...], dx: Number = 0, dy: Number = 0
-) -> Iterator[tuple[Line | Box | Disc | Raster | Text, Number, Number]]:
+) -> Iterator[tuple[Bezier | Box | Disc | Raster | Text, Number, Number]]:
     """Yields all visible marks without their groups, in painting order, each with how far it is moved.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from viscircuits.canvas.marks import Box, Disc, Group, Line, Mark, Number, Raster, Scene, Text
+from viscircuits.canvas.marks import Bezier, Box, Disc, Group, Mark, Number, Raster, Scene, Text
 from viscircuits.canvas.markup import Html, escaped, joined, plain
 from viscircuits.canvas.palette import PALETTES, Theme
 
@@ -53,7 +53,7 @@ def _mark(mark: Mark, colour: Colour, interactive: bool) -> Html:
     match mark:
         case Group():
             return _group(mark, colour, interactive)
-        case Line():
+        case Bezier():
             return _line(mark, colour)
         case Box():
             place = {"x": mark.x, "y": mark.y, "width": mark.width, "height": mark.height, "rx": mark.radius or None}
@@ -83,7 +83,7 @@ def _group(group: Group, colour: Colour, interactive: bool) -> Html:
     return _element("g", {**name, "class": group.kind or None, **data}, marks)
 
 
-def _line(line: Line, colour: Colour) -> Html:
+def _line(line: Bezier, colour: Colour) -> Html:
     points = [f"{_n(x)} {_n(y)}" for x, y in line.points]
     path = f"M{points[0]}" + (f"L{points[1]}" if len(points) == 2 else "C" + " ".join(points[1:]))
     style = {"stroke-opacity": _opacity(line.opacity), "stroke-dasharray": "3 3" if line.dashed else None}

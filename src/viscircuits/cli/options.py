@@ -56,7 +56,7 @@ class Command(TyperCommand):
                 raise ViscircuitsError(f"{name} is empty; give it a value, or leave it out")
 
 
-Model = Annotated[
+ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
@@ -64,29 +64,33 @@ Model = Annotated[
         "or package.module:callable.",
     ),
 ]
-Weights = Annotated[
+WeightsOption = Annotated[
     str | None,
     typer.Option("--weights", "-w", help="DEFAULT (downloaded by torchvision), or a safetensors or state-dict file."),
 ]
-InputSize = Annotated[int | None, typer.Option("--input-size", min=1, help="Side of the model's input, in pixels.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; default studies/MODEL-TARGET.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
-Classes = Annotated[
+InputSizeOption = Annotated[
+    int | None, typer.Option("--input-size", min=1, help="Side of the model's input, in pixels.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Study folder; default studies/MODEL-TARGET.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use this many of the pictures, drawn by the seed.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+ClassesOption = Annotated[
     Path | None,
     typer.Option("--classes", help="File of lines 'class folder, number of the output that judges it', for the loss."),
 ]
-White = Annotated[
+WhiteOption = Annotated[
     float | None,
     typer.Option("--white", metavar="N", help="The value that is white in pictures of more than 8 bits, such as 4095."),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (cuda where there is one).")]
-Memory = Annotated[
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto (cuda where there is one).")]
+MemoryOption = Annotated[
     int | None,
     typer.Option("--memory", parser=size, metavar="SIZE", help="The most memory to work in, beside the model, such as "
                  "4GB; more pictures are then taken at a time, or fewer.  [dim]default: 2GB[/]"),
 ]  # fmt: skip
-Named = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="The study's model, where that is code of one's own: "
                  "package.module:callable. No file of a study may start code.  [dim]default: what the study names, if "
@@ -106,13 +110,13 @@ def _threads(wanted: int | None) -> int | None:
     return wanted
 
 
-Threads = Annotated[
+ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, callback=_threads, help="CPU threads; default: torch's own choice."),
 ]
 
 
-class Source(StrEnum):
+class FilterView(StrEnum):
     """Where pictures of filters come from."""
 
     optvis = "optvis"
@@ -120,35 +124,35 @@ class Source(StrEnum):
     none = "none"
 
 
-Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A study folder.")]
-ShownCriterion = Annotated[
+StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="A study folder.")]
+CriterionOption = Annotated[
     str | None,
     typer.Option("--criterion", "-c", help="Search the circuits of this one alone, or of a control: random, "
                  "NAME:worst.  [dim]default: of all but controls[/]"),
 ]  # fmt: skip
-ShownDensity = Annotated[
+DensityOption = Annotated[
     float | None,
     typer.Option("--density", "-d", help="Show the circuit with the largest |r| of this density.  [dim]default: see "
                  "--keep[/]"),
 ]  # fmt: skip
-Keep = Annotated[
+KeepOption = Annotated[
     float,
     typer.Option("--keep", min=0, max=1, help="Of the circuits with |r| >= KEEP show the one of the smallest density, "
                  "then the one with the larger |r|, then the criterion asked first; where there is none, the one with "
                  "the largest |r|."),
 ]  # fmt: skip
-Pictures = Annotated[
-    Source,
+PicturesOption = Annotated[
+    FilterView,
     typer.Option(
         "--pictures",
         help="What filters show: optvis, what each looks for in the circuit; crops, the piece of a picture that "
         "excites it most; none, its number.",
     ),
 ]
-Images = Annotated[
+ImagesOption = Annotated[
     Path | None,
     typer.Option(
         "--images", "-i", help="Pictures to look at the circuit with; default: those that the study measured on."
     ),
 ]
-Most = Annotated[int, typer.Option("--most", min=1, help="Draw more edges than this as bundles.")]
+MostOption = Annotated[int, typer.Option("--most", min=1, help="Draw more edges than this as bundles.")]

@@ -42,7 +42,7 @@ SCENES = ("night", "paper", "gradient", "horizon", "spotlight", "grid")
 CATEGORIES = {"object": OBJECTS, "colour": COLOURS, "part": PARTS, "texture": TEXTURES, "scene": SCENES}
 """Every category of label and its vocabulary, in mask order."""
 
-Grid = np.ndarray
+Plane = np.ndarray
 """One number, or colour, at every pixel."""
 _RGB = np.array(
     (
@@ -98,7 +98,7 @@ def draw(index: int, seed: int) -> Shapes:
     return generate(1, seed=seed, start=index)
 
 
-def _draw(rng: np.random.Generator, image: Grid, masks: Grid) -> int:
+def _draw(rng: np.random.Generator, image: Plane, masks: Plane) -> int:
     """Paints one picture and its masks in place; returns its class."""
     u = rng.random(24)  # every number a picture needs; the order is part of the format
     kind, colour, texture, scene = (
@@ -127,7 +127,7 @@ def _draw(rng: np.random.Generator, image: Grid, masks: Grid) -> int:
     return kind
 
 
-def _local(radius: float, cx: float, cy: float, turn: float) -> tuple[Grid, Grid]:
+def _local(radius: float, cx: float, cy: float, turn: float) -> tuple[Plane, Plane]:
     """Pixel centres in the object's own axes; turns are rounded so that no libm can be told from another."""
     cos = np.float32(round(math.cos(2 * math.pi * turn), 6)) / radius
     sin = np.float32(round(math.sin(2 * math.pi * turn), 6)) / radius
@@ -135,7 +135,7 @@ def _local(radius: float, cx: float, cy: float, turn: float) -> tuple[Grid, Grid
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _surface(texture: int, x: Grid, y: Grid, period: np.float32) -> Grid:
+def _surface(texture: int, x: Plane, y: Plane, period: np.float32) -> Plane:
     """The share of the second tone at each pixel, for object coordinates in pixels and half a period in pixels."""
     if TEXTURES[texture] == "plain":
         return np.zeros_like(x)
@@ -149,13 +149,13 @@ def _surface(texture: int, x: Grid, y: Grid, period: np.float32) -> Grid:
     return a + b - 2 * a * b
 
 
-def _wave(v: Grid, period: np.float32) -> Grid:
+def _wave(v: Plane, period: np.float32) -> Plane:
     """An anti-aliased square wave between 0 and 1 that changes every ``period`` pixels."""
     phase = v / (2 * period)
     return np.clip((abs(phase - np.floor(phase) - 0.5) - 0.25) * (2 * period) + 0.5, 0, 1)
 
 
-def _scene(scene: int, u: Grid) -> Grid:
+def _scene(scene: int, u: Plane) -> Plane:
     """A background picture [h, w, 3] from six numbers in [0, 1): a shade, a turn and a muted tint among them."""
     tint = (0.10 * (2 * u[3:6] - 1)).astype(np.float32)
     dark, light = np.float32(0.08 + 0.16 * u[0]), np.float32(0.74 + 0.18 * u[0])
@@ -181,30 +181,30 @@ def _scene(scene: int, u: Grid) -> Grid:
     return grey[..., None] + tint
 
 
-def _lines(v: Grid, step: np.float32) -> Grid:
+def _lines(v: Plane, step: np.float32) -> Plane:
     """Anti-aliased lines one pixel wide, ``step`` pixels apart."""
     phase = v / step
     return np.clip(1 - (0.5 - abs(phase - np.floor(phase) - 0.5)) * step, 0, 1)
 
 
-def _disc(x: Grid, y: Grid) -> Grid:
+def _disc(x: Plane, y: Plane) -> Plane:
     return np.sqrt(x * x + y * y) - 1
 
 
-def _box(x: Grid, y: Grid, width: float = 0.76, height: float = 0.76) -> Grid:
+def _box(x: Plane, y: Plane, width: float = 0.76, height: float = 0.76) -> Plane:
     return np.maximum(abs(x) - np.float32(width), abs(y) - np.float32(height))
 
 
-def _triangle(x: Grid, y: Grid) -> Grid:
+def _triangle(x: Plane, y: Plane) -> Plane:
     return np.maximum(y - 0.5, abs(x) * np.float32(math.sqrt(3) / 2) - y * np.float32(0.5) - 0.5)
 
 
-def _outline(d: Grid, w: float) -> Grid:
+def _outline(d: Plane, w: float) -> Plane:
     """The band of width ``w`` just inside an outline."""
     return np.maximum(d, -d - w)
 
 
-def _star(x: Grid, y: Grid) -> Grid:
+def _star(x: Plane, y: Plane) -> Plane:
     """Five points: mirrored into one half of one point, where the outline is a single line."""
     c, s = np.float32(math.cos(math.pi / 5)), np.float32(math.sin(math.pi / 5))
     x, y = abs(x), -y
@@ -215,19 +215,19 @@ def _star(x: Grid, y: Grid) -> Grid:
     return (abs(x) * -ay + (y - 1) * ax) / np.sqrt(ax * ax + ay * ay)
 
 
-def _cross(x: Grid, y: Grid, w: float) -> Grid:
+def _cross(x: Plane, y: Plane, w: float) -> Plane:
     return np.minimum(_box(x, y, 0.96, w / 2), _box(x, y, w / 2, 0.96))
 
 
-def _corner(x: Grid, y: Grid, w: float) -> Grid:
+def _corner(x: Plane, y: Plane, w: float) -> Plane:
     return np.maximum(_box(x, y), np.minimum(x, y) + (np.float32(0.76) - w))
 
 
-def _crescent(x: Grid, y: Grid) -> Grid:
+def _crescent(x: Plane, y: Plane) -> Plane:
     return np.maximum(_disc(x, y), np.float32(0.82) - np.sqrt((x - np.float32(0.5)) ** 2 + y * y))
 
 
-def _arrow(x: Grid, y: Grid, w: float) -> Grid:
+def _arrow(x: Plane, y: Plane, w: float) -> Plane:
     head = np.maximum(-x, (np.float32(0.8) * (x - 1) + abs(y)) / np.float32(math.sqrt(1.64)))
     return np.minimum(head, _box(x + np.float32(0.45), y, 0.5, w / 2))
 
@@ -236,7 +236,7 @@ def _arrow(x: Grid, y: Grid, w: float) -> Grid:
 class _Object:
     """An outline and its named places: ``rim`` along the outline, ``points`` (part, x, y) within 0.22 of each."""
 
-    distance: Callable[[Grid, Grid, float], Grid]
+    distance: Callable[[Plane, Plane, float], Plane]
     rim: str
     solid: bool = True
     points: tuple[tuple[str, float, float], ...] = ()
@@ -275,7 +275,7 @@ _OBJECTS = (
 assert len(_OBJECTS) == len(OBJECTS)
 
 
-def _parts(obj: _Object, x: Grid, y: Grid, d: Grid) -> Grid:
+def _parts(obj: _Object, x: Plane, y: Plane, d: Plane) -> Plane:
     """The part at each pixel as index + 1: inside or rim, overruled near a named point."""
     rim = np.uint8(PARTS.index(obj.rim) + 1)
     parts = np.where(d < -0.2, np.uint8(1), rim) if obj.solid else np.full(x.shape, rim)

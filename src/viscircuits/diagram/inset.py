@@ -6,7 +6,7 @@ from math import isfinite
 import numpy as np
 from jaxtyping import Float
 
-from viscircuits.canvas.marks import Anchor, Box, Disc, Group, Line, Text
+from viscircuits.canvas.marks import Anchor, Bezier, Box, Disc, Group, Text
 from viscircuits.canvas.told import beside, inverted, measure, number
 from viscircuits.evaluate.preservation import Preservation
 
@@ -61,8 +61,8 @@ def inset(agreement: Agreement, x: float, y: float, side: float) -> Group:
         (
             Box(x, y, side, side, "panel"),
             Disc(points, 1.5, "ink", opacity=0.32 if len(points) > 150 else 0.6),
-            Line(((x, y + side), (x + side, y + side)), "muted"),
-            Line(((x, y), (x, y + side)), "muted"),
+            Bezier(((x, y + side), (x + side, y + side)), "muted"),
+            Bezier(((x, y), (x, y + side)), "muted"),
             *(Text(x + 5 + at * inner, y + side + 12, word, 9, "muted", end) for word, at, end in _ends(full)),
             *(
                 Text(x - 4, y + side - 5 - at * inner, word, 9, "muted", end, turn=90)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from viscircuits.canvas.marks import Box, Disc, Line, Mark, Text
+from viscircuits.canvas.marks import Bezier, Box, Disc, Mark, Text
 from viscircuits.canvas.palette import LEVELS, ramp_role
 from viscircuits.canvas.told import percent
 from viscircuits.circuit.circuit import Circuit
@@ -182,7 +182,7 @@ def _widths(drawing: Drawing, x: float, y: float) -> list[Mark]:
     body: list[Mark] = [Text(x, y, f"width: root of a kernel's {what}", 11, "muted")]
     for i, share in enumerate((1 / 16, 1 / 4, 1.0)):
         left = x + 70 * i
-        body.append(Line(((left, y + 14), (left + 54, y + 14)), "muted", drawing.width_of(share)))
+        body.append(Bezier(((left, y + 14), (left + 54, y + 14)), "muted", drawing.width_of(share)))
         body.append(Text(left + 27, y + 31, _short(share * drawing.highest), 10, "muted", "middle"))
     return body
 
@@ -193,5 +193,5 @@ def _short(value: float) -> str:
 
 def _joins(x: float, y: float) -> list[Mark]:
     sign = [Disc(((x + 8, y),), 8, "paper", "wire", 1.4), Text(x + 8, y + 4.5, "+", 13, "ink", "middle")]
-    wire = Line(((x + 16, y), (x + 44, y)), "wire", 1.6)
+    wire = Bezier(((x + 16, y), (x + 44, y)), "wire", 1.6)
     return [wire, *sign, Text(x + 52, y + 4, "signals meet without a kernel (sum, gate)", 11, "muted")]

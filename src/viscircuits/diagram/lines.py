@@ -1,6 +1,6 @@
 """The lines of a diagram: kernels with their pictures, wires, and the way of channels that are read far away."""
 
-from viscircuits.canvas.marks import Box, Group, Line, Raster, Text
+from viscircuits.canvas.marks import Bezier, Box, Group, Raster, Text
 from viscircuits.canvas.palette import balance_role, heat_map
 from viscircuits.diagram.content import Edge, Wire
 from viscircuits.diagram.curves import point
@@ -32,16 +32,16 @@ def _trunks(drawing: Drawing) -> list[Group]:
     groups = []
     for pieces, links in drawing.trunks.values():
         data = {"links": " ".join(f"{source}>{target}" for source, target in links)}
-        groups.append(Group(tuple(Line(piece, "wire", _WIRE) for piece in pieces), kind="trunk", data=data))
+        groups.append(Group(tuple(Bezier(piece, "wire", _WIRE) for piece in pieces), kind="trunk", data=data))
     return groups
 
 
 def _wire(drawing: Drawing, wire: Wire) -> Group:
-    return Group((Line(drawing.pieces[wire], "wire", _WIRE),), kind="wire", data=_ends(wire))
+    return Group((Bezier(drawing.pieces[wire], "wire", _WIRE),), kind="wire", data=_ends(wire))
 
 
 def _edge(drawing: Drawing, edge: Edge) -> Group:
-    line = Line(drawing.pieces[edge], balance_role(edge.balance), drawing.widths[edge], 0.88)
+    line = Bezier(drawing.pieces[edge], balance_role(edge.balance), drawing.widths[edge], 0.88)
     data = _ends(edge) | {"score": f"{edge.score:.6g}"}
     return Group((line,), _name(edge), "edge", _title(drawing, edge), data)
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.diagram.content import Content, Edge, Vertex, VertexKind, Wire, contracted, paired
 from viscircuits.errors import MaskError
-from viscircuits.model.flow.provenance import Origin, Provenance, provenance
+from viscircuits.model.flow.provenance import CutChannel, Provenance, provenance
 from viscircuits.model.graph import KernelLayer
 from viscircuits.model.guard.replica import own_parameter
 from viscircuits.scores import Scores
@@ -87,7 +87,7 @@ class _Walk:
     vertices: dict[Identity, Vertex] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
-    waiting: list[Origin] = field(default_factory=list)
+    waiting: list[CutChannel] = field(default_factory=list)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class _Walk:
         self._wired(stems, vertex)
         return vertex
 
-    def _met(self, stem: Origin) -> str:
+    def _met(self, stem: CutChannel) -> str:
         """The vertex of a channel, which is expanded later when it is new."""
         if stem not in self.vertices:
             node, channel = stem
@@ -148,7 +148,7 @@ class _Walk:
             self.waiting.append(stem)
         return self.vertices[stem].id
 
-    def _expand(self, stem: Origin) -> None:
+    def _expand(self, stem: CutChannel) -> None:
         node, channel = stem
         vertex = self.vertices[stem].id
         if node in self.circuit.graph.kernel_calls:
@@ -167,7 +167,7 @@ class _Walk:
             if stems:
                 self.edges.append(self._edge(self._source(node, stems), vertex, layer, out, column, channel))
 
-    def _source(self, node: fx.Node, stems: frozenset[Origin]) -> str:
+    def _source(self, node: fx.Node, stems: frozenset[CutChannel]) -> str:
         """The vertex a kernel reads; where its input mixes many channels, a join of them all."""
         if len(stems) == 1:
             return self._met(next(iter(stems)))
@@ -177,7 +177,7 @@ class _Walk:
             self._wired(stems, self._add(key, "join", f"into {self.blocks[node]}", before, sign="mix"))
         return self.vertices[key].id
 
-    def _wired(self, stems: Iterable[Origin], vertex: str) -> None:
+    def _wired(self, stems: Iterable[CutChannel], vertex: str) -> None:
         # stems come as a set, whose order differs from run to run
         ordered = sorted(stems, key=lambda stem: (self.order[stem.node], stem.channel))
         self.wires += [Wire(self._met(stem), vertex) for stem in ordered]

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle as Sharp
 from matplotlib.path import Path as Curve
 from matplotlib.patheffects import withStroke
 
-from viscircuits.canvas.marks import Box, Disc, Line, Number, Raster, Scene, Text, flat
+from viscircuits.canvas.marks import Bezier, Box, Disc, Number, Raster, Scene, Text, flat
 from viscircuits.canvas.markup import plain
 from viscircuits.canvas.palette import PALETTES, Theme
 from viscircuits.plots.style import AS_IT_IS, drawing, font
@@ -46,10 +46,10 @@ def write_png(scene: Scene, path: str | Path, theme: Theme = "light", scale: Num
 
 
 def _paint(
-    axes: Axes, mark: Line | Box | Disc | Raster | Text, roles: dict[str, str], dx: Number, dy: Number, order: int
+    axes: Axes, mark: Bezier | Box | Disc | Raster | Text, roles: dict[str, str], dx: Number, dy: Number, order: int
 ) -> None:
     match mark:
-        case Line():
+        case Bezier():
             points = [(x + dx, y + dy) for x, y in mark.points]
             codes = [Curve.MOVETO] + [Curve.LINETO if len(points) == 2 else Curve.CURVE4] * (len(points) - 1)
             axes.add_patch(

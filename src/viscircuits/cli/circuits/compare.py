@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.asked import Folder
+from viscircuits.cli.features.options import FolderOption
 from viscircuits.errors import StudyError
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def compare(
     at_least: Annotated[
         int | None, typer.Option("--at-least", min=1, help="The core: kernels kept by so many; default: by all.")
     ] = None,
-    model: options.Named = None,
-    out: Folder = None,
+    model: options.ModelOption = None,
+    out: FolderOption = None,
 ) -> None:  # fmt: skip
     """Compare the circuits of several features: overlap by layer, groups, the shared core, what each has alone."""
     from viscircuits.study.findings import Findings

@@ -20,7 +20,7 @@ def demo(
         typer.Option("--target", help=f"What to explain; repeat for several.  [dim]default: {TARGET}[/]"),
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=20, help="How many pictures to draw.")] = 400,
-    seed: options.Seed = 2,
+    seed: options.SeedOption = 2,
     show: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the report, where this is a terminal and a browser is known.")
     ] = True,

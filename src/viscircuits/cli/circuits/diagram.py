@@ -17,21 +17,21 @@ class Shade(StrEnum):
 
 
 def diagram(
-    study: options.Study,
-    model: options.Named = None,
+    study: options.StudyArgument,
+    model: options.ModelOption = None,
     target: Annotated[str | None, typer.Option("--target", "-t", help="Which target; default: the first.")] = None,
-    criterion: options.ShownCriterion = None,
-    density: options.ShownDensity = None,
-    keep: options.Keep = 0.9,
-    pictures: options.Pictures = options.Source.optvis,
-    images: options.Images = None,
-    most: options.Most = 300,
+    criterion: options.CriterionOption = None,
+    density: options.DensityOption = None,
+    keep: options.KeepOption = 0.9,
+    pictures: options.PicturesOption = options.FilterView.optvis,
+    images: options.ImagesOption = None,
+    most: options.MostOption = 300,
     theme: Annotated[Shade, typer.Option("--theme", help="Colours of SVG and PNG.")] = Shade.light,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where, without an ending; default STUDY/diagrams/NAME.")
     ] = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
 ) -> None:
     """Draw a circuit: SVG, PNG, and a page to explore it that needs no network."""
     from viscircuits.cli.command import again

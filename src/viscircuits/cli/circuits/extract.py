@@ -31,7 +31,7 @@ class Bias(StrEnum):
 
 
 def extract(
-    model: options.Model,
+    model: options.ModelArgument,
     target: Annotated[
         list[str],
         typer.Argument(
@@ -40,7 +40,7 @@ def extract(
         ),
     ],
     images: Annotated[Path, typer.Option("--images", "-i", help="Folder of pictures or of class folders, or a file.")],
-    weights: options.Weights = None,
+    weights: options.WeightsOption = None,
     criterion: Annotated[
         list[str] | None,
         typer.Option("--criterion", "-c", help="actgrad, snip, force, magnitude, random, activation, gradient, "
@@ -65,19 +65,19 @@ def extract(
     biases: Annotated[
         Bias, typer.Option("--biases", help="Filters without kernels keep their bias, or fall silent.")
     ] = Bias.masked,
-    out: options.Out = None,
-    seed: options.Seed = 0,
+    out: options.OutOption = None,
+    seed: options.SeedOption = 0,
     batch_size: Annotated[
         int | None,
         typer.Option("--batch-size", min=1, help="Pictures at a time; changes no result.  [dim]default: what fits[/]"),
     ] = None,
-    memory: options.Memory = None,
-    input_size: options.InputSize = None,
-    classes: options.Classes = None,
-    white: options.White = None,
+    memory: options.MemoryOption = None,
+    input_size: options.InputSizeOption = None,
+    classes: options.ClassesOption = None,
+    white: options.WhiteOption = None,
     skip_unreadable: Annotated[bool, typer.Option("--skip-unreadable", help="Leave out damaged pictures.")] = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
 ) -> None:  # fmt: skip
     """Find the circuits of one or more targets and measure how well they keep them.
 

@@ -9,19 +9,19 @@ from viscircuits.cli import options
 
 
 def report(
-    study: options.Study,
-    model: options.Named = None,
-    criterion: options.ShownCriterion = None,
-    density: options.ShownDensity = None,
-    keep: options.Keep = 0.9,
-    pictures: options.Pictures = options.Source.optvis,
-    images: options.Images = None,
-    most: options.Most = 300,
+    study: options.StudyArgument,
+    model: options.ModelOption = None,
+    criterion: options.CriterionOption = None,
+    density: options.DensityOption = None,
+    keep: options.KeepOption = 0.9,
+    pictures: options.PicturesOption = options.FilterView.optvis,
+    images: options.ImagesOption = None,
+    most: options.MostOption = 300,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for report.html and diagrams/; default: STUDY.")
     ] = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
 ) -> None:
     """Tell the story of a study on one page that needs no network: curves, circuits, diagrams, pictures."""
     from viscircuits.cli.command import again

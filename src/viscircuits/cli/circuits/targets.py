@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def targets(
-    model: options.Model,
+    model: options.ModelArgument,
     layer: Annotated[
         str | None, typer.Argument(metavar="[LAYER]", help="Count the kernels relevant to this layer.")
     ] = None,
-    weights: options.Weights = None,
-    input_size: options.InputSize = None,
+    weights: options.WeightsOption = None,
+    input_size: options.InputSizeOption = None,
 ) -> None:
     """List a model's layers and channels, in the order in which they run; every one of them can be a target."""
     from rich.text import Text

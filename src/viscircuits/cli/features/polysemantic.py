@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.asked import Folder, Shown
+from viscircuits.cli.features.options import FolderOption, PictureFoldersOption
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,21 +27,21 @@ class Flat(StrEnum):
 
 
 def polysemantic(
-    model: options.Model,
+    model: options.ModelArgument,
     layer: Annotated[list[str], typer.Argument(metavar="LAYER...", help="Modules to search, by name.")],
-    images: Shown,
-    weights: options.Weights = None,
+    images: PictureFoldersOption,
+    weights: options.WeightsOption = None,
     number: Annotated[int, typer.Option("-n", min=4, help="Top activations a channel; the papers take 300.")] = 300,
     min_cluster: Annotated[int, typer.Option("--min-cluster", min=2, help="The smallest group that counts.")] = 10,
     flat: Annotated[Flat, typer.Option("--map", help="The 2-D map; umap needs viscircuits\\[umap].")] = Flat.pca,
     best: Annotated[int, typer.Option("--best", min=1, help="Draw this many channels.")] = 6,
-    limit: options.Limit = None,
-    out: Folder = None,
-    seed: options.Seed = 0,
-    input_size: options.InputSize = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    white: options.White = None,
+    limit: options.LimitOption = None,
+    out: FolderOption = None,
+    seed: options.SeedOption = 0,
+    input_size: options.InputSizeOption = None,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    white: options.WhiteOption = None,
 ) -> None:
     """Rank channels by how well their most exciting pictures split into clusters; draw the best as maps."""
     from viscircuits.cli.console import out as console

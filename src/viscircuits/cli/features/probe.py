@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.asked import Folder
+from viscircuits.cli.features.options import FolderOption
 from viscircuits.errors import ImageError, TargetError, closest
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ S = TypeVar("S")
 
 
 def probe(
-    model: options.Model,
+    model: options.ModelArgument,
     what: Annotated[
         str,
         typer.Argument(metavar="TARGET|LAYER", help="layer:channel (read at its centre) or layer:channel@y,x for "
                        "surfaces; a layer for the channels that prefer a family."),
     ],
-    weights: options.Weights = None,
+    weights: options.WeightsOption = None,
     family: Annotated[
         str | None,
         typer.Option("--family", "-f", help="arc, corner, ring, square, line, grating or texture.  [dim]default: the "
@@ -53,11 +53,11 @@ def probe(
     control: Annotated[
         bool, typer.Option("--control/--no-control", help="The experiment once more, with weights in random order.")
     ] = True,
-    out: Folder = None,
-    seed: options.Seed = 0,
-    input_size: options.InputSize = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
+    out: FolderOption = None,
+    seed: options.SeedOption = 0,
+    input_size: options.InputSizeOption = None,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
 ) -> None:  # fmt: skip
     """Show drawn stimuli in the receptive field of a position and map what a model and its circuits answer."""
     from viscircuits.cli.console import progress_bars

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.asked import Folder, Shown
+from viscircuits.cli.features.options import FolderOption, PictureFoldersOption
 from viscircuits.errors import ImageError, TargetError
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ class Kinds(StrEnum):
 
 
 def split(
-    model: options.Model,
+    model: options.ModelArgument,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A feature: layer:channel.")],
-    images: Shown,
-    weights: options.Weights = None,
+    images: PictureFoldersOption,
+    weights: options.WeightsOption = None,
     by: Annotated[
         Kinds, typer.Option("--by", help="Sets of pictures: clusters of those that excite most, or class folders.")
     ] = Kinds.clusters,
@@ -53,13 +53,13 @@ def split(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Render what each circuit looks for.")
     ] = True,
-    limit: options.Limit = None,
-    out: Folder = None,
-    seed: options.Seed = 0,
-    input_size: options.InputSize = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    white: options.White = None,
+    limit: options.LimitOption = None,
+    out: FolderOption = None,
+    seed: options.SeedOption = 0,
+    input_size: options.InputSizeOption = None,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    white: options.WhiteOption = None,
 ) -> None:  # fmt: skip
     """Split a feature by the pictures that excite it, and tell whether its parts are computed apart."""
     from rich.text import Text

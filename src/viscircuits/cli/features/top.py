@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.asked import Folder, Shown
+from viscircuits.cli.features.options import FolderOption, PictureFoldersOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def top(
-    model: options.Model,
+    model: options.ModelArgument,
     layer: Annotated[list[str], typer.Argument(metavar="LAYER...", help="Modules to read, by name.")],
-    images: Shown,
-    weights: options.Weights = None,
+    images: PictureFoldersOption,
+    weights: options.WeightsOption = None,
     number: Annotated[
         int, typer.Option("-n", min=1, help="How many a channel, at most one a picture; of more than 12, 6 are drawn.")
     ] = 50,
@@ -29,13 +29,13 @@ def top(
         list[int] | None,
         typer.Option("--channel", help="Draw these; repeat.  [dim]default: the 12 with the highest values[/]"),
     ] = None,
-    limit: options.Limit = None,
-    out: Folder = None,
-    seed: options.Seed = 0,
-    input_size: options.InputSize = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    white: options.White = None,
+    limit: options.LimitOption = None,
+    out: FolderOption = None,
+    seed: options.SeedOption = 0,
+    input_size: options.InputSizeOption = None,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    white: options.WhiteOption = None,
 ) -> None:
     """Find the highest activations of every channel: values, pictures and positions; draw contact sheets."""
     from viscircuits.cli.console import print_table, progress_bars

@@ -24,7 +24,7 @@ from viscircuits.model.graph import KernelLayer, NetGraph
 from viscircuits.model.nodes import concrete, filled, leading_to, op_name, source
 
 
-class Origin(NamedTuple):
+class CutChannel(NamedTuple):
     """One channel at one cut: of the image, of a kernel layer's output, or of a join."""
 
     node: fx.Node
@@ -39,7 +39,7 @@ class Provenance:
     cuts: dict[fx.Node, Tensor] = field(default_factory=dict, repr=False)  # the wires that start at each
     arriving: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)  # at a kernel layer or a join
     values: dict[fx.Node, object] = field(default_factory=dict, repr=False)
-    _known: dict[tuple[fx.Node, int, int], frozenset[Origin]] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[fx.Node, int, int], frozenset[CutChannel]] = field(default_factory=dict, repr=False)
 
     def is_join(self, node: fx.Node) -> bool:
         """Whether a cut puts several signals together."""
@@ -49,11 +49,11 @@ class Provenance:
         """Returns what a join does, as one sign where there is one: "+", "×", or the operation's name."""
         return ops.SIGNS.get(op_name(node), op_name(node))
 
-    def output_stems(self, node: fx.Node, channel: int) -> frozenset[Origin]:
+    def output_stems(self, node: fx.Node, channel: int) -> frozenset[CutChannel]:
         """Returns where a channel of any node's value stems from; of a cut it is the channel itself."""
         return self._ask(node, -1, self.values[node], self.graph.axes[node], channel)
 
-    def input_stems(self, node: fx.Node, channel: int) -> tuple[frozenset[Origin], ...]:
+    def input_stems(self, node: fx.Node, channel: int) -> tuple[frozenset[CutChannel], ...]:
         """Returns where an input channel of a kernel layer's call stems from, or a join's channel: a set an operand.
 
         An operand that is the same for every image there (an operation's constant channel) has an empty set.
@@ -65,11 +65,11 @@ class Provenance:
             axis = self.graph.axes[node]
         return tuple(self._ask(node, i, wire, axis, channel) for i, wire in enumerate(self.arriving[node]))
 
-    def _ask(self, node: fx.Node, operand: int, wire: object, axis: int, channel: int) -> frozenset[Origin]:
+    def _ask(self, node: fx.Node, operand: int, wire: object, axis: int, channel: int) -> frozenset[CutChannel]:
         if not (isinstance(wire, Tensor) and wire.requires_grad):
             return frozenset()
         if wire.is_leaf:  # nothing on the way but activations and norms, which hand wires on as they are
-            return frozenset({Origin(self._owner[id(wire)], channel)})
+            return frozenset({CutChannel(self._owner[id(wire)], channel)})
         key = (node, operand, channel)
         if key not in self._known:
             with recording():
@@ -78,7 +78,7 @@ class Provenance:
                 # every cut is a leaf, so that this walks one stretch only and stays cheap in a deep network
                 needed = torch.autograd.grad(wire, [*self.cuts.values()], request, retain_graph=True, allow_unused=True)
             self._known[key] = frozenset(
-                Origin(cut, int(c))
+                CutChannel(cut, int(c))
                 for cut, need in zip(self.cuts, needed, strict=True)
                 if need is not None
                 for c in any_but(need, self.graph.axes[cut]).nonzero().flatten()

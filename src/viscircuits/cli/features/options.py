@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-Shown = Annotated[
+PictureFoldersOption = Annotated[
     list[Path],
-    typer.Option("--images", "-i", help="Folder of pictures or of class folders, or a file; repeat for more."),
+    typer.Option("--images", "-i", help="FolderOption of pictures or of class folders, or a file; repeat for more."),
 ]
-Folder = Annotated[
+FolderOption = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="STUDY", help="Study folder, new or not; default studies/MODEL.")
 ]

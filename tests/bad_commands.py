@@ -109,6 +109,7 @@ KINDS: dict[str, str | dict[str, str]] = {
     "limit": "amount",
     "granularity": "choice", "biases": "choice", "theme": "choice", "by": "choice", "flat": "choice",
     "pictures": {"": "choice", "demo": "count", "split": "flag"},
+    "panel": "choice",
     "minmax": "flag", "skip_unreadable": "flag", "control": "flag",
     "out": {"": "out folder", "diagram": "out name", "report": "out folder"},
     "seed": "seed",

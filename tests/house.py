@@ -41,9 +41,9 @@ class Counts:
         return self
 
 
-def files(folder: Path = ROOT) -> list[Path]:
-    """Every file of Python below a folder."""
-    return sorted(folder.rglob("*.py"))
+def files(folder: Path | None = None) -> list[Path]:
+    """Every file of Python below a folder, or in the whole house."""
+    return sorted((folder or ROOT).rglob("*.py"))
 
 
 def counts(path: Path) -> Counts:
@@ -61,6 +61,7 @@ def counts(path: Path) -> Counts:
                 found.comments += 1
         elif token.type == tokenize.NAME and token.string == "Any" and "import" not in token.line:
             names.add(token.start[0])
+    names |= {node.lineno for node in _annotations(tree) if re.search(r"\bAny\b", str(node.value))}
     found.any = [f"{place}:{line}" for line in sorted(names)]
     found.nested = [f"{place}:{line}" for line in sorted(set(_nested(tree)))]
     for function in _public_functions(tree):
@@ -69,6 +70,14 @@ def counts(path: Path) -> Counts:
             if "Args:" not in (ast.get_docstring(function) or ""):
                 found.without_args.append(f"{place}:{function.lineno} {function.name}")
     return found
+
+
+def _annotations(tree: ast.AST) -> Iterator[ast.Constant]:
+    """Types that are written as texts."""
+    for node in ast.walk(tree):
+        for type_ in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            if isinstance(type_, ast.Constant) and isinstance(type_.value, str):
+                yield type_
 
 
 def _nested(tree: ast.AST) -> Iterator[int]:

@@ -380,7 +380,7 @@ CASES = {
     ),
     "unknown callable": (
         ModelError,
-        r"cannot make a model with 'viscircuits\.model\.builtin:Shape': AttributeError",
+        r"cannot make a model with 'viscircuits\.model\.zoo\.builtin:Shape': AttributeError",
         lambda b: b.extract(model="viscircuits.model.zoo.builtin:Shape"),
     ),
     "missing weights": (ModelError, r"no weight file '.*gone\.pt'", lambda b: b.extract("-w", b.path / "gone.pt")),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import viscircuits as vc
 from viscircuits import store
 from viscircuits.errors import StudyError
-from viscircuits.evaluate import sweep as module
+from viscircuits.evaluate import measuring as module
 from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace

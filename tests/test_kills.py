@@ -202,7 +202,7 @@ def test_a_killed_command_goes_on_as_if_nothing_had_been_at_any_moment(runs, tmp
 # ---- the same in this process, at the moments at which files change -------------------------------------------------
 
 CALLS = ("open", "fsync", "chmod", "replace", "link")
-"""What writing a file asks of the system, in `viscircuits.store`."""
+"""What writing a file asks of the system, in `viscircuits.store.files`."""
 
 
 class Killed(BaseException):
@@ -277,7 +277,7 @@ def undisturbed(small, tmp_path_factory) -> tuple[Path, int]:
     """A study, and how often its making asked the system for something."""
     folder, counted = tmp_path_factory.mktemp("whole") / "s", Dying()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "os", counted)
+        patch.setattr("viscircuits.store.files.os", counted)
         study(small, folder)
     return folder, counted.seen
 
@@ -288,7 +288,7 @@ def test_a_study_that_died_while_it_wrote_goes_on(small, undisturbed, ended, tmp
     dying = Dying(1 + int(share * n))
     own = temporary._own(os.getpid())
     with monkeypatch.context() as patch:
-        patch.setattr(store, "os", dying)
+        patch.setattr("viscircuits.store.files.os", dying)
         patch.setattr(temporary, "_own", lambda process: own._replace(process=ended))
         unlink, release = Path.unlink, temporary.release
         patch.setattr(Path, "unlink", lambda *a, **k: None if dying.dead else unlink(*a, **k))
@@ -309,7 +309,7 @@ def test_a_study_that_found_the_disk_full_goes_on(small, undisturbed, tmp_path, 
     whole, n = undisturbed
     full = Full(1 + int(share * n))
     with monkeypatch.context() as patch:
-        patch.setattr(store, "os", full)
+        patch.setattr("viscircuits.store.files.os", full)
         with pytest.raises(vc.StudyError, match=r"^cannot write .* \(No space left on device\); "):
             study(small, tmp_path / "s")
     assert full.dead

@@ -13,7 +13,7 @@ ROOT = Path(viscircuits.__file__).parent
 LAYERS = (  # a part imports those in the lines above it; sets hold peers, of which none imports another
     {"version", "card", "errors", "types", "arrays", "store", "bounds"},
     {"model", "data"},
-    "target", "readout", "mask", "scores", "execution", "circuit", "activations", "saliency",
+    "meaning", "target", "readout", "mask", "scores", "execution", "circuit", "activations", "saliency",
     "study",
     {"evaluate", "subcircuits", "optvis", "probes", "planted", "train"},
     "canvas", "plots", "diagram", "report",

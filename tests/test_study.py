@@ -70,9 +70,10 @@ def test_another_spec_is_refused(tmp_path, spec, field):
         "targets": ("logit:3",),
         "scoring": images, "held_out": images, "criteria": ("snip",), "densities": (0.5,), "granularity": "filter",
         "normalise": "minmax", "biases": "pruned", "seed": 1,
+        "labels": {"features.10:5": "ring"},
     }  # fmt: skip
     other = spec.model_copy(update={field: changes[field]})
-    if field == "weights":
+    if field in ("weights", "labels"):
         assert Study.create(tmp_path / "s", other).header.spec == spec
         return
     with pytest.raises(StudyError, match=rf"holds another study \(it differs in {field};.*--out, or delete"):

@@ -14,19 +14,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from viscircuits.bounds.arguments import check_fields
+from viscircuits.card import Card, Shown, few
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.model.flow.reach import reach
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.output import with_channels
+from viscircuits.store import spelled
 from viscircuits.target import AnyTarget, Loss, Target, as_target, indices
 
-Frozen = tuple[Int[Tensor, " n"] | None, ...]
+Frozen = tuple[Int[Tensor, "_"] | None, ...]  # of a batch or of the whole set, also beside one another
 """What is fixed in the full model and used ever after: one entry a term, each image's arg-max or predicted class."""
 
 
-@dataclass(frozen=True)
-class Readout:
+@dataclass(frozen=True, repr=False)
+class Readout(Shown):
     """A target bound to a network; knows which modules to read and what to make of their outputs."""
 
     target: AnyTarget
@@ -44,6 +46,10 @@ class Readout:
             output = self.graph.output(OUTPUT)
             if len(output.shape) != 1:
                 raise TargetError(f"the loss needs a model whose output is one logit a class, not {output.shape}")
+
+    def _card(self) -> Card:
+        reads = few([layer or "the model's output" for layer in self.layers])
+        return Card("Readout", {"target": self.target, "model": self.graph.model, "reads": reads})
 
     @property
     def terms(self) -> tuple[tuple[float, Target], ...]:
@@ -156,7 +162,7 @@ def bound(target: AnyTarget | str, graph: NetGraph) -> Readout:
     """
     target = as_target(target)
     # graphs do not hash; an id serves, because the readout that is looked up keeps its graph alive
-    key = id(graph), repr(target)
+    key = id(graph), spelled(target)
     readout = _BOUND.get(key)
     if readout is None:
         readout = _BOUND[key] = Readout(target, graph)
@@ -164,7 +170,7 @@ def bound(target: AnyTarget | str, graph: NetGraph) -> Readout:
 
 
 _BOUND: "WeakValueDictionary[tuple[int, str], Readout]" = WeakValueDictionary()
-"""The readouts that are in use, by graph and target. ``repr`` tells -0.0 from 0.0 in a direction, ``==`` does not."""
+"""The readouts that are in use, by graph and target. A text tells -0.0 from 0.0 in a direction, ``==`` does not."""
 
 
 def _predicted(logits: Float[Tensor, "n c"]) -> Int[Tensor, " n"]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from viscircuits import store
 from viscircuits.bounds.arguments import check_study, checked
+from viscircuits.card import Card, Shown, sized
 from viscircuits.errors import MaskError
 from viscircuits.mask import Mask, axes_of
 from viscircuits.model.guard.clean import clean
@@ -30,8 +31,8 @@ RELEVANT = "relevant/"
 """Prefix of the arrays that say what is relevant, beside the scores of the same layer."""
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Shown):
     """How much every relevant structure matters to a target.
 
     Args:
@@ -62,6 +63,15 @@ class Scores:
         if bad:
             raise MaskError(f"scores of layer {bad[0]!r} are not finite; look for overflow in the model's activations")
 
+    def _card(self) -> Card:
+        every = "any" if self.density is None else f"{self.density:g} alone"
+        return Card("Scores", {
+            "criterion": self.criterion, "target": self.target, "images": f"{self.n_images:,}",
+            f"relevant {self.granularity}s": f"{self.n_relevant:,} in {len(self.sums):,} layers",
+            "selects at density": every, "image": sized(self.input_shape),
+            "contrast": "what scores below zero counts as nothing" if self.contrast else None,
+        })  # fmt: skip
+
     @property
     def means(self) -> dict[str, Float[Tensor, "..."]]:
         """Layer -> score per image."""
@@ -70,7 +80,7 @@ class Scores:
     @property
     def n_relevant(self) -> int:
         """Number of relevant structures."""
-        return sum(int(array.sum()) for array in self.relevant.values())
+        return sum(int(array.count_nonzero()) for array in self.relevant.values())
 
     def minmax(self) -> "Scores":
         """Returns the scores scaled to [0, 1] within each layer, over relevant entries (paper 8.5).

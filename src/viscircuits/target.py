@@ -23,7 +23,9 @@ from typing import Literal, Protocol, SupportsIndex, runtime_checkable
 
 from viscircuits.bounds.arguments import checked
 from viscircuits.bounds.ranges import Real, holds
+from viscircuits.card import Card, Shown
 from viscircuits.errors import TargetError, closest
+from viscircuits.meaning import REDUCED, what, where
 from viscircuits.model.graph import OUTPUT
 from viscircuits.model.output import is_part
 from viscircuits.store import digest
@@ -58,8 +60,8 @@ class _Floats(Protocol):
     def tolist(self) -> list[float]: ...
 
 
-@dataclass(frozen=True)
-class Target:
+@dataclass(frozen=True, repr=False)
+class Target(Shown):
     r"""One number, or one map of numbers, that a module's output holds for each image.
 
     Args:
@@ -146,9 +148,15 @@ class Target:
         layer = f"logit{self.layer}" if self.layer == OUTPUT or is_part(self.layer) else self.layer
         return f"{layer}:{channel}" + (f"@{place}" if place else "") + reduced
 
+    def _card(self) -> Card:
+        read = what(self.layer, self.channel, self.direction)
+        facts = {"text": self, "reads": read, "place": where(self.position), "as one number": REDUCED[self.reduction]}
+        # a model's output is a vector, as a rule, and has no places
+        return Card("Target", facts if self.layer or self.position else {**facts, "place": None})
 
-@dataclass(frozen=True)
-class TargetSum:
+
+@dataclass(frozen=True, repr=False)
+class TargetSum(Shown):
     """A weighted sum of targets, also across layers; each term is reduced to one number an image first."""
 
     terms: tuple[tuple[float, Target], ...]
@@ -172,9 +180,12 @@ class TargetSum:
         texts = [f"{str(float(weight)).removesuffix('.0')}*{target}" for weight, target in self.terms]
         return " + ".join(texts).replace("+ -", "- ")
 
+    def _card(self) -> Card:
+        return Card("TargetSum", {"terms": len(self.terms), "text": self})
 
-@dataclass(frozen=True)
-class Loss:
+
+@dataclass(frozen=True, repr=False)
+class Loss(Shown):
     """The model's cross-entropy, per image; the binary one where the model has one output, a logit.
 
     Args:
@@ -185,6 +196,10 @@ class Loss:
 
     def __str__(self) -> str:
         return "loss@predicted" if self.predicted else "loss"
+
+    def _card(self) -> Card:
+        of = "the class that the full model predicts" if self.predicted else "the label of the image"
+        return Card("Loss", {"text": self, "reads": f"the model's cross-entropy, for {of}"})
 
 
 AnyTarget = Target | TargetSum | Loss

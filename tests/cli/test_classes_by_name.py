@@ -1,6 +1,9 @@
 """Classes by name: ``logit:tabby`` is ``logit:281``, and a name that two classes bear is refused with both numbers."""
 
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import viscircuits as vc
 from viscircuits.errors import TargetError
@@ -53,3 +56,32 @@ def test_torchvisions_networks_know_their_classes():
     assert numbered("logit:tabby", names) == "logit:281"
     assert label("logit:281", names) == "tabby"
     assert numbered("logit:crane bird", ("crane", *names[1:])) == "logit:134"  # the longer name, not the machine
+
+
+def test_labels_stand_beside_targets_and_change_no_question(folder_of_pictures, command_line, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_file(vc.zoo.load("squeezenet1_1").model.state_dict(), weights)
+    job = ("extract", "squeezenet1_1", "-i", folder_of_pictures, "-c", "random", "-d", "0.5", "--input-size", "64")
+    for name, target in (("named", "logit:tabby"), ("numbered", "logit:281"), ("channel", "features.3.squeeze:2")):
+        status, out, err = command_line(*job, target, "-w", weights, "-o", tmp_path / name)
+        assert status == 0, err
+        assert ("logit:281 (tabby)" in out) == (name != "channel")
+    named, plain, channel = (vc.Study.open(tmp_path / name).header.spec for name in ("named", "numbered", "channel"))
+    assert (named.targets, named.labels, channel.labels) == (("logit:281",), {"logit:281": "tabby"}, {})
+    assert named.hash == plain.hash == named.model_copy(update={"labels": {}}).hash
+    assert not named.differs(named.model_copy(update={"labels": {}}))
+    assert "logit:281 (tabby)" in command_line("inspect", tmp_path / "named")[1]
+    # nobody trained random weights to know a tabby
+    assert command_line(*job, "logit:tabby", "-o", tmp_path / "random")[0] == 0
+    assert not vc.Study.open(tmp_path / "random").header.spec.labels
+
+
+@pytest.fixture
+def folder_of_pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(8):
+        pixels = torch.randint(0, 256, (64, 64, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    return folder

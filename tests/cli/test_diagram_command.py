@@ -194,6 +194,16 @@ def test_crops_need_no_rendering(study, command_line, tmp_path):
     assert (tmp_path / "crops.svg").read_text().count("data:image/jpeg") >= 4
 
 
+def test_the_panel_shows_the_full_model_beside_the_circuit(study, command_line, tmp_path):
+    asked = ("diagram", study.path, "-t", "features.6:7", "-d", 0.08, "--pictures", "crops", "-o")
+    assert command_line(*asked, tmp_path / "circuit")[0] == 0
+    assert command_line(*asked, tmp_path / "model", "--panel", "model")[0] == 0
+    circuit, model = ((tmp_path / f"{name}.html").read_text().count('"original":') for name in ("circuit", "model"))
+    assert circuit == 1  # the target's alone
+    assert model > 3
+    assert (tmp_path / "circuit.svg").read_text() == (tmp_path / "model.svg").read_text()
+
+
 def test_the_study_without_its_pictures(study, command_line, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(study.path, copy)

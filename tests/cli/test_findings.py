@@ -74,7 +74,7 @@ def test_top(photos, images, shapesnet, tmp_path):
     page = (study / "report.html").read_text()
     assert str(study / "report.html") in said.replace("\n", "")
     assert page.count("<article") == 1
-    assert page.count("data:image/jpeg;base64,") == 2
+    assert page.count('src="data:image/svg+xml,') == 2
     with pytest.raises(ViscircuitsError, match=r"holds other findings \(they differ in n\)"):
         call(*asked, "-n", 5, "-o", study)
     with pytest.raises(ViscircuitsError, match="exists and is not a study"):

@@ -2,11 +2,12 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
 
-from cli.studies import TARGETS, small_study
+from cli.studies import TARGETS, retold, small_study
 from viscircuits.study.chosen import chosen, measured
 
 
@@ -70,6 +71,65 @@ def test_every_diagram_of_the_page_answers_alone(study, page, visit):
     assert not opened.evaluate(wide)
     opened.emulate_media(media="print")
     assert not opened.evaluate(wide)
+
+
+def test_contents_lead_to_every_chapter(study, page, visit):
+    opened = visit(study.path / "report.html")
+    links = opened.locator("nav a")
+    assert links.all_text_contents() == [*TARGETS, "Again"]
+    for link in links.all():
+        link.click()
+        place = opened.locator(link.get_attribute("href").replace(":", "\\:").replace(".", "\\.")).bounding_box()
+        assert place["y"] < 450  # the last one cannot go farther up than the page ends
+    assert opened.evaluate("scrollY") > 1000
+
+
+@pytest.fixture(scope="module")
+def wide(study, tmp_path_factory) -> Path:
+    """The page of one target, whose table has thirteen densities and nine criteria."""
+    folder = tmp_path_factory.mktemp("wide") / "study"
+
+    def more(table: pl.DataFrame) -> pl.DataFrame:
+        table = table.filter(target=TARGETS[0], criterion="actgrad")
+        shown = table.filter(pl.col("density") == table["density"].max())
+        others = [
+            shown.with_columns(
+                pl.lit(f"criterion {number}").alias("criterion"), pl.lit(0.9 - place / 20).alias("density")
+            )
+            for number in range(8)
+            for place in range(13)
+        ]
+        return pl.concat([table, *others])
+
+    return retold(study, folder, more).path
+
+
+def test_a_report_of_one_target_has_contents_too(wide, command_line, visit):
+    assert command_line("report", wide, "--pictures", "none", "-c", "actgrad", "-o", wide / "out")[0] == 0
+    opened = visit(wide / "out" / "report.html")
+    assert opened.locator("nav > details > ol > li > a").all_text_contents() == [TARGETS[0], "Again"]
+    parts = opened.locator("nav li li a")
+    assert parts.all_text_contents() == opened.locator("article > h3[id]").all_text_contents()
+    assert parts.count() > 3
+    parts.nth(2).click()
+    assert abs(opened.locator("h3", has_text="The circuit").bounding_box()["y"]) < 60
+    shows_its_whole_table(opened)
+    for width in (390, 1280):
+        opened.set_viewport_size({"width": width, "height": 844})
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        outside = """[...document.querySelectorAll('table, .plot')].filter(e => {
+            const box = e.parentElement.getBoundingClientRect(); return box.right > innerWidth || box.left < 0; })"""
+        assert not opened.evaluate(outside)
+    # letters of the curve on a phone, of ten points where it is drawn
+    opened.set_viewport_size({"width": 390, "height": 844})
+    assert opened.locator("img.plot").bounding_box()["height"] / 4.3 * 10 / 72 > 9
+    stands_alone((wide / "out" / "report.html").read_text())
+
+
+def shows_its_whole_table(opened) -> None:
+    """On a wide screen, where it has room, none of it is hidden."""
+    opened.set_viewport_size({"width": 1280, "height": 844})
+    assert opened.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('.beside .wide'))")
 
 
 def test_every_note_stands_under_its_heading(study, page, visit):

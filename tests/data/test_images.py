@@ -43,7 +43,9 @@ def test_a_tree_of_folders_has_sorted_classes(tree):
     assert images.class_names == ("ant", "bee", "cat")
     assert images.names == ("ant/0.png", "ant/1.png", "bee/0.png", "cat/0.png", "cat/1.png", "cat/2.png")
     assert images.labels == (0, 0, 1, 2, 2, 2)
-    assert repr(images) == "ImageSet(6 images, 3 classes)"
+    assert repr(images).startswith("ImageSet(images: 6;")
+    assert "ant/0.png" in repr(images)
+    assert repr(images).endswith("classes: 3 (ant, bee, cat))")
     assert images[3].tolist() == [[[0.0] * 4] * 3] * 3
     assert images[1][:, 0, 0].tolist() == [41, 0, 0]
 

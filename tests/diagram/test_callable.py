@@ -11,7 +11,7 @@ import pytest
 import viscircuits as vc
 
 CALL = "import viscircuits as vc\ntry: vc.diagram(None)\nexcept vc.ArgumentError as error: print(error)\n"
-IMPORT = "import viscircuits.diagram.layout\nassert viscircuits.diagram.layout.arrange\n"
+IMPORT = "import viscircuits.diagram.geometry.layout\nassert viscircuits.diagram.geometry.layout.arrange\n"
 NAMED = "import viscircuits.diagram.content as content\nfrom viscircuits.diagram import walk\nassert content and walk\n"
 
 

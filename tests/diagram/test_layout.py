@@ -5,10 +5,10 @@ from itertools import pairwise, permutations
 
 import pytest
 
-from viscircuits.diagram.curves import Thumbnails, bezier, point
 from viscircuits.diagram.drawing import broken
-from viscircuits.diagram.layout import Room, arrange, columns, spread
-from viscircuits.diagram.ordering import crossings, ordered
+from viscircuits.diagram.geometry.curves import Thumbnails, bezier, point
+from viscircuits.diagram.geometry.layout import Room, arrange, columns, spread
+from viscircuits.diagram.geometry.ordering import crossings, ordered
 
 
 def case(seed: int, sizes=(3, 4, 4, 3), chance=0.4):

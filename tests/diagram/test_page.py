@@ -54,12 +54,19 @@ def test_an_edge_can_be_isolated_and_escape_returns(page):
 
 
 def test_sliders_scale_filters_and_kernels(page):
-    filters, kernels = vertex(page, "b:2,"), page.locator(".kernel").first
-    before = filters.bounding_box()["width"], kernels.bounding_box()["width"]
+    filters, kernels = vertex(page, "b:2,").locator("> :first-child"), page.locator(".kernel").first
+    before = sizes(filters), sizes(kernels)
     page.locator('[name="feature"]').fill("2")
     page.locator('[name="kernel"]').fill("0.5")
-    assert filters.bounding_box()["width"] == pytest.approx(2 * before[0], rel=0.02)
-    assert kernels.bounding_box()["width"] == pytest.approx(0.5 * before[1], rel=0.02)
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert sizes(filters) == pytest.approx(2 * before[0], rel=0.02)
+    assert sizes(kernels) == pytest.approx(0.5 * before[1], rel=0.02)
+
+
+def sizes(mark) -> float:
+    """The width of a mark in units of the drawing, whatever part of that is seen."""
+    scale = "el => el.ownerSVGElement.getScreenCTM().a"
+    return mark.bounding_box()["width"] / mark.evaluate(scale)
 
 
 def focused(page) -> str:

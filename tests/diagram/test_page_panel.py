@@ -45,7 +45,7 @@ def test_kernels_and_signs_are_those_of_the_drawing(page):
     strokes = page.eval_on_selector_all(
         ".picture .edge.lit path:not(.hit)", "all => all.map(el => getComputedStyle(el).stroke)"
     )
-    bars = page.eval_on_selector_all(".panel .bar i", "all => all.map(el => getComputedStyle(el).backgroundColor)")
+    bars = page.eval_on_selector_all(".panel .bar rect", "all => all.map(el => getComputedStyle(el).fill)")
     assert set(bars) <= set(strokes)
 
 
@@ -141,4 +141,6 @@ def test_a_bundle_is_shown_too(shapesnet, visit, tmp_path):
     bundle.click()
     assert page.locator(".panel .numbers").inner_text().count("filters") == 1
     assert page.locator(".panel .thumbnail").first.inner_text().startswith("×")
-    assert page.locator(".panel .large svg").count() == 1
+    assert page.locator(".panel .members img").count() == 9  # its filters read the image: kernels
+    page.locator(".vertex.bundle").first.click()
+    assert page.locator(".panel .large svg").count() == 1  # channels of the image have no pictures

@@ -208,3 +208,17 @@ def test_a_phone_scrolls_downwards_only(drawn, visit, tmp_path, scheme):
     window(phone)
     assert centre(vertex(phone, "b:2,"))[1] < panel["y"]
     assert phone.locator(".tip").is_hidden()
+
+
+def test_the_whole_drawing_stands_above_the_panel_of_a_narrow_page(page):
+    page.set_viewport_size({"width": 390, "height": 800})
+    window(page)
+    for _ in range(4):  # to the target, at the very edge
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    window(page)
+    panel = page.locator(".panel").bounding_box()
+    for box in (mark.bounding_box() for mark in page.locator(".picture .vertex").all()):
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        assert box["y"] + box["height"] <= panel["y"]

@@ -50,7 +50,7 @@ def test_an_svg_stands_as_an_image(tmp_path):
     folder = told(tmp_path, "a", Section("t", "l", pictures={"drawn": "a.svg"}))
     (folder / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" onload="pwned=1"></svg>')
     (section,) = sections(tmp_path)
-    assert '<img class="plate" src="data:image/svg+xml;base64,' in section
+    assert '<img class="plate" src="data:image/svg+xml,%3Csvg' in section
     assert "<svg" not in section
 
 

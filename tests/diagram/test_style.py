@@ -13,7 +13,7 @@ import torch
 from diagram.test_curve import rows
 from viscircuits.canvas.marks import Bezier, Box, Disc, Scene, Text
 from viscircuits.evaluate.table import table
-from viscircuits.plots.curve import preservation_curve
+from viscircuits.plots.curve import Curve, preservation_curve
 from viscircuits.plots.plate import Plate, Strip
 from viscircuits.plots.raster import write_png
 from viscircuits.plots.surface import surfaces
@@ -48,10 +48,14 @@ def scene(folder) -> Callable[..., bytes]:
     return draw
 
 
-def heat(number: int, name: str = "a1") -> str:
+def heat_map(number: int, name: str = "a1") -> Curve:
     axes = Axis("x", (0.0, 1.0, 2.0)), Axis("y", (0.0, 1.0))
     values = torch.arange(6.0).reshape(3, 2) + number
-    return surfaces([{name: Surface("a:1", Arc(), axes, values, 0.5)}], labels=[name], title=str(number))._repr_svg_()
+    return surfaces([{name: Surface("a:1", Arc(), axes, values, 0.5)}], labels=[name], title=str(number))
+
+
+def heat(number: int, name: str = "a1") -> str:
+    return heat_map(number, name)._repr_svg_()
 
 
 def test_threads_draw_what_one_thread_draws_and_set_nobodys_style(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from viscircuits import store
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown, sized
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.loop import batches
@@ -33,8 +34,8 @@ FORMAT = 1
 """Version of the file; a file with another number is refused."""
 
 
-@dataclass(frozen=True)
-class TopActivations:
+@dataclass(frozen=True, repr=False)
+class TopActivations(Shown):
     """The highest activations of every channel of a layer.
 
     Args:
@@ -52,6 +53,12 @@ class TopActivations:
     images: Int[Tensor, "c n"]
     places: Int[Tensor, "c n"]
     source: str
+
+    def _card(self) -> Card:
+        return Card("TopActivations", {
+            "layer": self.layer, "channels": f"{self.n_channels:,}", "map": sized(self.map_shape),
+            "activations a channel": f"{self.n:,}", "images of hash": self.source,
+        })  # fmt: skip
 
     @property
     def n_channels(self) -> int:

@@ -1,6 +1,7 @@
 """Arguments of public functions, looked at before anything is done with them.
 
-`checked` looks at their types, as the signature has them, and at their range, by their name (`RANGES`). A wrong type is
+`checked` looks at their types, as the signature has them, and at their range, by their name (`RANGES`); then the thread
+waits for its turn (`viscircuits.bounds.turns`). A wrong type is
 an `ArgumentError`, a value out of range the error of the noun it belongs to. The command line asks the same ranges
 (`viscircuits.cli.options`).
 """
@@ -17,6 +18,7 @@ from typing import Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_h
 from viscircuits.bounds.hints import SEQUENCES, described, fits, members, named
 from viscircuits.bounds.places import check_path
 from viscircuits.bounds.ranges import RANGES, Range, is_number, within
+from viscircuits.bounds.turns import turns
 from viscircuits.errors import ArgumentError, ImageError, MaskError, StudyError, TargetError, ViscircuitsError, closest
 from viscircuits.store.checks import shown
 
@@ -45,7 +47,7 @@ _FIXES = {
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Returns a function whose arguments are looked at first.
+    """Returns a function whose arguments are looked at first, and which then waits for its thread's turn.
 
     Raises:
         ArgumentError: an argument is of a type that the signature does not have.
@@ -76,7 +78,8 @@ def _checked(function: Callable[P, T], names: Names) -> Callable[P, T]:
             if name in hints and name not in by_name:
                 for one in value if name in several else [value]:
                     check(name, one, hints[name])
-        return function(*args, **kwargs)
+        with turns.turn():
+            return function(*args, **kwargs)
 
     return call
 

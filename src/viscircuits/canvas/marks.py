@@ -136,3 +136,21 @@ def flat(
                 yield from flat(mark.marks, dx + mark.offset[0], dy + mark.offset[1])
         else:
             yield mark, dx, dy
+
+
+def extent(marks: tuple[Mark, ...]) -> tuple[Number, Number, Number, Number]:
+    """Returns left, top, right and bottom of all visible marks; of a text, whose width nobody knows, its anchor."""
+    places: list[Point] = []
+    for mark, dx, dy in flat(marks):
+        match mark:
+            case Bezier():
+                corners = mark.points
+            case Box() | Raster():
+                corners = ((mark.x, mark.y), (mark.x + mark.width, mark.y + mark.height))
+            case Disc(radius=r):
+                corners = tuple(corner for x, y in mark.centres for corner in ((x - r, y - r), (x + r, y + r)))
+            case Text():
+                corners = ((mark.x, mark.y),)
+        places += [(x + dx, y + dy) for x, y in corners]
+    across, down = zip(*places, strict=True)
+    return min(across), min(down), max(across), max(down)

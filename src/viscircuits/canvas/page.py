@@ -12,11 +12,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
+from math import ceil
 
-from viscircuits.canvas.marks import Group, Scene, Text
+from viscircuits.canvas.marks import Group, Scene, Text, extent
 from viscircuits.canvas.markup import Html, element, escaped, joined
 from viscircuits.canvas.palette import PALETTES, Theme
 from viscircuits.canvas.svg import inline_svg
+
+CELL = 900
+"""Width of a notebook's cell."""
+
+# as in page.css and the script: the room around a drawing, and how large it gets at most
+_AROUND, _LARGEST = 24, 1.3
+_LOWEST, _HIGHEST = 360, 760
+_LETTER, _BESIDE_HEADING = 6.2, 170
+_ROW, _ABOVE = 17.4, 96
 
 
 def write_page(title: str, body: Html, *styles: str) -> str:
@@ -62,6 +72,22 @@ def interactive(scene: Scene, facts: Mapping[str, object]) -> Html:
         "@DATA@": escaped(json.dumps(facts, ensure_ascii=False)),
     }
     return Html(filled(template("interactive.html"), parts))
+
+
+def cell_height(scene: Scene) -> int:
+    """Returns how high a notebook's frame has to be to show a diagram whole, where it is `CELL` pixels wide.
+
+    A frame may not ask how large it is, so that this is reckoned; in a wider cell the drawing stands in more paper.
+    """
+    lines = [mark for mark in scene.marks if isinstance(mark, Text)]
+    left, top, right, bottom = extent(
+        tuple(mark for mark in scene.marks if isinstance(mark, Group) and mark.id == "circuit")
+    )
+    width, height = right - left + 2 * _AROUND, bottom - top + 2 * _AROUND
+    # long lines of the heading wrap; the button of the theme stands to the right of them
+    rows = sum(ceil(len(line.text) * _LETTER / (CELL - _BESIDE_HEADING)) for line in lines)
+    stage = min(CELL / width, _LARGEST) * height
+    return round(_ABOVE + _ROW * rows + min(_HIGHEST, max(_LOWEST, stage)))
 
 
 def inlined(entry: str) -> str:

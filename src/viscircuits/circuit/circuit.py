@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viscircuits.bounds.arguments import check_fields, check_study, checked
+from viscircuits.card import Card, Shown, sized
 from viscircuits.circuit import file
 from viscircuits.circuit.compensation import Means, Scales, means
 from viscircuits.circuit.stored_target import target_from_json
@@ -39,8 +40,8 @@ from viscircuits.target import AnyTarget, as_target
 from viscircuits.types import Biases, Progress
 
 
-@dataclass(frozen=True, eq=False)
-class Circuit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Circuit(Shown):
     """The part of a model that a mask keeps for a target.
 
     Args:
@@ -84,6 +85,17 @@ class Circuit:
                 "compensation holds for a circuit with biases='masked' and for the mask that it was made for; make it "
                 "anew with circuit.compensated(images) or viscircuits.rescaled(circuit, images)"
             )
+
+    def _card(self) -> Card:
+        mask = self.mask
+        effective = vars(self).get("effective")  # only where it is known: finding it walks the whole graph
+        return Card("Circuit", {
+            "model": type(self.model).__name__, "target": self.target,
+            "keeps": f"{mask.n_kept:,} of {mask.n_relevant:,} relevant {mask.granularity}s",
+            "density": f"{mask.density:.4g}", "effective density": effective and f"{effective.density:.4g}",
+            "kind": self.kind, "compensation": self.compensation,
+            "image": sized(mask.input_shape),
+        })  # fmt: skip
 
     @checked
     def compensated(self, images: ImageSet, *, batch_size: int = 16, progress: Progress | None = None) -> "Circuit":

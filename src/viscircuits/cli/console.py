@@ -100,15 +100,21 @@ class Lines:
         self._told = time.monotonic()
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Prints where the work stands, where the last line is long ago."""
+        """Prints where the work stands, where the last line is long ago.
+
+        Args:
+            what: the work.
+            done: how much of it is done.
+            total: how much there is.
+        """
         now = time.monotonic()
         started = self._started.setdefault(what, now)
-        if now - self._told < self.EVERY:
+        if now - self._told < self.EVERY or not done:  # that nothing is done yet says nothing
             return
         self._told = now
         # the first call comes when something is done already, so that its time is not known
-        left = (now - started) / max(done, 1) * (total - done)
-        err.print(f"{what}: {done:,} of {total:,}{f', about {_duration(left)} left' if 0 < done < total else ''}")
+        left = (now - started) / done * (total - done)
+        err.print(f"{what}: {done:,} of {total:,}{f', about {_duration(left)} left' if done < total else ''}")
 
 
 def _duration(seconds: float) -> str:
@@ -119,7 +125,13 @@ def _duration(seconds: float) -> str:
 
 
 def print_table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table; each column is (name, whether it holds numbers)."""
+    """Prints a table.
+
+    Args:
+        title: what it shows, in the line above.
+        columns: of each its name, and whether it holds numbers.
+        rows: as many cells as columns.
+    """
     out.print(title, style="bold")
     table = Table(header_style="dim", box=None, pad_edge=False, show_header=any(name for name, _ in columns))
     for name, numeric in columns:

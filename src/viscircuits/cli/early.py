@@ -25,7 +25,8 @@ def look_at(parameters: MutableMapping[str, Any]) -> None:
     Raises:
         ViscircuitsError: a value cannot be right.
     """
-    for name, check in _CHECKS.items():
+    checks = {**_CHECKS, "criterion": criterion_of_a_study} if "study" in parameters else _CHECKS
+    for name, check in checks.items():
         value = parameters.get(name)
         if value is None:
             continue
@@ -64,6 +65,14 @@ def criterion(text: str) -> str:
     if match is None or name not in CRITERIA:
         raise MaskError(f"unknown criterion {name!r}{closest(name, CRITERIA)}; there are {', '.join(CRITERIA)}")
     return name + match[2]
+
+
+def criterion_of_a_study(text: str) -> str:
+    """Returns a criterion of a study, in small letters where it is one of ours; a study may hold others."""
+    try:
+        return criterion(text)
+    except MaskError:
+        return text
 
 
 def density(value: float) -> float:

@@ -1,12 +1,11 @@
 """The tables that commands print of studies; imported when a command runs, not for its help."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import polars as pl
 from rich.text import Text
 
-from viscircuits.canvas.told import WEAK, in_a_cell, inverted
+from viscircuits.canvas.told import WEAK, RowOfTable, in_a_cell, inverted
 from viscircuits.cli.console import out, print_table
 from viscircuits.study.chosen import series_of, titled
 from viscircuits.study.folder import Study
@@ -53,7 +52,7 @@ def _cell(rows: pl.DataFrame) -> str:
     return _with(number, [*[f"({turned} inverted)"] * bool(turned), *weak])
 
 
-def told_in_a_cell(row: Mapping[str, Any]) -> str:
+def told_in_a_cell(row: RowOfTable) -> str:
     """Returns a circuit's agreement for a cell of a printed table: ``0.930``, ``-0.163 inverted sd 0.02``."""
     number, remarks = in_a_cell(row)
     return _with(number.replace("−", "-"), remarks)  # not every terminal can print a minus sign

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, final
+from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.arrays import Images
 from viscircuits.bounds.arguments import checked
 from viscircuits.bounds.ranges import PICTURES, within
+from viscircuits.card import Card, Shown, few
 from viscircuits.data import datasets, sources
 from viscircuits.data.damage import all_damage, readable
 from viscircuits.data.division import sides
@@ -30,26 +30,17 @@ from viscircuits.data.reading.decoding import UnreadableError
 from viscircuits.data.reading.pixels import as_pictures
 from viscircuits.data.reading.white import White, Whites
 from viscircuits.data.sources import Prepare, Source
-from viscircuits.data.stream import stacked, stream
+from viscircuits.data.stream import Batch, stacked, stream
 from viscircuits.errors import ImageError
 from viscircuits.store import digest
 from viscircuits.types import Progress
 
-__all__ = ["Batch", "ImageSet", "Prepare"]
-
-
-class Batch(NamedTuple):
-    """Neighbouring pictures of a set."""
-
-    images: Images
-    labels: Int[Tensor, "n"] | None
-    start: int
-    """Index in the set of the first picture."""
+__all__ = ["ImageSet", "Prepare"]
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class ImageSet:
+class ImageSet(Shown):
     """An ordered set of pictures with names and perhaps labels; made by the ``from_...`` functions."""
 
     names: tuple[str, ...]
@@ -180,9 +171,16 @@ class ImageSet:
         except UnreadableError as error:
             raise all_damage(self._source, self._rows) from error
 
-    def __repr__(self) -> str:
-        classes = "" if self.labels is None else f", {len(set(self.labels))} classes"
-        return f"ImageSet({len(self)} images{classes})"
+    def _card(self) -> Card:
+        numbers = sorted(set(self.labels or ()))
+        names = numbers if self.class_names is None else [self.class_names[n] for n in numbers]
+        facts = {
+            "images": f"{len(self):,}",
+            **sources.facts(self._source, self._rows[0]),
+            "classes": f"{len(names):,} ({few(names)})" if names else None,
+            "hash": vars(self).get("hash"),  # only where it is known: finding it reads every picture
+        }
+        return Card("ImageSet", facts)
 
     @checked
     def batches(

@@ -18,6 +18,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown, few, sized
 from viscircuits.errors import ImageError
 
 SIZE = 64
@@ -54,13 +55,18 @@ _RGB = np.array(
 _Y, _X = np.mgrid[:SIZE, :SIZE].astype(np.float32) + np.float32(0.5)
 
 
-@dataclass(frozen=True)
-class Shapes:
+@dataclass(frozen=True, repr=False)
+class Shapes(Shown):
     """Pictures with the class of each and its pixel labels."""
 
     images: UInt8[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"]
     masks: dict[str, UInt8[Tensor, "n h w"]]
+
+    def _card(self) -> Card:
+        classes = f"{len(self.labels.unique()):,}"
+        facts = {"pictures": f"{len(self):,}", "size": sized(self.images.shape[1:]), "classes": classes}
+        return Card("Shapes", {**facts, "labels of pixels": few([*self.masks], 8)})
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -7,7 +7,7 @@ picture is (`viscircuits.data.reading.pixels`), and how a file becomes RGB (`vis
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from viscircuits.card import sized
 from viscircuits.data import datasets
 from viscircuits.data.reading.decoding import UnreadableError, content, decode, opened, rgb
 from viscircuits.data.reading.depth import Depth, depth_of
@@ -250,6 +251,19 @@ class Items:
                 continue
             if (depth := depth_of(image)) is not None and depth.question == like.question:
                 yield _item(row), depth.shown(image)
+
+
+def facts(source: Source, row: int) -> Mapping[str, str | None]:
+    """Returns where the picture of a row lies, and the size of pictures where that is known without reading one."""
+    if isinstance(source, Held):
+        size = sized(source.images.shape[1:])
+        if source.origin is None:
+            return {"size": size, "from": "tensors"}
+        first, rows = source.origin
+        return {**facts(first, rows[row]), "size": size, "held": "in memory"}
+    if isinstance(source, Files):
+        return {"first file": str(source.paths[row])}
+    return {"from": type(source.dataset).__name__ if isinstance(source, Items) else type(source).__name__}
 
 
 def _prepared(prepare: Prepare, image: Image.Image, name: str) -> Tensor:

@@ -4,16 +4,32 @@ Not here: names and labels beyond what an error needs (`viscircuits.data.images`
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from viscircuits.arrays import Images
+from viscircuits.card import Card, sized
 from viscircuits.data.damage import all_damage
 from viscircuits.data.reading.decoding import UnreadableError
 from viscircuits.data.reading.queue import in_order
 from viscircuits.data.sources import Source
 from viscircuits.errors import ImageError
+
+
+class Batch(NamedTuple):
+    """Neighbouring pictures of a set."""
+
+    images: Images
+    labels: Int[Tensor, "n"] | None
+    start: int
+    """Index in the set of the first picture."""
+
+    def __repr__(self) -> str:
+        shape = sized(self.images.shape[1:])
+        return Card("Batch", {"images": len(self.images), "size": shape, "start": self.start}).text()
 
 
 def stream(

@@ -6,7 +6,7 @@ becomes this is in `viscircuits.diagram.walk`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -64,6 +64,7 @@ class Edge:
         total: sum of its weights.
         magnitude: sum of their magnitudes.
         count: how many kernels it stands for; several have no weights of their own.
+        members: these kernels, the one of the largest Σ|w| first; none where it is a single one.
     """
 
     source: str
@@ -74,6 +75,7 @@ class Edge:
     total: float
     magnitude: float
     count: int = 1
+    members: tuple["Edge", ...] = field(default=(), repr=False)
 
     @property
     def balance(self) -> float:
@@ -122,6 +124,8 @@ def merged(source: str, target: str, edges: Sequence[Edge]) -> Edge:
     """
     if len(edges) == 1:
         return replace(edges[0], source=source, target=target)
+    # kernels keep the ends they had, and what was merged before is taken apart again: a bundle opens in one step
+    kernels = [kernel for edge in edges for kernel in edge.members or (edge,)]
     return Edge(
         source,
         target,
@@ -131,6 +135,7 @@ def merged(source: str, target: str, edges: Sequence[Edge]) -> Edge:
         sum(edge.total for edge in edges),
         sum(edge.magnitude for edge in edges),
         sum(edge.count for edge in edges),
+        tuple(sorted(kernels, key=lambda kernel: (-kernel.magnitude, kernel.kernel))),
     )
 
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from viscircuits.canvas.marks import Point
 from viscircuits.diagram.content import Content, Edge, Vertex, Wire
-from viscircuits.diagram.curves import Piece, Solid, Thumbnails, bezier
-from viscircuits.diagram.layout import Layout, Room, arrange, columns
+from viscircuits.diagram.geometry.curves import Piece, Solid, Thumbnails, bezier
+from viscircuits.diagram.geometry.layout import Layout, Room, arrange, columns
 
 WIDTH = 1280.0
 """The width a diagram takes where its columns allow it, in pixels."""
@@ -17,6 +17,9 @@ WIDTH = 1280.0
 MARGIN = 32.0
 LINE = 13.0
 """Between the lines of a heading."""
+
+BESIDE = 20.0
+"""Between the target's picture and the full model's."""
 
 _LABEL = 15.0
 _LETTER = 6.7
@@ -35,10 +38,12 @@ class Drawing:
     Args:
         content: what is drawn.
         filters: block -> how many filters its layer has, for headings.
+        beside: whether a second picture, of the full model, stands to the right of the target's.
     """
 
     content: Content
     filters: Mapping[str, int]
+    beside: bool = False
 
     @cached_property
     def side(self) -> float:
@@ -52,6 +57,16 @@ class Drawing:
     def plan(self) -> Layout:
         """Where everything stands."""
         return arrange([self._box(vertex) for vertex in self._in_blocks], self.content.links, self._gaps)
+
+    @property
+    def width(self) -> float:
+        """The width of all of it."""
+        return self.plan.width + self.aside
+
+    @property
+    def aside(self) -> float:
+        """The room that the target's second picture takes, with the space before it."""
+        return self.side + BESIDE if self.beside else 0.0
 
     @cached_property
     def widths(self) -> dict[Edge, float]:
@@ -141,7 +156,7 @@ class Drawing:
     @cached_property
     def _gaps(self) -> list[float]:
         """The room between columns, so that the whole fills the width: less before joins, more for many kernels."""
-        free = WIDTH - 2 * MARGIN - sum(map(self._width, self._columns))
+        free = WIDTH - 2 * MARGIN - self.aside - sum(map(self._width, self._columns))
         into = Counter(edge.target for edge in self.content.edges)
         shares = [_share(column, into) for column in self._columns[1:]]
         unit = min(210.0, max(self.side * 0.75 + 24, free / (sum(shares) or 1.0)))

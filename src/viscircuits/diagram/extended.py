@@ -3,27 +3,33 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import Literal, NamedTuple
 
 from viscircuits import store
 from viscircuits.bounds.arguments import checked
 from viscircuits.canvas import marks
 from viscircuits.canvas.html import framed
 from viscircuits.canvas.markup import Html
-from viscircuits.canvas.page import interactive, write_page
+from viscircuits.canvas.page import cell_height, interactive, write_page
 from viscircuits.canvas.palette import Theme
-from viscircuits.canvas.svg import data_uri, write_svg
+from viscircuits.canvas.svg import write_svg
+from viscircuits.card import Card, Shown
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram import legend
 from viscircuits.diagram.content import Content, bundled
 from viscircuits.diagram.drawing import MARGIN, WIDTH, Drawing
-from viscircuits.diagram.gathering import PictureSource, agreement, exciting_crops, vertex_pictures
+from viscircuits.diagram.gathering import (
+    PictureSource,
+    agreement,
+    exciting_crops,
+    original_pictures,
+    vertex_pictures,
+)
 from viscircuits.diagram.glyphs import FilterPictures, headings, vertices
 from viscircuits.diagram.inset import Agreement, inset
 from viscircuits.diagram.lines import labels, lines
+from viscircuits.diagram.panel import panel_facts
 from viscircuits.diagram.walk import content
 from viscircuits.errors import MaskError
 from viscircuits.plots.plate import Rgb, blank
@@ -36,23 +42,28 @@ MOST = 300
 
 _INSET = 150.0
 
-_CROPS, _CROP_SIDE = 3, 112
-"""Pieces of images a filter that the page holds, and at most so many pixels a side."""
+_CROPS = 3
+"""Pieces of images a filter that the page holds."""
+
+PanelPictures = Literal["circuit", "model"]
+"""What the page's panel shows of filters: their pictures in the circuit, or beside them those in the full model."""
 
 
-@dataclass(frozen=True)
-class Diagram:
+@dataclass(frozen=True, repr=False)
+class Diagram(Shown):
     """A drawn circuit; shows itself in a notebook, saves itself as SVG, PNG and an interactive page.
 
     Attributes:
         content: the vertices and edges that are drawn, as data.
         scene: the picture as marks, before it is painted.
         crops: (layer, channel) -> the pieces of images that excite a filter most, which the page shows closely.
+        originals: (layer, channel) -> a filter's picture in the full model, which the page shows beside the circuit's.
     """
 
     content: Content
     scene: marks.Scene
     crops: Mapping[tuple[str, int], Sequence[Rgb]] = field(default_factory=dict, repr=False)
+    originals: FilterPictures = field(default_factory=dict, repr=False)
 
     @checked
     def svg(self, theme: Theme = "light") -> str:
@@ -65,7 +76,7 @@ class Diagram:
 
     def part(self) -> Html:
         """Returns the diagram as a part of a page, with its controls and what its panel tells."""
-        return interactive(self.scene, _facts(self.content, self.crops))
+        return interactive(self.scene, panel_facts(self.content, self.crops, self.originals))
 
     @checked
     def png(self, path: str | Path, theme: Theme = "light", scale: marks.Number = 2) -> Path:
@@ -90,12 +101,18 @@ class Diagram:
                 temporary.write_text(text, encoding="utf-8")
         return svg, self.png(png, theme), html
 
+    def _card(self) -> Card:
+        edges = sum(edge.count for edge in self.content.edges)
+        return Card("Diagram", {
+            "title": self.scene.title, "size": f"{self.scene.width:.0f} × {self.scene.height:.0f} pixels",
+            "vertices": len(self.content.vertices), "edges": len(self.content.edges), "kernels": f"{edges:,}",
+        })  # fmt: skip
+
     def _repr_svg_(self) -> str:
         return self.svg()
 
     def _repr_html_(self) -> str:
-        height = round(min(1000, self.scene.height * 0.8 + 60))
-        return framed(self.html(), self.scene.title, height)
+        return framed(self.html(), self.scene.title, cell_height(self.scene))
 
 
 @checked
@@ -105,6 +122,7 @@ def diagram(
     scores: Scores | None = None,
     images: ImageSet | None = None,
     pictures: FilterPictures | PictureSource = "optvis",
+    panel: PanelPictures = "circuit",
     prepare: Prepare | None = None,
     compared: Agreement | None = None,
     most: int = MOST,
@@ -123,6 +141,9 @@ def diagram(
         pictures: what filters show. "optvis": what each looks for, rendered on the circuit (about a third of a second a
             filter); "crops": the piece of ``images`` that excites it most; "none": its number; or pictures of your own,
             (layer, channel) -> ``[3, h, w]`` in [0, 1]. A filter that reads the image always shows its kernel.
+        panel: what the page's panel shows of filters. "circuit": their pictures in the circuit; "model": beside them
+            those in the full model, which takes about as long again. The target's always stands beside it, in the
+            drawing too, unless ``pictures`` are "none" or your own.
         prepare: what prepared the images; it tells the colours of pictures (ImageNet's by default).
         compared: what the inset shows, when it is known already.
         most: draw at most this many edges one by one; a larger circuit is bundled by pairs of layers, and says so.
@@ -137,26 +158,33 @@ def diagram(
         ImageError: crops are asked for without images.
     """
     drawn = shown(circuit, scores, most)
+    source = pictures if isinstance(pictures, str) else None
+    originals: FilterPictures = {}
+    if panel == "model" or source in ("optvis", "crops"):
+        # where the drawing has no pictures of ours, the panel alone was asked for
+        originals = original_pictures(
+            circuit, drawn, images, every=panel == "model", source="crops" if source == "crops" else "optvis",
+            prepare=prepare, cache=cache, progress=progress,
+        )  # fmt: skip
     empty = 0
-    closely = images is not None and pictures not in ("crops", "none")  # these are the crops, or want none
     if isinstance(pictures, str):
-        rendered = pictures == "optvis"
         pictures = vertex_pictures(
             circuit, drawn, images, source=pictures, prepare=prepare, cache=cache, progress=progress
         )
         # a piece of a picture may be of one colour; only of a rendering does it mean that nothing was found
-        empty = sum(map(blank, pictures.values())) if rendered else 0
+        empty = sum(map(blank, pictures.values())) if source == "optvis" else 0
     crops: Mapping[tuple[str, int], Sequence[Rgb]] = {}
-    if closely and images is not None:
+    if images is not None and source != "none":
         crops = exciting_crops(circuit, drawn, images, _CROPS, prepare=prepare, progress=progress)
     if compared is None and images is not None:
         compared = agreement(circuit, images, progress=progress)
-    drawing = Drawing(drawn, _filters(circuit, drawn))
+    drawing = Drawing(drawn, _filters(circuit, drawn), _beside(drawn, pictures, originals))
     words = _Words(
         title or legend.title(circuit), about or legend.about_circuit(circuit, scores, compared),
         legend.facts(circuit, drawn, compared),
     )  # fmt: skip
-    return Diagram(drawn, _composed(drawing, pictures, words, empty, compared), crops)
+    scene = _composed(drawing, pictures, originals, words, empty, compared)
+    return Diagram(drawn, scene, crops, originals)
 
 
 def shown(circuit: Circuit, scores: Scores | None = None, most: int = MOST) -> Content:
@@ -176,42 +204,17 @@ def shown(circuit: Circuit, scores: Scores | None = None, most: int = MOST) -> C
     return whole if len(whole.edges) <= most else bundled(whole)
 
 
-def _facts(content: Content, crops: Mapping[tuple[str, int], Sequence[Rgb]]) -> dict[str, object]:
-    """The names and numbers that the page's panel tells: vertices by id, edges by ``source>target``."""
-    vertices: dict[str, object] = {}
-    for v in content.vertices:
-        pieces = [_thumbnail(crop) for crop in crops.get((v.layer, v.channel), ())]
-        vertices[v.id] = {
-            "name": v.name, "kind": v.kind, "target": v.is_target, "score": _rounded(v.score),
-            "members": len(v.members), "crops": pieces,
-        }  # fmt: skip
-    edges = {
-        f"{e.source}>{e.target}": {
-            "score": _rounded(e.score), "total": _rounded(e.total), "magnitude": _rounded(e.magnitude),
-            "count": e.count,
-        }
-        for e in content.edges
-    }  # fmt: skip
-    return {"measure": content.measure, "vertices": vertices, "edges": edges}
-
-
-def _thumbnail(crop: Rgb) -> str:
-    """A piece of an image as the panel shows it; three large ones a filter would make a page of many megabytes."""
-    step = -(-max(crop.shape) // _CROP_SIDE)
-    height, width = (side // step for side in crop.shape[1:])
-    cells = crop[:, : height * step, : width * step].reshape(3, height, step, width, step)
-    return data_uri((cells.mean((2, 4)).clip(0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8), sharp=False)
-
-
-def _rounded(value: float) -> float:
-    """Six digits: more than is ever shown, and half the bytes."""
-    return float(f"{value:.6g}")
-
-
 def _filters(circuit: Circuit, content: Content) -> dict[str, int]:
     layers = circuit.graph.layers
     filters = [m for v in content.vertices for m in v.members or (v,) if m.kind == "filter"]
     return {v.block: layers[v.layer].out_channels for v in filters}
+
+
+def _beside(content: Content, pictures: FilterPictures, originals: FilterPictures) -> bool:
+    """Whether the target has both pictures; one that is drawn as a kernel or a number has nothing to compare."""
+    target = content.by_id[content.target]
+    unit = target.layer, target.channel
+    return target.kind != "bundle" and unit in pictures and unit in originals
 
 
 class _Words(NamedTuple):
@@ -223,14 +226,15 @@ class _Words(NamedTuple):
 
 
 def _composed(
-    drawing: Drawing, pictures: FilterPictures, words: _Words, empty: int, compared: Agreement | None
-) -> marks.Scene:
+    drawing: Drawing, pictures: FilterPictures, originals: FilterPictures, words: _Words, empty: int,
+    compared: Agreement | None,
+) -> marks.Scene:  # fmt: skip
     """Title and numbers above, the circuit in the middle, the key and the inset below."""
     # wide circuits get a wider picture: squeezed columns would leave no room for lines between them
-    width = max(WIDTH, drawing.plan.width + 2 * MARGIN)
+    width = max(WIDTH, drawing.width + 2 * MARGIN)
     above, top = legend.header(words.title, words.about, words.facts, MARGIN, width - 2 * MARGIN)
-    parts = (lines(drawing), labels(drawing), *headings(drawing), vertices(drawing, pictures))
-    middle = marks.Group(parts, "circuit", "circuit", offset=((width - drawing.plan.width) / 2, top + 8))
+    parts = (lines(drawing), labels(drawing), *headings(drawing), vertices(drawing, pictures, originals))
+    middle = marks.Group(parts, "circuit", "circuit", offset=((width - drawing.width) / 2, top + 8))
     bottom = top + 8 + drawing.plan.height + 60
     below: list[marks.Mark] = [marks.Group(tuple(legend.key(drawing, MARGIN, bottom, empty)), "key", "key")]
     if compared is not None:

@@ -5,6 +5,7 @@ files, and which kernels are drawn at all in `viscircuits.diagram.walk`, from th
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,7 +15,7 @@ from viscircuits.bounds.arguments import checked
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.content import Content
-from viscircuits.diagram.glyphs import FilterPictures
+from viscircuits.diagram.glyphs import SHEET, FilterPictures
 from viscircuits.diagram.inset import Agreement
 from viscircuits.errors import ImageError, ModelError, UnsupportedOperation, closest
 from viscircuits.evaluate.preservation import Reference, reference
@@ -28,9 +29,6 @@ from viscircuits.types import Progress
 
 PictureSource = Literal["optvis", "crops", "none"]
 """Where pictures of filters come from: rendered on the circuit, cut out of images, or nowhere."""
-
-SHEET = 9
-"""How many members of a bundle are shown."""
 
 _SIDE = 96
 """Rgb of what the network sees while a filter's picture is rendered; smaller networks keep their own size."""
@@ -77,6 +75,41 @@ def vertex_pictures(
         raise ImageError("crops are cut out of images, and there are none; pass images=, or source='optvis'")
     crops = exciting_crops(circuit, content, images, 1, prepare=prepare, batch_size=batch_size, progress=progress)
     return {unit: pieces[0] for unit, pieces in crops.items()}
+
+
+def original_pictures(
+    circuit: Circuit,
+    content: Content,
+    images: ImageSet | None = None,
+    *,
+    every: bool = False,
+    source: PictureSource = "optvis",
+    prepare: Prepare | None = None,
+    cache: str | Path | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> FilterPictures:
+    """Returns (layer, channel) -> a picture of that filter in the full model, made as `vertex_pictures` are.
+
+    Args:
+        circuit: the circuit; its model is looked into, with every kernel.
+        content: which filters are drawn.
+        images: where to look for exciting pieces; prepared as for the network.
+        every: of all filters that are drawn; else of the target alone.
+        source: where pictures come from.
+        prepare: what prepared the images; it tells the colours.
+        cache: a folder that keeps rendered pictures.
+        batch_size: pictures at a time.
+        progress: called as the work goes on.
+    """
+    mask = circuit.mask
+    # compensation and silenced biases belong to the circuit: the full model has neither
+    full = Circuit(circuit.model, circuit.target, replace(mask, kept=dict(mask.relevant)))
+    if not every:
+        content = replace(content, vertices=tuple(v for v in content.vertices if v.is_target))
+    return vertex_pictures(
+        full, content, images, source=source, prepare=prepare, cache=cache, batch_size=batch_size, progress=progress
+    )
 
 
 def exciting_crops(

@@ -8,18 +8,28 @@ from jaxtyping import Float, UInt8
 from viscircuits.canvas.marks import Box, Disc, Group, Mark, Raster, Text
 from viscircuits.canvas.palette import image_kernel
 from viscircuits.diagram.content import Vertex
-from viscircuits.diagram.drawing import LINE, Drawing
+from viscircuits.diagram.drawing import BESIDE, LINE, Drawing
 
-FilterPictures = Mapping[tuple[str, int], Float[np.ndarray, "3 height width"]]
-"""(layer, channel) -> a picture of it, values in [0, 1]."""
+FilterPictures = Mapping[tuple[str, int], Float[np.ndarray, "3 _ _"]]
+"""(layer, channel) -> a picture of it, values in [0, 1]; each of its own size."""
+
+SHEET = 9
+"""How many members of a bundle are shown."""
 
 _COARSE = 12
 """FilterPictures with fewer pixels a side keep their edges when they are enlarged."""
 
 
-def vertices(drawing: Drawing, pictures: FilterPictures) -> Group:
-    """Returns all vertices: filters with their pictures, image channels, joins, and the target."""
-    return Group(tuple(_vertex(drawing, pictures, vertex) for vertex in drawing.content.vertices), kind="vertices")
+def vertices(drawing: Drawing, pictures: FilterPictures, originals: FilterPictures) -> Group:
+    """Returns all vertices: filters with their pictures, image channels, joins, and the target.
+
+    Args:
+        drawing: sizes and places.
+        pictures: of filters in the circuit.
+        originals: of filters in the full model; the target's stands beside its picture where the drawing has room.
+    """
+    drawn = [_vertex(drawing, pictures, originals, vertex) for vertex in drawing.content.vertices]
+    return Group(tuple(drawn), kind="vertices")
 
 
 def headings(drawing: Drawing) -> list[Text]:
@@ -38,7 +48,7 @@ def _heading(drawing: Drawing, vertex: Vertex) -> list[Text]:
     return [*texts, Text(x, below, count, 10, "muted", "middle", halo=True)] if count else texts
 
 
-def _vertex(drawing: Drawing, pictures: FilterPictures, vertex: Vertex) -> Group:
+def _vertex(drawing: Drawing, pictures: FilterPictures, originals: FilterPictures, vertex: Vertex) -> Group:
     x, y = drawing.plan.x[vertex.id], drawing.plan.y[vertex.id]
     side = drawing.size(vertex)[0]
     match vertex.kind:
@@ -50,6 +60,8 @@ def _vertex(drawing: Drawing, pictures: FilterPictures, vertex: Vertex) -> Group
             body = _sheet(vertex, pictures, drawing.content.n_image_channels == 3, x - side / 2, y - side / 2, side)
         case _:
             body = _filter(vertex, _pixels(vertex, pictures), x, y, side)
+            if vertex.is_target and drawing.beside:
+                body += _original(originals[vertex.layer, vertex.channel], x + side / 2 + BESIDE, y, side)
     data = {"goal": "1"} if vertex.is_target else {}
     return Group(tuple(body), vertex.id, f"vertex {vertex.kind}", _title(drawing, vertex), data, (x, y))
 
@@ -70,9 +82,13 @@ def _pixels(vertex: Vertex, pictures: FilterPictures) -> UInt8[np.ndarray, "h w 
     """The picture of a vertex: its kernel where that is on the image, else what was given."""
     if vertex.kernel is not None:
         return image_kernel(vertex.kernel)
-    # half a step is added because astype cuts off
     known = pictures.get((vertex.layer, vertex.channel))
-    return None if known is None else (np.clip(known, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+    return None if known is None else _bytes(known)
+
+
+def _bytes(picture: Float[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    # half a step is added because astype cuts off
+    return (np.clip(picture, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
 
 
 def _filter(vertex: Vertex, pixels: UInt8[np.ndarray, "h w 3"] | None, x: float, y: float, side: float) -> list[Mark]:
@@ -89,6 +105,12 @@ def _filter(vertex: Vertex, pixels: UInt8[np.ndarray, "h w 3"] | None, x: float,
     label = str(vertex.channel) if vertex.layer else ""
     text = Text(x, below, label, 10, "ink" if vertex.is_target else "muted", "middle", halo=True)
     return [*rim, _picture(pixels, left, top, side), text]
+
+
+def _original(picture: Float[np.ndarray, "3 h w"], left: float, y: float, side: float) -> list[Mark]:
+    """What the target looks for in the full model: how much of it the circuit computes is seen beside it."""
+    below = Text(left + side / 2, y + side / 2 + 15, "full model", 10, "muted", "middle", halo=True)
+    return [_picture(_bytes(picture), left, y - side / 2, side), below]
 
 
 def _picture(pixels: UInt8[np.ndarray, "h w 3"], left: float, top: float, side: float) -> Raster:

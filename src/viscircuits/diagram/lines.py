@@ -3,8 +3,8 @@
 from viscircuits.canvas.marks import Bezier, Box, Group, Raster, Text
 from viscircuits.canvas.palette import balance_role, heat_map
 from viscircuits.diagram.content import Edge, Wire
-from viscircuits.diagram.curves import point
 from viscircuits.diagram.drawing import Drawing
+from viscircuits.diagram.geometry.curves import point
 
 _WIRE = 1.6
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown, few
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import MaskError
@@ -29,8 +30,8 @@ from viscircuits.types import Progress
 _CURVES = ("alone", "without", "random_alone", "random_without")
 
 
-@dataclass(frozen=True)
-class Faithful:
+@dataclass(frozen=True, repr=False)
+class Faithful(Shown):
     """One circuit both ways.
 
     Attributes:
@@ -48,9 +49,18 @@ class Faithful:
     random_alone: float
     random_without: float
 
+    def _card(self) -> Card:
+        one, other = self.alone_interval, self.without_interval
+        return Card("Faithful", {
+            "density": f"{self.density:.4g}",
+            "|r| alone": f"{self.alone.pearson:.3f} ({one.low:.3f} to {one.high:.3f})",
+            "|r| of the model without it": f"{self.without.pearson:.3f} ({other.low:.3f} to {other.high:.3f})",
+            "random alone": f"{self.random_alone:.3f}", "random without": f"{self.random_without:.3f}",
+        })  # fmt: skip
 
-@dataclass(frozen=True)
-class Faithfulness:
+
+@dataclass(frozen=True, repr=False)
+class Faithfulness(Shown):
     """Circuits of one target at several densities, both ways.
 
     Args:
@@ -66,6 +76,16 @@ class Faithfulness:
     points: tuple[Faithful, ...]
     n_random: int
     kind: str
+
+    def _card(self) -> Card:
+        densities = [f"{point.density:.4g}" for point in self.points]
+        return Card("Faithfulness", {
+            "target": self.target, "circuits": f"{len(densities):,}, {self.kind}",
+            f"densities in {self.granularity}s": few(densities, 8),
+            "|r| alone": few([f"{r:.3f}" for r in self.curve("alone")], 8),
+            "|r| without": few([f"{r:.3f}" for r in self.curve("without")], 8),
+            "random circuits a point": self.n_random,
+        })  # fmt: skip
 
     @checked
     def curve(self, name: str) -> list[float]:
@@ -145,8 +165,8 @@ def faithfulness(
     return Faithfulness(str(first.target), first.mask.granularity, tuple(points), n_random, first.kind)
 
 
-@dataclass(frozen=True)
-class Minimality:
+@dataclass(frozen=True, repr=False)
+class Minimality(Shown):
     """What every kept structure of a circuit is worth by itself.
 
     Attributes:
@@ -160,6 +180,15 @@ class Minimality:
     structures: tuple[tuple[str, tuple[int, ...]], ...]
     damage: tuple[float, ...]
     n_kept: int
+
+    def _card(self) -> Card:
+        worst = max(range(len(self.damage)), key=self.damage.__getitem__)
+        layer, index = self.structures[worst]
+        return Card("Minimality", {
+            "|r|": f"{self.pearson:.4f}", "tried": f"{len(self.damage):,} of {self.n_kept:,} kept structures",
+            "needless": f"{self.needless():.0%}",
+            "worth most": f"{layer} {list(index)}, {self.damage[worst]:.4f} of |r|",
+        })  # fmt: skip
 
     @checked
     def needless(self, tolerance: float = 0.001) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from viscircuits.card import Card, Shown
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.scores import Scores
 
@@ -26,14 +27,17 @@ class Key(NamedTuple):
     density: float
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, repr=False)
+class Measurement(Shown):
     """One circuit and its numbers, as a flat row."""
 
     key: Key
     row: Row
     circuit: Circuit
     scores: Scores
+
+    def _card(self) -> Card:
+        return Card("Measurement", {**self.key._asdict(), "|r|": self.row.get("pearson")})
 
 
 @runtime_checkable  # so that types can be checked in tests

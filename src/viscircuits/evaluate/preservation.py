@@ -20,6 +20,7 @@ from torch import Tensor
 
 from viscircuits.activations import agreement
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import ImageError, TargetError
@@ -28,8 +29,8 @@ from viscircuits.execution.together import respond_all
 from viscircuits.types import Progress
 
 
-@dataclass(frozen=True)
-class Preservation:
+@dataclass(frozen=True, repr=False)
+class Preservation(Shown):
     """Agreement of a circuit's responses with the full model's.
 
     Attributes:
@@ -58,9 +59,17 @@ class Preservation:
     n_images: int
     n_values: int
 
+    def _card(self) -> Card:
+        return Card("Preservation", {
+            "|r|": f"{self.pearson:.4f}", "|r| within positions": f"{self.pearson_within:.4f}",
+            "r": f"{self.signed:.4f}", "rank correlation": f"{self.spearman:.4f}",
+            "relative difference": f"{self.relative_difference:.4f}", "sd ratio": f"{self.sd_ratio:.4f}",
+            "0 because": self.reason, "images": f"{self.n_images:,}", "values": f"{self.n_values:,}",
+        })  # fmt: skip
 
-@dataclass(frozen=True)
-class Reference:
+
+@dataclass(frozen=True, repr=False)
+class Reference(Shown):
     """The full model's responses, against which any number of circuits is measured.
 
     Raises:
@@ -80,6 +89,10 @@ class Reference:
                 f"target {self.target} is dead: its response is {values.flat[0]:.4g} everywhere on these "
                 f"{len(values)} images; choose another channel, or other or more images"
             )
+
+    def _card(self) -> Card:
+        images, positions = self.response.values.shape
+        return Card("Reference", {"target": self.target, "images": f"{images:,}", "values of each": f"{positions:,}"})
 
     @cached_property
     def _values(self) -> Float[np.ndarray, "n p"]:

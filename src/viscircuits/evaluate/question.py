@@ -14,6 +14,7 @@ from torch import nn
 
 from viscircuits.bounds.arguments import check_fields
 from viscircuits.bounds.ranges import within
+from viscircuits.card import Card, Shown, few
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, TargetError
 from viscircuits.evaluate.measurement import Key
@@ -30,8 +31,8 @@ PAPER_DENSITIES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.00
 _CHOICES = {"granularity": GRANULARITIES, "normalise": (None, "minmax"), "biases": get_args(Biases)}
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass(frozen=True, repr=False)
+class Question(Shown):
     """The targets, criteria, densities, pictures and settings of a sweep; see `viscircuits.Sweep` for each."""
 
     model: nn.Module
@@ -49,6 +50,14 @@ class Question:
     limits: dict[str, Sequence[float]] | None = None
     scoring_limits: dict[str, int] | None = None
     progress: Progress | None = None
+
+    def _card(self) -> Card:
+        return Card(type(self).__name__, {
+            "model": type(self.model).__name__, "targets": few(self.targets), "criteria": few(self.criteria),
+            "densities": f"{few(self.densities)} of {self.granularity}s",
+            "scored on": f"{len(self.scoring):,} images", "measured on": f"{len(self.held_out):,}",
+            "biases": self.biases, "normalise": self.normalise, "seed": self.seed,
+        })  # fmt: skip
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -7,6 +7,7 @@ from itertools import combinations
 from torch import Tensor, nn
 
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown
 from viscircuits.data.images import ImageSet, as_images
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.mask import Mask
@@ -15,8 +16,8 @@ from viscircuits.target import AnyTarget
 from viscircuits.types import Granularity, Progress
 
 
-@dataclass(frozen=True)
-class Stability:
+@dataclass(frozen=True, repr=False)
+class Stability(Shown):
     """Intersections over union of circuits of one target that were found several times.
 
     Attributes:
@@ -33,6 +34,14 @@ class Stability:
     chance: float
     chance_by_layer: float
     density: float
+
+    def _card(self) -> Card:
+        return Card("Stability", {
+            "overlap on other images": f"{_mean(self.halves):.3f}, mean of {len(self.halves)}",
+            "with other seeds": f"{_mean(self.seeds):.3f}, mean of {len(self.seeds)}",
+            "by chance": f"{self.chance:.3f}", "by chance in each layer": f"{self.chance_by_layer:.3f}",
+            "density": f"{self.density:.4g}",
+        })  # fmt: skip
 
 
 @checked

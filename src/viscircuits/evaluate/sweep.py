@@ -30,7 +30,7 @@ _PAUSE = 1
 """Seconds between two times that a checkpoint is written: each writes the whole table."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep(Question):
     """A product of targets, criteria and densities on one model and one pair of image sets.
 

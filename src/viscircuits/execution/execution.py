@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 
-from viscircuits.data.images import Batch, ImageSet
+from viscircuits.data.images import ImageSet
+from viscircuits.data.stream import Batch
 from viscircuits.execution.loop import judged, to_model
 from viscircuits.execution.response import Rows, fixed_for
 from viscircuits.model.field.aligned import AlignedCrops

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from viscircuits.data.classes import by_output
-from viscircuits.data.images import Batch, ImageSet, as_images
+from viscircuits.data.images import ImageSet, as_images
+from viscircuits.data.stream import Batch
 from viscircuits.errors import ImageError
 from viscircuits.model.graph import OUTPUT, NetGraph
 from viscircuits.model.zoo import zoo

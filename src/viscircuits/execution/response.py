@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from viscircuits.bounds.arguments import checked
-from viscircuits.data.images import Batch, ImageSet
+from viscircuits.card import Card, Shown
+from viscircuits.data.images import ImageSet
+from viscircuits.data.stream import Batch
 from viscircuits.execution.loop import batches, judged
 from viscircuits.mask import Mask
 from viscircuits.model.graph import NetGraph
@@ -19,12 +21,17 @@ from viscircuits.readout import Frozen, Readout
 from viscircuits.types import Progress
 
 
-@dataclass(frozen=True)
-class Response:
+@dataclass(frozen=True, repr=False)
+class Response(Shown):
     """What a network (or circuit) answers to a set of images, and what the target fixed in the full model."""
 
     values: Float[Tensor, "n p"]
     frozen: Frozen
+
+    def _card(self) -> Card:
+        images, positions = self.values.shape
+        fixed = sum(part is not None for part in self.frozen)
+        return Card("Response", {"images": images, "values of each": positions, "fixed terms": fixed or None})
 
 
 class Rows:

@@ -8,6 +8,7 @@ A kernel is indexed ``(out, in)`` within a layer. Grouped layers have ``out x in
 have that shape; `KernelLayer.sources` says which global input channel stands behind each entry.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, fx
 
+from viscircuits.card import Card, Shown, few, sized
 from viscircuits.errors import TargetError, UnsupportedOperation, closest
 from viscircuits.model.nodes import concrete
 from viscircuits.model.output import is_part
@@ -107,8 +109,8 @@ class Output:
         return self.shape[: self.channel_axis - 1] + self.shape[self.channel_axis :]
 
 
-@dataclass(frozen=True)
-class NetGraph:
+@dataclass(frozen=True, repr=False)
+class NetGraph(Shown):
     """A traced network: its kernel layers in the order of first execution, and the outputs of its modules."""
 
     input_shape: tuple[int, ...]  # (c, h, w)
@@ -125,6 +127,19 @@ class NetGraph:
     refused: Mapping[fx.Node, str] = field(default_factory=dict, repr=False, compare=False)  # kernels used in a way ...
     # ... that has no rule -> why: an error where they lead to a target, and of no account elsewhere
     fault: str = ""  # why no number of this network can be trusted; the graph still says what reaches what
+    model: str = field(default="", compare=False)  # the class, for whoever looks at the graph
+
+    def _card(self) -> Card:
+        ops = Counter(layer.op for layer in self.layers.values())
+        n_kernels = sum(layer.n_kernels for layer in self.layers.values())
+        return Card("NetGraph", {
+            "model": self.model, "image": sized(self.input_shape),
+            "layers with kernels": f"{len(self.layers):,} ({few([f'{count} {op}' for op, count in ops.items()])})",
+            "kernels": f"{n_kernels:,}",
+            "outputs": f"{len(self.outputs):,} ({few([name or 'logit' for name in self.outputs])})",
+            "only carry signals": few(self.not_scored), "no rule": few(sorted(set(self.refused.values()))),
+            "fault": self.fault,
+        })  # fmt: skip
 
     def check(self) -> None:
         """Raises an `UnsupportedOperation` if the network's numbers cannot be trusted."""

@@ -133,6 +133,7 @@ def _graph(model: nn.Module, shape: tuple[int, ...], exported: Exported, trial: 
         trial.layout,
         refused=layers.refused,
         fault=trial.fault,
+        model=type(model).__name__,
     )
 
 

@@ -15,7 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits.bounds.arguments import check_fields
+from viscircuits.card import Card, Shown
 from viscircuits.errors import TargetError, UnsupportedOperation, closest
+from viscircuits.meaning import where
 from viscircuits.model.calls import KernelCall
 from viscircuits.model.graph import OUTPUT, KernelLayer, NetGraph
 from viscircuits.readout import Readout
@@ -74,8 +76,8 @@ class Objective(ABC):
         return self + objective(other) * -1.0
 
 
-@dataclass(frozen=True)
-class Activation(Objective):
+@dataclass(frozen=True, repr=False)
+class Activation(Shown, Objective):
     """The mean of a target's map, or the weighted sum of such means."""
 
     target: Target | TargetSum
@@ -101,9 +103,12 @@ class Activation(Objective):
     def __str__(self) -> str:
         return str(self.target)
 
+    def _card(self) -> Card:
+        return Card("Activation", {"raises": f"the mean of {self}"})
 
-@dataclass(frozen=True)
-class KernelMap(Objective):
+
+@dataclass(frozen=True, repr=False)
+class KernelMap(Shown, Objective):
     """The mean of one kernel's own map, ``w[out, source] * x[source]``: before the sum over inputs and the bias.
 
     Args:
@@ -175,9 +180,13 @@ class KernelMap(Objective):
         place = self.position if isinstance(self.position, str) else ",".join(map(str, self.position or ()))
         return f"{self.layer}:{self.out}<{self.source}" + (f"@{place}" if place else "")
 
+    def _card(self) -> Card:
+        kernel = f"what channel {self.source} alone gives to channel {self.out} of {self.layer}"
+        return Card("KernelMap", {"text": self, "raises": kernel, "place": where(self.position)})
 
-@dataclass(frozen=True)
-class Combination(Objective):
+
+@dataclass(frozen=True, repr=False)
+class Combination(Shown, Objective):
     """A weighted sum of objectives."""
 
     terms: tuple[tuple[float, Objective], ...]
@@ -203,6 +212,9 @@ class Combination(Objective):
     def __str__(self) -> str:
         texts = [f"{str(float(weight)).removesuffix('.0')}*{term}" for weight, term in self.terms]
         return " + ".join(texts).replace("+ -", "- ")
+
+    def _card(self) -> Card:
+        return Card("Combination", {"terms": len(self.terms), "raises": self})
 
 
 Renderable = Objective | AnyTarget | str

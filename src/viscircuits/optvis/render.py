@@ -24,6 +24,7 @@ from viscircuits.optvis.parameterisation import Fourier, Parameterisation, Pixel
 from viscircuits.optvis.rendering import Picture, Rendering
 from viscircuits.optvis.transforms import STANDARD, Transform
 from viscircuits.optvis.window import window
+from viscircuits.store import spelled
 from viscircuits.types import Progress
 
 PARAMETERISATIONS: dict[str, type[Fourier] | type[Pixels]] = {"fourier": Fourier, "pixels": Pixels}
@@ -137,9 +138,9 @@ class _Job:
         return [self.seed + variant for variant in range(self.ascent.variants)]
 
     def _kept(self, one: Objective) -> list[Picture] | None:
-        found = [self.cache.read(repr(one), str(seed)) for seed in self._seeds]
-        group = [picture for picture in found if picture is not None]
-        return group if len(group) == len(found) else None
+        kept = [self.cache.read(spelled(one), str(seed)) for seed in self._seeds]
+        group = [picture for picture in kept if picture is not None]
+        return group if len(group) == len(kept) else None
 
     def _climb(self, wanted: Sequence[Objective], number: int, batches: int) -> list[list[Picture]]:
         def stepped(step: int) -> None:
@@ -157,7 +158,7 @@ class _Job:
             )
         ]
         for picture, one in zip(pictures, repeated, strict=True):
-            self.cache.write(picture, repr(one), str(picture.seed))
+            self.cache.write(picture, spelled(one), str(picture.seed))
         return [pictures[i : i + len(self._seeds)] for i in range(0, len(pictures), len(self._seeds))]
 
 

@@ -1,7 +1,10 @@
 """What a rendering is: pictures with the values they reach, the parts to show, and how they are saved."""
 
-from collections.abc import Iterator
+import base64
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +14,11 @@ from torch import Tensor
 
 from viscircuits import store
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown, few, plain, sized
 from viscircuits.model.field.receptive_field import Area, crop
+
+_MOST = 12
+"""Pictures that a notebook shows at once."""
 
 
 class Picture(NamedTuple):
@@ -33,6 +40,20 @@ class Picture(NamedTuple):
     note: str = ""
     window: Area | None = None
 
+    def __repr__(self) -> str:
+        return self._card().text()
+
+    def _repr_html_(self) -> str:
+        return self._card().html() + _shown([self])
+
+    def _card(self) -> Card:
+        area = self.window
+        rows = area and f"rows {area.top} to {area.bottom}, columns {area.left} to {area.right}"
+        return Card("Picture", {
+            "raises": self.objective, "value": f"{self.value:.4g}", "size": sized(self.image.shape), "seed": self.seed,
+            "receptive field": rows, "note": self.note,
+        })  # fmt: skip
+
     def cropped(self) -> Float[Tensor, "c y x"]:
         """Returns the part in the window; the whole image where there is none."""
         return self.image if self.window is None else crop(self.image, self.window)
@@ -42,11 +63,24 @@ class Picture(NamedTuple):
         return (self.cropped() * 255).round().to(torch.uint8)
 
 
-@dataclass(frozen=True, eq=False)
-class Rendering:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rendering(Shown):
     """Rendered pictures, in the order of the objectives; those of one objective stand together."""
 
     pictures: tuple[Picture, ...]
+
+    def _card(self) -> Card:
+        objectives = dict.fromkeys(picture.objective for picture in self.pictures)
+        sizes = dict.fromkeys(sized(picture.image.shape) for picture in self.pictures)
+        return Card("Rendering", {
+            "pictures": f"{len(self):,}", "raise": few([*objectives]),
+            "values": few([f"{value:.4g}" for value in self.values]), "size": few([*sizes]),
+            "bytes": f"{sum(picture.image.nbytes for picture in self.pictures):,}",
+            "notes": few([*dict.fromkeys(filter(None, self.notes))], 2),
+        })  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        return super()._repr_html_() + _shown(self.pictures[:_MOST])
 
     @property
     def images(self) -> Float[Tensor, "n c h w"]:
@@ -86,7 +120,23 @@ class Rendering:
 
     def to_pil(self) -> list[Any]:
         """Returns the pictures as Pillow's, cropped to their windows."""
-        # here, because torchvision takes longer to import than the rest of this module
-        from torchvision.transforms.functional import to_pil_image
+        return _pil(self.pictures)
 
-        return [to_pil_image(picture.bytes()) for picture in self.pictures]
+
+def _pil(pictures: Iterable[Picture]) -> list[Any]:
+    # here, because torchvision takes longer to import than the rest of this module
+    from torchvision.transforms.functional import to_pil_image
+
+    return [to_pil_image(picture.bytes()) for picture in pictures]
+
+
+def _shown(pictures: Sequence[Picture]) -> str:
+    """Pictures as HTML, which holds them; nothing for those of a number of channels that no screen has."""
+    colours = [picture for picture in pictures if len(picture.image) in (1, 3)]
+    images = []
+    for picture, image in zip(colours, _pil(colours), strict=True):
+        buffer = io.BytesIO()
+        image.save(buffer, format="png")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        images.append(f'<img src="data:image/png;base64,{data}" alt="{escape(plain(picture.objective))}">')
+    return f"<p>{' '.join(images)}</p>" if images else ""

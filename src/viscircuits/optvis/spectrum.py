@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.card import Card, Shown, sized
 from viscircuits.data.colours import Colours, latent_of
 from viscircuits.data.images import ImageSet
 from viscircuits.model.guard.clean import clean
@@ -63,8 +64,8 @@ def with_phase(
     return torch.fft.irfft2(torch.stack(columns, -1), s=(height, width), norm="ortho")
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(Shown):
     """How strong every frequency is in natural pictures of one size, and their mean colour.
 
     Attributes:
@@ -75,6 +76,9 @@ class Spectrum:
 
     magnitude: Float[Tensor, "c h f"]
     mean: Float[Tensor, " c"]
+
+    def _card(self) -> Card:
+        return Card("Spectrum", {"frequencies": sized(self.magnitude.shape)})
 
 
 @clean

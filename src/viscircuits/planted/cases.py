@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from viscircuits.card import Card, Shown, few
 from viscircuits.data.images import ImageSet
 from viscircuits.mask import Mask
 from viscircuits.planted.detectors import (
@@ -34,8 +35,8 @@ N_IMAGES = 96
 """Pictures to score on, and pictures to measure on."""
 
 
-@dataclass(frozen=True, eq=False)
-class Planted:
+@dataclass(frozen=True, eq=False, repr=False)
+class Planted(Shown):
     """A network, a target, and the circuit that is known to compute it.
 
     Attributes:
@@ -57,6 +58,13 @@ class Planted:
     held_out: ImageSet
     alternatives: tuple[Mask, ...]
     parts: Mapping[str, Mask]
+
+    def _card(self) -> Card:
+        return Card("Planted", {
+            "name": self.name, "target": self.target,
+            "true kernels": f"{self.truth.n_kept:,} of {self.truth.n_relevant:,}",
+            "right circuits": len(self.alternatives), "parts": few([*self.parts]), "images": f"{len(self.images):,}",
+        })  # fmt: skip
 
     @property
     def truth(self) -> Mask:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import vmap
 
+from viscircuits.card import Card, Shown, few
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, ModelError
 from viscircuits.mask import Mask, expand_relevant
@@ -33,8 +34,8 @@ MOST = 1_000_000
 _AT_ONCE, _RUN = 4096, 128
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Shown):
     """The best circuits of at most 1, 2, ... kernels.
 
     Attributes:
@@ -46,6 +47,10 @@ class Optimum:
     masks: tuple[Mask, ...]
     pearson: tuple[float, ...]
     n_run: int
+
+    def _card(self) -> Card:
+        best = few([f"{r:.3f}" for r in self.pearson], 8)
+        return Card("Optimum", {"|r| by size, from 1": best, "circuits run": f"{self.n_run:,}"})
 
 
 @clean
@@ -198,8 +203,8 @@ def _narrowed(module: nn.Module, inside: Int[Tensor, " i"], out: Int[Tensor, " o
     return small
 
 
-def _colours(images: ImageSet, chosen: Int[Tensor, " c"]) -> ImageSet:
-    few = ImageSet.from_tensors(torch.stack([image[chosen] for image in images]), images.labels)  # pyright: ignore
+def _colours(images: ImageSet, channels: Int[Tensor, " c"]) -> ImageSet:
+    few = ImageSet.from_tensors(torch.stack([image[channels] for image in images]), images.labels)  # pyright: ignore
     return few if images.labels is None else few.labelled(images.labels, images.class_names)
 
 

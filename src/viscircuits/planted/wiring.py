@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from viscircuits.card import Card, Shown, few
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout
@@ -36,8 +37,8 @@ _BYSTANDER, _CROSSTALK, _BIAS = 0.25, 0.0005, 0.1
 Kernel = Float[Tensor, "3 3"]
 
 
-@dataclass(frozen=True)
-class Channel:
+@dataclass(frozen=True, repr=False)
+class Channel(Shown):
     """One planted channel.
 
     Args:
@@ -52,9 +53,13 @@ class Channel:
     bias: float = 0.0
     sealed: bool = False
 
+    def _card(self) -> Card:
+        facts = {"layer": self.layer, "inputs": few([*self.inputs]), "bias": self.bias}
+        return Card("Channel", {**facts, "crosstalk": "none" if self.sealed else None})
 
-@dataclass(frozen=True)
-class Wiring:
+
+@dataclass(frozen=True, repr=False)
+class Wiring(Shown):
     """A built network, and where its units ended up."""
 
     model: nn.Module
@@ -62,6 +67,10 @@ class Wiring:
     units: Mapping[str, Channel]
     places: Mapping[str, int]
     """Channel or colour -> channel."""
+
+    def _card(self) -> Card:
+        units = f"{len(self.units):,} ({few([*self.units])})"
+        return Card("Wiring", {"model": type(self.model).__name__, "target": self.target, "units": units})
 
     def mask(self, *prefixes: str) -> Mask:
         """Returns the planted kernels among the units of some prefixes, from the image and to the target."""

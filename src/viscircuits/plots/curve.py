@@ -16,6 +16,7 @@ from viscircuits import store
 from viscircuits.bounds.arguments import checked
 from viscircuits.errors import StudyError
 from viscircuits.plots.style import drawing, dressed, lettered
+from viscircuits.plots.themed import themed_svg
 from viscircuits.plots.vector import svg
 from viscircuits.study.chosen import asked_as, called, is_control, series_of, titled
 
@@ -75,6 +76,18 @@ class Curve:
         with store.atomic(vector) as temporary:
             temporary.write_text(svg(self.figure, dpi=200), encoding="utf-8")
         return png, vector
+
+    @drawing
+    def themed(self) -> str:
+        """Returns the curve as an SVG document that is dark in dark pages (`viscircuits.plots.themed`)."""
+        return themed_svg(self.figure, 130)
+
+    def publish(self, path: str | Path) -> Path:
+        """Writes ``path.png`` and, for reports, the themed ``path.svg``; returns the path of the latter."""
+        _, shown = self.save(path)
+        with store.atomic(shown) as temporary:
+            temporary.write_text(self.themed(), encoding="utf-8")
+        return shown
 
     @drawing
     def _repr_svg_(self) -> str:

@@ -10,6 +10,7 @@ from viscircuits.canvas.markup import plain
 from viscircuits.errors import StudyError
 from viscircuits.plots.plate import FAINT, INK, MUTED, Plate
 from viscircuits.plots.style import AS_IT_IS, drawing
+from viscircuits.plots.themed import RAMP
 from viscircuits.subcircuits.algebra import WHOLE, Overlaps
 
 _COLOURS = "Blues"
@@ -47,12 +48,13 @@ def kinship(found: Overlaps, layers: Sequence[str] | None = None, title: str = "
     plate.text(0.3, 0.43, said, size=8.5, colour=MUTED)
     for number, layer in enumerate(shown):
         x, y = 0.3 + (number % columns) * wide, 0.85 + (number // columns) * high
-        _matrix(plate, found, layer, x + names, y + 0.5, side)
+        _matrix(plate, found, layer, x + names, y + 0.5, side).set_gid(f"{RAMP}-{number}")
     return plate
 
 
 @drawing
-def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side: float) -> None:
+def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side: float) -> Axes:
+    """The matrix of a layer, with its tree; its axes come back."""
     order = list(found.order(layer))
     n = len(order)
     iou = found.iou[layer][order][:, order].numpy()
@@ -77,6 +79,7 @@ def _matrix(plate: Plate, found: Overlaps, layer: str, x: float, y: float, side:
                     axes.text(j, i, f"{iou[i, j]:.2f}"[int(iou[i, j] < 1) :], ha="center", va="center", fontsize=6.5,
                               color="white" if iou[i, j] > 0.55 else INK)  # fmt: skip
     _tree(plate.axes(x + side + 0.04, y, _TREE, side), found, layer, order)
+    return axes
 
 
 @drawing

@@ -14,6 +14,7 @@ from viscircuits import store
 from viscircuits.canvas.marks import Number
 from viscircuits.canvas.markup import plain
 from viscircuits.plots.style import AS_IT_IS, drawing, dressed, lettered
+from viscircuits.plots.themed import themed_svg
 
 INK, MUTED, FAINT = "#1b1f24", "#5c6570", "#d5dadf"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -138,6 +139,18 @@ class Plate:
         with store.atomic(file) as temporary:
             temporary.write_bytes(self.rendered(file.suffix[1:]))
         return file
+
+    @drawing
+    def themed(self) -> str:
+        """Returns the page as an SVG document that is dark in dark pages (`viscircuits.plots.themed`)."""
+        return themed_svg(lettered(self.figure), DPI)
+
+    def publish(self, path: str | Path) -> Path:
+        """Writes the page as `save` does, and beside it, for reports, as SVG; returns the path of the latter."""
+        shown = self.save(path).with_suffix(".svg")
+        with store.atomic(shown) as temporary:
+            temporary.write_text(self.themed(), encoding="utf-8")
+        return shown
 
     def _repr_png_(self) -> bytes:
         return self.rendered()

@@ -13,6 +13,7 @@ from viscircuits.errors import StudyError
 from viscircuits.plots.curve import Curve
 from viscircuits.plots.plate import MUTED
 from viscircuits.plots.style import drawing, dressed, lettered
+from viscircuits.plots.themed import RAMP
 from viscircuits.probes.axis import Axis
 from viscircuits.probes.experiment import CircleAndCorner
 from viscircuits.probes.surface import Surface
@@ -29,7 +30,7 @@ def surfaces(
     labels: Sequence[str] = (),
     title: str = "",
 ) -> Curve:
-    """Returns heat maps side by side; white is the answer to the empty stage.
+    """Returns heat maps side by side; neither red nor blue is the answer to the empty stage.
 
     Surfaces with the same name have the same scale of colours where they are in one row, so that a model and its
     circuits can be compared.
@@ -49,6 +50,7 @@ def surfaces(
         norm, images = _norm(list(row.values())), []
         for column, (heading, surface) in enumerate(row.items()):
             axes = dressed(figure.add_subplot(grid[number, column]))
+            axes.set_gid(f"{RAMP}-{number}-{column}")
             images.append(_heat(axes, surface, norm))
             axes.set_title(heading, fontsize=9.5, loc="left", color="#222222")
             if column:
@@ -62,12 +64,15 @@ def surfaces(
         # one bar a row, because a row has one scale
         bar = figure.colorbar(images[-1], cax=dressed(figure.add_subplot(grid[number, columns])))
         bar.outline.set_visible(False)
+        bar.ax.set_gid(f"{RAMP}-{number}")
         bar.set_label(labels[number] if number < len(labels) else "response", fontsize=8.5)
         bar.ax.tick_params(labelsize=8)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color="#111111")
     dots = "; green: what the circuit was found for" if marks else ""
-    figure.supxlabel(f"white: the answer to the empty stage{dots}", x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    figure.supxlabel(
+        f"neither red nor blue: the answer to the empty stage{dots}", x=0.01, ha="left", fontsize=8.5, color=MUTED
+    )
     return Curve(lettered(figure))
 
 

@@ -3,8 +3,10 @@
 ``figure.savefig(..., backend="module://viscircuits.plots.vector")`` finds `FigureCanvas` here.
 """
 
+import base64
 import hashlib
 import io
+import re
 from collections.abc import Mapping
 from typing import Literal, Protocol, runtime_checkable
 
@@ -14,19 +16,38 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
+from PIL import Image
 
 from viscircuits.plots.style import FONTS
 
 _POINTS = 72
 _MARK = "viscircuits sans"
+_IMAGE = re.compile(r"data:image/png;base64,\s*([\w+/=\s]+)")
 _FAMILIES = ", ".join([*map(repr, FONTS), "sans-serif"])
 
 
-def svg(figure: Figure, dpi: int | Literal["figure"] = "figure") -> str:
-    """Returns a figure as an SVG document; pictures in it have ``dpi`` pixels an inch."""
+def svg(figure: Figure, dpi: int | Literal["figure"] = "figure", *, small: bool = False) -> str:
+    """Returns a figure as an SVG document.
+
+    Args:
+        figure: the figure.
+        dpi: pixels an inch of the pictures in it.
+        small: write those pictures as JPEG that take fewer bytes so, as photographs do.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, dpi=dpi, format="svg", backend=f"module://{__name__}", metadata={"Date": None})
-    return buffer.getvalue()
+    return _IMAGE.sub(_smaller, buffer.getvalue()) if small else buffer.getvalue()
+
+
+def _smaller(address: re.Match[str]) -> str:
+    """The address of a picture as PNG or JPEG, whichever is shorter."""
+    png, jpeg = base64.b64decode(address[1]), io.BytesIO()
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        if image.getextrema()[-1] != (255, 255):  # see-through pixels would come out black
+            return address[0]
+        image.convert("RGB").save(jpeg, "JPEG", quality=80, subsampling=0, optimize=True)
+    kind, content = min(("png", png), ("jpeg", jpeg.getvalue()), key=lambda one: len(one[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 class _Renderer(RendererSVG):

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from viscircuits.data.images import Batch
+from viscircuits.card import Card, Shown, few
+from viscircuits.data.stream import Batch
 from viscircuits.errors import ImageError, TargetError, closest
 from viscircuits.execution.loop import to_model
 from viscircuits.execution.response import Rows
@@ -50,8 +51,8 @@ class Preference:
     rival_strength: float
 
 
-@dataclass(frozen=True, eq=False)
-class Detectors:
+@dataclass(frozen=True, eq=False, repr=False)
+class Detectors(Shown):
     """The answers of all channels of a layer to families of stimuli.
 
     Args:
@@ -65,6 +66,10 @@ class Detectors:
     families: Mapping[str, Sequence[Stimulus]]
     answers: Mapping[str, Float[Tensor, "c n"]]
     blank: Float[Tensor, " c"]
+
+    def _card(self) -> Card:
+        families = [f"{name}: {len(stimuli)} stimuli" for name, stimuli in self.families.items()]
+        return Card("Detectors", {"layer": self.layer, "channels": f"{len(self.blank):,}", "families": few(families)})
 
     @property
     def strength(self) -> Float[Tensor, "c f"]:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from viscircuits import store
+from viscircuits.card import Card, Shown, few
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import ImageError
 from viscircuits.probes.patterns import Arc, Corner
@@ -39,8 +40,8 @@ STRONG = 0.5
 """The least response, as a part of the strongest, of further points for which circuits are found."""
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
+@dataclass(frozen=True, eq=False, repr=False)
+class Part(Shown):
     """A circuit for one point of a surface, and its own surfaces.
 
     Args:
@@ -57,6 +58,14 @@ class Part:
     found: Subcircuit
     surfaces: Mapping[str, Surface]
 
+    def _card(self) -> Card:
+        point = few([f"{name} {value:g}" for name, value in self.peak.point.items()])
+        mask = self.found.circuit.mask
+        return Card("Part", {
+            "name": self.name, "point": point, "response": f"{self.peak.value:.4g}",
+            "keeps": f"{mask.n_kept:,} of {mask.n_relevant:,} relevant {mask.granularity}s",
+        })  # fmt: skip
+
     def differences(self, full: Surface) -> dict[str, float]:
         """Returns how far the circuit is off at its own angle (all radii), its own radius (all angles), far angles."""
         own = self.surfaces[self.family]
@@ -70,8 +79,8 @@ class Part:
         return {name: full.difference(own, where) for name, where in regions.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class CircleAndCorner:
+@dataclass(frozen=True, eq=False, repr=False)
+class CircleAndCorner(Shown):
     """What came of the experiment.
 
     Args:
@@ -81,6 +90,11 @@ class CircleAndCorner:
 
     full: Mapping[str, Surface]
     parts: tuple[Part, ...]
+
+    def _card(self) -> Card:
+        target = next(iter(self.full.values())).target
+        parts = few([part.name for part in self.parts])
+        return Card("CircleAndCorner", {"target": target, "surfaces": few([*self.full]), "circuits": parts})
 
     def overlaps(self) -> list[dict[str, Any]]:
         """Returns the overlap of every pair of circuits, at one size (`Subcircuit.overlap`)."""
@@ -92,7 +106,7 @@ class CircleAndCorner:
     def summary(self) -> dict[str, Any]:
         """Returns every number of the experiment as plain JSON."""
         return {
-            "surfaces": {name: _described(found) for name, found in self.full.items()},
+            "surfaces": {name: _described(surface) for name, surface in self.full.items()},
             "parts": [
                 {
                     "name": part.name, "stimulus": str(part.found.stimuli[0]), "response": part.peak.value,
@@ -107,14 +121,14 @@ class CircleAndCorner:
     def save(self, folder: str | Path) -> Path:
         """Writes surfaces, circuits and ``experiment.json`` into a folder, and returns it."""
         root = Path(folder)
-        for family, found in self.full.items():
-            found.save(store.inside(root, "surfaces", f"model__{family}.safetensors"))
+        for family, answers in self.full.items():
+            answers.save(store.inside(root, "surfaces", f"model__{family}.safetensors"))
         for part in self.parts:
             # names are words with commas; files are not
             name = re.sub(r"\W+", "-", part.name)
             part.found.circuit.save(store.inside(root, "circuits", f"{name}.safetensors"))
-            for family, found in part.surfaces.items():
-                found.save(store.inside(root, "surfaces", f"{name}__{family}.safetensors"))
+            for family, answers in part.surfaces.items():
+                answers.save(store.inside(root, "surfaces", f"{name}__{family}.safetensors"))
         store.write_json(root / "experiment.json", self.summary())
         return root
 

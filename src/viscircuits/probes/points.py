@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 
+from viscircuits.card import Card, Shown, few
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import ImageError
 from viscircuits.probes.stage import Stage, responses
@@ -22,8 +23,8 @@ WITHIN = 0.15
 """How far a subcircuit may be off (paper 6.1)."""
 
 
-@dataclass(frozen=True)
-class Overlap:
+@dataclass(frozen=True, repr=False)
+class Overlap(Shown):
     """What two circuits of one size share.
 
     Attributes:
@@ -38,9 +39,16 @@ class Overlap:
     count: int
     layers: dict[str, float]
 
+    def _card(self) -> Card:
+        layers = few([f"{name} {iou:.2f}" for name, iou in self.layers.items()])
+        return Card("Overlap", {
+            "IoU": f"{self.iou:.3f}", "by chance": f"{self.chance:.3f}", "kept by each": f"{self.count:,}",
+            "by layer": layers,
+        })  # fmt: skip
 
-@dataclass(frozen=True, eq=False)
-class Subcircuit:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Subcircuit(Shown):
     r"""A circuit found on a few stimuli.
 
     Args:
@@ -55,6 +63,14 @@ class Subcircuit:
     scores: Scores
     circuit: Circuit
     difference: float
+
+    def _card(self) -> Card:
+        mask = self.circuit.mask
+        return Card("Subcircuit", {
+            "target": self.circuit.target, "stimuli": few(self.stimuli, 1),
+            "keeps": f"{mask.n_kept:,} of {mask.n_relevant:,} relevant {mask.granularity}s",
+            "difference": f"{self.difference:.3f}",
+        })  # fmt: skip
 
     @property
     def n_positive(self) -> int:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from viscircuits.arrays import Images
 from viscircuits.circuit.circuit import Circuit
-from viscircuits.data.images import Batch, ImageSet
+from viscircuits.data.images import ImageSet
+from viscircuits.data.stream import Batch
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.response import Rows
 from viscircuits.mask import Mask, expand_relevant

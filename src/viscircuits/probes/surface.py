@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from viscircuits import store
+from viscircuits.card import Card, Shown, few
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.errors import ImageError, closest
 from viscircuits.probes.axis import Axis
@@ -33,8 +34,8 @@ class Peak:
     value: float
 
 
-@dataclass(frozen=True, eq=False)
-class Surface:
+@dataclass(frozen=True, eq=False, repr=False)
+class Surface(Shown):
     """Responses over a grid of parameters.
 
     Args:
@@ -50,6 +51,13 @@ class Surface:
     axes: tuple[Axis, ...]
     values: Float[Tensor, "..."]
     blank: float
+
+    def _card(self) -> Card:
+        axes = [f"{axis.name}: {len(axis.values)} from {axis.values[0]:g} to {axis.values[-1]:g}" for axis in self.axes]
+        return Card("Surface", {
+            "target": self.target, "stimulus": self.stimulus, "axes": few(axes), "blank": f"{self.blank:.4g}",
+            "values": f"{float(self.values.min()):.4g} to {float(self.values.max()):.4g}",
+        })  # fmt: skip
 
     def axis(self, name: str) -> int:
         """Returns the number of an axis."""

@@ -37,10 +37,14 @@ class Chapter:
         """Returns the chapter."""
         shown = self.exhibition
         parts = (
-            element("h2", shown.target), self._numbers.headline(), self._survival(), self._layers(),
-            element("h3", "The circuit"), shown.drawn.part(), self._build_up(), self._excitement(),
+            element("h2", shown.title), self._numbers.headline(), self._survival(), self._layers(),
+            self._heading("The circuit"), shown.drawn.part(), self._build_up(), self._excitement(),
         )  # fmt: skip
         return element("article", *parts, id=anchor(shown.target))
+
+    def _heading(self, title: str) -> Html:
+        """The heading of a part, which the contents lead to."""
+        return element("h3", title, id=f"{anchor(self.exhibition.target)}-{title.lower().replace(' ', '-')}")
 
     @cached_property
     def _numbers(self) -> Numbers:
@@ -53,10 +57,10 @@ class Chapter:
         return Numbers(shown.table, shown.names, row, self.keep, searched if self.density is None else "")
 
     def _survival(self) -> Html:
-        curve = preservation_curve(self.exhibition.table)._repr_svg_()
+        curve = preservation_curve(self.exhibition.table).themed()
         image = vector(curve, f"preservation against density, {self.exhibition.target}")
         both = element("div", element("figure", image), element("div", self._numbers.table()), cls="beside")
-        return joined([element("h3", "How much survives"), both])
+        return joined([self._heading("How much survives"), both])
 
     def _layers(self) -> Html:
         """Effective structures of every layer, a column a circuit."""
@@ -74,7 +78,7 @@ class Chapter:
             f"a column a density; "
             f"a bar's length is the root of their share of the relevant ones."
         )
-        heading = element("h3", "What is left of every layer"), element("p", note, cls="note")
+        heading = self._heading("What is left of every layer"), element("p", note, cls="note")
         return joined([*heading, table(head, rows, "layers")])
 
     def _build_up(self) -> Html:
@@ -83,7 +87,7 @@ class Chapter:
             return joined([])
         tiles = [self._tile(portrait) for portrait in self.exhibition.portraits]
         note = "What the target looks for, in the model and in circuits of shrinking size: same start, same steps."
-        heading = element("h3", "What it looks for"), element("p", note, cls="note")
+        heading = self._heading("What it looks for"), element("p", note, cls="note")
         return joined([*heading, element("div", *tiles, cls="strip")])
 
     def _tile(self, portrait: Portrait) -> Html:
@@ -116,7 +120,7 @@ class Chapter:
         boxed = any(exhibit.box for exhibit in exhibits)
         framed = "; framed, and below: the piece of it that is seen there" if boxed else ""
         note = f"{fresh}, by the {response} response anywhere in them{framed}."
-        return [element("h3", title), element("p", note, cls="note"), strip]
+        return [self._heading(title), element("p", note, cls="note"), strip]
 
 
 def _exhibit(exhibit: Exhibit) -> Html:

@@ -56,7 +56,8 @@ class Exhibition:
     """Everything that is shown of one target.
 
     Attributes:
-        target: its name.
+        target: its text.
+        title: its text, and the name of its class where that is known.
         table: its measurements, in the order of `Study.measurements`.
         names: criterion -> what it is called.
         rows: the measurements of the criterion that is shown, the largest circuit first.
@@ -70,6 +71,7 @@ class Exhibition:
     """
 
     target: str
+    title: str
     table: pl.DataFrame
     names: Mapping[str, str]
     rows: Sequence[Entry]

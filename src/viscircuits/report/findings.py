@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from urllib.parse import quote
 
 from viscircuits import store
 from viscircuits.canvas.html import listed
@@ -18,6 +19,7 @@ from viscircuits.canvas.markup import Html, element, joined, plain
 from viscircuits.canvas.page import template, write_page
 from viscircuits.data.reading.decoding import identified
 from viscircuits.errors import StudyError
+from viscircuits.report.outline import contents
 from viscircuits.report.section import section_html
 from viscircuits.study.names import FINDINGS, HEADER, OLD_SECTION, REPORT, SECTION
 from viscircuits.study.section import Section
@@ -26,6 +28,9 @@ from viscircuits.version import __version__
 
 _KINDS = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
 """Format -> its name in the address of an image."""
+
+_PLAIN = " !$'()*+,-./:;=?@_{}~"
+"""What stands for itself in the address of an image, beside letters and digits."""
 
 _LONGEST = 16 * 2**20
 """Bytes of a header or a section."""
@@ -123,8 +128,11 @@ def _content(study: str | Path, file: Path, most: int) -> bytes:
 
 def _inlined(name: str, content: bytes) -> str:
     """A picture as the address of an image, in which SVG runs nothing and loads nothing."""
-    vector = name.lower().endswith(".svg") and b"<svg" in content[:4096]
-    return f"data:image/{'svg+xml' if vector else _kind(name, content)};base64,{base64.b64encode(content).decode()}"
+    if name.lower().endswith(".svg") and b"<svg" in content[:4096]:
+        # letter by letter and not in base64: its pictures are, and a second time would make a page a third larger
+        # SVG names its own language by an address of the network, and whoever looks for such in a page shall find none
+        return f"data:image/svg+xml,{quote(content, safe=_PLAIN)}".replace("http", "%68ttp")
+    return f"data:image/{_kind(name, content)};base64,{base64.b64encode(content).decode()}"
 
 
 def _kind(name: str, content: bytes) -> str:
@@ -154,7 +162,7 @@ def _page(study: str | Path) -> str:
         raise StudyError(f"{str(study)!r} is not a study folder: it has no study.json, and no findings")
     title = f"Findings in {Path(study).resolve().name}"
     head = element("div", element("h1", title), listed({"shown with": f"viscircuits {__version__}"}), cls="title")
-    return write_page(title, joined([head, *parts], "\n"), *styles())
+    return write_page(title, joined([head, contents(parts), *parts], "\n"), *styles())
 
 
 def styles() -> list[str]:

@@ -95,8 +95,8 @@ class Gathering:
         # by content, not by folder: pictures may have been moved since, or others put in their place
         own_pictures = self.images is not None and self.images.hash == study.header.spec.held_out.hash
         return Exhibition(
-            target, table, called(table["criterion"]), rows, row, [one.effective for one in circuits], drawn,
-            self._portraits(row, rows, circuits),
+            target, study.header.spec.titled(target), table, called(table["criterion"]), rows, row,
+            [one.effective for one in circuits], drawn, self._portraits(row, rows, circuits),
             self._exhibits(circuit, compared, least=False), self._exhibits(circuit, compared, least=True),
             own_pictures, compared.preservation.sd_ratio if own_pictures and compared is not None else None,
         )  # fmt: skip

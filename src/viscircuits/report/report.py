@@ -13,12 +13,14 @@ from viscircuits.canvas.html import framed, listed
 from viscircuits.canvas.markup import Html, element, joined
 from viscircuits.canvas.page import write_page
 from viscircuits.canvas.told import in_words
+from viscircuits.card import Card, Shown, few
 from viscircuits.data.images import ImageSet, Prepare
 from viscircuits.diagram.extended import MOST, Diagram
 from viscircuits.diagram.gathering import PictureSource
 from viscircuits.report.chapter import Chapter, anchor
 from viscircuits.report.findings import sections, styles
 from viscircuits.report.gathering import Gathering, is_foreign
+from viscircuits.report.outline import contents
 from viscircuits.study.chosen import KEEP, name_of
 from viscircuits.study.folder import Study
 from viscircuits.study.names import DIAGRAMS, REPORT
@@ -27,8 +29,8 @@ from viscircuits.types import Progress
 from viscircuits.version import __version__
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """A written report, with the diagrams that stand in it by name; shows itself in a notebook."""
 
     html: str
@@ -41,6 +43,9 @@ class Report:
         with store.atomic(page) as temporary:
             temporary.write_text(self.html, encoding="utf-8")
         return [page, *(f for name, d in self.diagrams.items() for f in d.save(store.inside(folder, DIAGRAMS, name)))]
+
+    def _card(self) -> Card:
+        return Card("Report", {"bytes": f"{len(self.html.encode()):,}", "diagrams": few([*self.diagrams])})
 
     def _repr_html_(self) -> str:
         return framed(self.html, "report", 900)
@@ -84,7 +89,7 @@ def report(
     gathering = Gathering(study, model, prepare, images, source, criterion, density, keep, most, pictures, progress)
     targets = dict.fromkeys(study.measurements()["target"])
     chapters = [Chapter(gathering.exhibition(target), keep, criterion, density) for target in targets]
-    title = f"{chapters[0].exhibition.target if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
+    title = f"{chapters[0].exhibition.title if len(chapters) == 1 else f'{len(chapters)} targets'} in {spec.model}"
     parts = [*(chapter.html() for chapter in chapters), *sections(study.path)]
     # a name that only its user can resolve has to be given again; others are found in the study itself
     named = named or (spec.model if is_foreign(spec.model) else None)
@@ -95,10 +100,9 @@ def report(
     )  # fmt: skip
     # what is as usual is not typed, so that the line is as short as the one that was
     asked = [part for option, value, usual in options if value != usual for part in (option, str(value))]
-    body = [_head(title, study.header), *parts, _again(study, asked)]
-    if len(chapters) > 1:
-        # a table of contents of one chapter would only repeat the title
-        body.insert(1, _contents(chapters))
+    parts.append(_again(study, asked))
+    notes = {anchor(chapter.exhibition.target): _note(chapter) for chapter in chapters}
+    body = [_head(title, study.header), contents(parts, notes), *parts]
     # the drawn ones are kept, so that saving a report draws nothing a second time
     diagrams = {name_of(chapter.exhibition.row): chapter.exhibition.drawn for chapter in chapters}
     return Report(write_page(title, joined(body, "\n"), *styles()), diagrams)
@@ -121,14 +125,10 @@ def _pictures(pictures: Pictures) -> str:
     return f"{pictures.count:,} pictures of {pictures.source}"
 
 
-def _contents(chapters: list[Chapter]) -> Html:
-    contents = [chapter.exhibition for chapter in chapters]
-    items = [
-        element("li", element("a", shown.target, href=f"#{anchor(shown.target)}"),
-                f" {shown.row['kept']:,} {shown.row['granularity']}s, {_unbroken(in_words(shown.row, 2))}")
-        for shown in contents
-    ]  # fmt: skip
-    return element("nav", element("ol", *items), **{"aria-label": "targets"})
+def _note(chapter: Chapter) -> str:
+    """What the contents say of a target: how much of it is kept, and how well."""
+    row = chapter.exhibition.row
+    return f"{row['kept']:,} {row['granularity']}s, {_unbroken(in_words(row, 2))}"
 
 
 def _unbroken(line: str) -> str:

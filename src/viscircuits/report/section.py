@@ -22,7 +22,7 @@ def section_html(section: Section, addresses: Mapping[str, str]) -> Html:
     if section.note:
         parts.append(element("p", section.note, cls="note"))
     for shows, name in section.pictures.items():
-        parts.append(element("figure", element("img", cls="plate", src=addresses[name], alt=shows)))
+        parts.append(element("figure", element("img", cls="plate", src=addresses[name], alt=shows), cls="sheet"))
     for shows, head, rows in section.tables:
         parts += [element("h3", shows), table(head, [(row, False) for row in rows])]
     if section.asked:

@@ -42,8 +42,8 @@ def numbered(text: str, names: Sequence[str] | None) -> str:
 
 def label(text: str, names: Sequence[str] | None) -> str:
     """Returns the name of the class that a target reads; empty where it reads none, or several."""
-    found = re.fullmatch(r"logit:(\d+)", text)
-    number = int(found[1]) if found else -1
+    match = re.fullmatch(r"logit:(\d+)", text)
+    number = int(match[1]) if match else -1
     return names[number] if names is not None and 0 <= number < len(names) else ""
 
 

@@ -12,6 +12,8 @@ from viscircuits.data.images import ImageSet
 from viscircuits.errors import StudyError
 from viscircuits.evaluate.sweep import Sweep
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.model.zoo.zoo import categories
+from viscircuits.runs.classes import label
 from viscircuits.study.spec import Pictures, Spec
 from viscircuits.target import parse_target
 from viscircuits.types import Progress
@@ -53,9 +55,12 @@ def spec_of(job: Sweep, origin: Origin) -> Spec:
     """Returns the question that a sweep answers."""
     # pictures that were set aside come out of those that were found; of other pictures nobody took fewer
     found = origin.found if origin.held_out == origin.scoring else None
+    targets = tuple(map(str, job.targets))
+    names = categories(job.model) if origin.weights else None  # random weights know no class
     return Spec(
         model=origin.model, weights=origin.weights, fingerprint=fingerprint(job.model),
-        input_shape=tuple(job.scoring[0].shape), targets=tuple(map(str, job.targets)),
+        input_shape=tuple(job.scoring[0].shape), targets=targets,
+        labels={text: name for text in targets if (name := label(text, names))},
         scoring=Pictures.of(
             job.scoring, origin.scoring, classes=origin.classes, white=origin.white, found=origin.found
         ),

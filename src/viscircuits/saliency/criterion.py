@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from viscircuits.bounds.ranges import RANGES, within
+from viscircuits.card import Card, Shown, few
 from viscircuits.errors import MaskError, closest
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.scores import Scores
@@ -20,8 +21,8 @@ Passed = Literal["density", "seed", "normalise", "resume"]
 """What `score` has a place for and hands to the criteria that take it."""
 
 
-@dataclass(frozen=True)
-class Criterion:
+@dataclass(frozen=True, repr=False)
+class Criterion(Shown):
     """A way to score structures; called like its function.
 
     Args:
@@ -42,6 +43,12 @@ class Criterion:
     needs_density: bool = False
     learned: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
+
+    def _card(self) -> Card:
+        set_already = few([f"{name}={value}" for name, value in self.settings.items()], 8)
+        needs = "the density that it is for" if self.needs_density else None
+        facts = {"name": self.name, "options": few([*self.options], 8), "set": set_already, "needs": needs}
+        return Card("Criterion", facts)
 
     def __call__(self, job: Pass, **options: object) -> list[Scores]:
         """Returns the scores of every target of a pass; ``options`` are those of the function."""

@@ -6,7 +6,7 @@ are looked up when they are first used, so that a study is read without it.
 
 from typing import TYPE_CHECKING
 
-from viscircuits.store.digests import digest
+from viscircuits.store.digests import digest, spelled
 from viscircuits.store.document import Json, parsed, read_json, write_json
 from viscircuits.store.files import atomic, damaged, inside, parsing, read_bytes, stays, uninterrupted
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Json", "atomic", "damaged", "digest", "inside", "load", "parsed", "parsing", "read_bytes", "read_json",
-    "read_tensors", "save", "stays", "uninterrupted", "write_json", "write_tensors",
+    "read_tensors", "save", "spelled", "stays", "uninterrupted", "write_json", "write_tensors",
 ]  # fmt: skip
 
 

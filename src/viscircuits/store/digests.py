@@ -1,9 +1,10 @@
-"""Content hashes: short names for texts, bytes and tensors that tell one content from another.
+"""What tells one content from another: hashes of texts, bytes and tensors, and whole texts of values.
 
-They are names, not signatures: 64 bits keep accidents apart, and do not stop somebody who seeks two of a kind.
+Hashes are names, not signatures: 64 bits keep accidents apart, and do not stop somebody who seeks two of a kind.
 """
 
 import hashlib
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,22 @@ def digest(*parts: "bytes | str | Tensor") -> str:
         sha.update(len(data).to_bytes(8, "little"))
         sha.update(data)
     return sha.hexdigest()[:16]
+
+
+def spelled(value: object) -> str:
+    """Returns everything in a value as a text, the one that dataclasses print by themselves: for keys, not for eyes.
+
+    ``repr`` is for eyes (`viscircuits.card`): two directions of a thousand coefficients may look the same there.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = (f"{part.name}={spelled(getattr(value, part.name))}" for part in fields(value) if part.repr)
+        return f"{type(value).__qualname__}({', '.join(parts)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(spelled, value))}]"
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        comma = "," if len(value) == 1 else ""
+        return f"({', '.join(map(spelled, value))}{comma})"
+    return repr(value)
 
 
 def _bytes(tensor: "Tensor") -> bytes:

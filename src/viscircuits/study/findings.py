@@ -21,6 +21,7 @@ from pathlib import Path
 import polars as pl
 
 from viscircuits import store
+from viscircuits.card import Card, Shown
 from viscircuits.errors import StudyError
 from viscircuits.store import temporary
 from viscircuits.store.checks import TEXT, Check, Fields, maybe, wrong
@@ -34,8 +35,8 @@ FORMAT = 1
 """Version of the folder; a folder of another one is refused."""
 
 
-@dataclass(frozen=True)
-class Findings:
+@dataclass(frozen=True, repr=False)
+class Findings(Shown):
     """A folder that a command writes into.
 
     Attributes:
@@ -45,6 +46,9 @@ class Findings:
 
     path: Path
     asked: Mapping[str, store.Json]
+
+    def _card(self) -> Card:
+        return Card("Findings", {"folder": self.path, **self.asked})
 
     @classmethod
     def create(cls, study: Path, name: str, kind: str, asked: Mapping[str, store.Json]) -> "Findings":

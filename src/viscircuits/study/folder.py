@@ -20,9 +20,11 @@ import polars as pl
 
 from viscircuits import store
 from viscircuits.bounds.arguments import checked, checked_with
+from viscircuits.card import Card, Shown
 from viscircuits.errors import StudyError, closest
 from viscircuits.store import temporary
 from viscircuits.study import measurements, names
+from viscircuits.study.card import card
 from viscircuits.study.spec import FORMAT, Header, Spec, torch_version, typed, versions_now
 from viscircuits.version import __version__
 
@@ -43,12 +45,15 @@ def _types() -> Mapping[str, object]:
     return {"nn": nn, "Circuit": Circuit, "Scores": Scores}
 
 
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, repr=False)
+class Study(Shown):
     """A study folder that exists."""
 
     path: Path
     header: Header
+
+    def _card(self) -> Card:
+        return card(self.path, self.header)
 
     @classmethod
     @checked

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from viscircuits import store
+from viscircuits.card import Card, Shown, few
 from viscircuits.errors import StudyError
 from viscircuits.study.names import SECTION
 
@@ -21,8 +22,8 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """What it shows, the heads of its columns, its rows."""
 
 
-@dataclass(frozen=True)
-class Section:
+@dataclass(frozen=True, repr=False)
+class Section(Shown):
     """What a section says; all texts are plain.
 
     Attributes:
@@ -40,6 +41,10 @@ class Section:
     pictures: Mapping[str, str] = field(default_factory=dict)
     tables: Sequence[Table] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
+
+    def _card(self) -> Card:
+        pictures, tables = few([*self.pictures]), few([shows for shows, _, _ in self.tables])
+        return Card("Section", {"title": self.title, "lead": self.lead, "pictures": pictures, "tables": tables})
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``section.json`` into a folder, atomically, and returns its path."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from viscircuits.card import Card, Shown, few
 from viscircuits.errors import StudyError
 from viscircuits.store.checks import IMAGE, shown
 from viscircuits.store.digests import digest
@@ -71,10 +72,10 @@ class Pictures(BaseModel):
 
 # The same content may come from elsewhere: a folder that was moved, weights under another name. Nothing of this counts
 # when two questions are compared.
-_WORDS = {"weights": True, "scoring": {"source", "found"}, "held_out": {"source", "found"}}
+_WORDS = {"weights": True, "labels": True, "scoring": {"source", "found"}, "held_out": {"source", "found"}}
 
 
-class Spec(BaseModel):
+class Spec(Shown, BaseModel):
     """What a study was asked to do; two studies with equal specs hold the same numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,6 +84,7 @@ class Spec(BaseModel):
     fingerprint: str = Field(description="content hash of the model's parameters and buffers")
     input_shape: Size = Field(description="(c, h, w) of the pictures")
     targets: tuple[str, ...] = Field(min_length=1)
+    labels: dict[str, str] = Field({}, description="target -> name of the class that it reads, where the weights say")
     scoring: Pictures
     held_out: Pictures
     criteria: tuple[str, ...] = Field(min_length=1)
@@ -92,10 +94,27 @@ class Spec(BaseModel):
     biases: Biases = "masked"
     seed: int = Field(0, ge=-(2**63), lt=2**64)
 
+    def in_short(self) -> dict[str, object]:
+        """Returns what a card says of it."""
+        return {
+            "model": self.model, "weights": self.weights,
+            "targets": few([self.titled(target) for target in self.targets]), "criteria": few(self.criteria),
+            "densities": f"{few(self.densities)} of {self.granularity}s",
+            "scored on": f"{self.scoring.count:,} images", "measured on": f"{self.held_out.count:,} images",
+        }  # fmt: skip
+
+    def _card(self) -> Card:
+        facts = {"biases": self.biases, "normalise": self.normalise, "seed": self.seed, "hash": self.hash}
+        return Card("Spec", {**self.in_short(), **facts})
+
     @property
     def subject(self) -> str:
         """What the study is of, for titles: its target, or how many there are."""
-        return self.targets[0] if len(self.targets) == 1 else f"{len(self.targets)} targets"
+        return self.titled(self.targets[0]) if len(self.targets) == 1 else f"{len(self.targets)} targets"
+
+    def titled(self, target: str) -> str:
+        """Returns a target with the name of its class beside it, where that is known: ``logit:281 (tabby)``."""
+        return f"{target} ({self.labels[target]})" if target in self.labels else target
 
     def differs(self, other: "Spec") -> list[str]:
         """Returns the fields in which other numbers are asked for; another path to the same content is the same."""
@@ -110,7 +129,7 @@ class Spec(BaseModel):
         return digest(json.dumps(fields, sort_keys=True))
 
 
-class Header(BaseModel):
+class Header(Shown, BaseModel):
     """The content of study.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -125,6 +144,10 @@ class Header(BaseModel):
         default=(), description="other versions of viscircuits and torch that went on with it"
     )
     spec: Spec
+
+    def _card(self) -> Card:
+        facts = {"created": self.created, "with": self.versions, "then with": few(self.continued)}
+        return Card("Header", {**self.spec.in_short(), **facts, "command": self.command})
 
     @property
     def versions(self) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from viscircuits import store
+from viscircuits.card import Card, Shown, few
 from viscircuits.errors import MaskError
 from viscircuits.mask import Mask
 from viscircuits.store.checks import TEXT, Fields, listed
@@ -46,8 +47,8 @@ def shared_core(masks: Sequence[Mask], at_least: int | None = None) -> Mask:
     return Mask(kept, union.relevant, union.granularity, union.input_shape)
 
 
-@dataclass(frozen=True)
-class Difference:
+@dataclass(frozen=True, repr=False)
+class Difference(Shown):
     """Two circuits taken apart.
 
     Args:
@@ -59,6 +60,10 @@ class Difference:
     both: Mask
     first: Mask
     second: Mask
+
+    def _card(self) -> Card:
+        facts = {"in both": self.both.n_kept, "only in the first": self.first.n_kept}
+        return Card("Difference", {**facts, "only in the second": self.second.n_kept, "IoU": f"{self.iou:.3f}"})
 
     @property
     def iou(self) -> float:
@@ -82,8 +87,8 @@ def difference(first: Mask, second: Mask) -> Difference:
     return Difference(first & second, first - second, second - first)
 
 
-@dataclass(frozen=True)
-class Overlaps:
+@dataclass(frozen=True, repr=False)
+class Overlaps(Shown):
     """How much the circuits of several features overlap, layer by layer and as a whole (`WHOLE`).
 
     Args:
@@ -97,6 +102,13 @@ class Overlaps:
     names: tuple[str, ...]
     iou: Mapping[str, Float[Tensor, "k k"]]
     chance: Mapping[str, Float[Tensor, "k k"]]
+
+    def _card(self) -> Card:
+        overlap, by_chance = self.mean()
+        return Card("Overlaps", {
+            "circuits": f"{len(self.names):,} ({few(self.names)})", "mean IoU": f"{overlap:.3f}",
+            "by chance": f"{by_chance:.3f}", "layers": f"{len(self.iou.keys() - {WHOLE}):,}",
+        })  # fmt: skip
 
     def mean(self, layer: str = WHOLE) -> tuple[float, float]:
         """Returns the mean overlap over pairs, and that by chance; nan where no pair has one."""

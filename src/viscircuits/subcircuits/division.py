@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from viscircuits.activations.agreement import relative_difference
+from viscircuits.card import Card, Shown, few
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, TargetError
@@ -27,8 +28,8 @@ Sets = tuple[Int[Tensor, " _"], ...]
 """The images of each set, by index."""
 
 
-@dataclass(frozen=True)
-class Division:
+@dataclass(frozen=True, repr=False)
+class Division(Shown):
     """Sets of images, and the circuit of each at the last density that keeps its own activations.
 
     Args:
@@ -46,6 +47,12 @@ class Division:
     masks: tuple[Mask, ...]
     differences: Float[Tensor, "s s"]
     iou_at: tuple[float, ...]
+
+    def _card(self) -> Card:
+        return Card("Division", {
+            "sets": few([f"{len(images)} images" for images in self.sets]), "densities": few(self.densities),
+            "excess": f"{self.excess:.3f}", "IoU": f"{self.iou:.3f}",
+        })  # fmt: skip
 
     @cached_property
     def sets(self) -> Sets:

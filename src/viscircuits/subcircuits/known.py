@@ -57,11 +57,11 @@ _FIELDS = {"format": whole(), "recipe": TEXT, "numbers": mapped(number(nan=True)
 
 def _read(path: Path, recipe: str) -> dict[str, float]:
     """The numbers of a file; none where it is of another recipe or version."""
-    found: Any = store.read_json(path)
-    if not isinstance(found, dict) or (found.get("format"), found.get("recipe")) != (FORMAT, recipe):
+    content: Any = store.read_json(path)
+    if not isinstance(content, dict) or (content.get("format"), content.get("recipe")) != (FORMAT, recipe):
         return {}
-    if what := wrong(_FIELDS, found):
+    if what := wrong(_FIELDS, content):
         raise store.damaged(path, what)
-    if found.get("digest") not in (None, store.digest(recipe, json.dumps(found["numbers"]))):
+    if content.get("digest") not in (None, store.digest(recipe, json.dumps(content["numbers"]))):
         raise store.damaged(path, "its content is not what its digest says")
-    return {name: float(value) for name, value in found["numbers"].items()}
+    return {name: float(value) for name, value in content["numbers"].items()}

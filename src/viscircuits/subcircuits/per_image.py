@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from viscircuits.card import Card, Shown
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, TargetError
 from viscircuits.model.trace import trace
@@ -21,8 +22,8 @@ from viscircuits.target import Target
 from viscircuits.types import Granularity, Progress
 
 
-@dataclass(frozen=True)
-class ImageScores:
+@dataclass(frozen=True, repr=False)
+class ImageScores(Shown):
     """What every relevant structure matters to a target on each of some images.
 
     Args:
@@ -34,6 +35,13 @@ class ImageScores:
     one: Scores
     values: Float[Tensor, "n k"]
     normalise: Literal["minmax"] | None = None
+
+    def _card(self) -> Card:
+        images, structures = self.values.shape
+        return Card("ImageScores", {
+            "criterion": self.one.criterion, "target": self.one.target, "images": f"{images:,}",
+            f"relevant {self.one.granularity}s": f"{structures:,}", "normalise": self.normalise,
+        })  # fmt: skip
 
     def of(self, images: Int[Tensor, " m"] | Sequence[int]) -> Scores:
         """Returns the scores of a set of the images, by index."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from viscircuits import store
 from viscircuits.activations.top import FIELDS, TopActivations, arrays, population
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown, few
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError, ViscircuitsError
 from viscircuits.store.checks import Fields, listed, whole
@@ -36,8 +37,8 @@ MEMORY = 2**29
 """Bytes of population vectors held at a time."""
 
 
-@dataclass(frozen=True)
-class Clusters:
+@dataclass(frozen=True, repr=False)
+class Clusters(Shown):
     """How the top activations of one channel fall into groups.
 
     Args:
@@ -50,6 +51,13 @@ class Clusters:
     channel: int
     labels: Int[Tensor, " n"]
     silhouette: float
+
+    def _card(self) -> Card:
+        return Card("Clusters", {
+            "channel": self.channel, "clusters": f"{self.n_clusters} of {few(self.sizes)} activations",
+            "in a cluster": f"{self.share:.0%} of {len(self.labels):,}", "silhouette": f"{self.silhouette:.3f}",
+            "separation": f"{self.separation:.3f}",
+        })  # fmt: skip
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -72,8 +80,8 @@ class Clusters:
         return self.silhouette * self.share
 
 
-@dataclass(frozen=True)
-class Polysemantic:
+@dataclass(frozen=True, repr=False)
+class Polysemantic(Shown):
     """The channels of a layer, the one whose exciting images split best first.
 
     Args:
@@ -85,6 +93,14 @@ class Polysemantic:
     top: TopActivations
     channels: tuple[Clusters, ...]
     min_cluster_size: int
+
+    def _card(self) -> Card:
+        best = [f"{one.channel} ({one.separation:.2f})" for one in self.channels[:4] if one.n_clusters]
+        return Card("Polysemantic", {
+            "layer": self.top.layer, "channels": f"{len(self.channels):,}, {self.top.n:,} activations each",
+            "in clusters": sum(one.n_clusters > 0 for one in self.channels), "best separated": few(best),
+            "least of a cluster": self.min_cluster_size, "images of hash": self.top.source,
+        })  # fmt: skip
 
     def of(self, channel: int) -> Clusters:
         """Returns one channel's clusters."""
@@ -176,16 +192,16 @@ def polysemantic(
         )
     # vectors of a few channels at a time: all of them would take ranks x channels x channels numbers
     block = max(1, memory // (4 * top.n * top.n_channels))
-    found: list[Clusters] = []
+    ranked: list[Clusters] = []
     for start in range(0, top.n_channels, block):
         some = range(start, min(start + block, top.n_channels))
         vectors = population(model, top, images, some, batch_size=batch_size, progress=progress)
         for channel, own in zip(some, vectors, strict=True):
-            found.append(cluster(own, top.values[channel] > 0, channel, min_cluster_size))
+            ranked.append(cluster(own, top.values[channel] > 0, channel, min_cluster_size))
             if progress is not None:
                 progress("clustering", channel + 1, top.n_channels)
-    found.sort(key=lambda clusters: (-clusters.separation, clusters.channel))
-    return Polysemantic(top, tuple(found), min_cluster_size)
+    ranked.sort(key=lambda clusters: (-clusters.separation, clusters.channel))
+    return Polysemantic(top, tuple(ranked), min_cluster_size)
 
 
 def cluster(vectors: Float[Tensor, "n c"], exciting: Tensor, channel: int = 0, min_cluster_size: int = 10) -> Clusters:
@@ -209,12 +225,12 @@ def cluster(vectors: Float[Tensor, "n c"], exciting: Tensor, channel: int = 0, m
         min_cluster_size=min_cluster_size, min_samples=min_cluster_size + 1, algorithm="kd_tree",
         copy=True,  # pyright: ignore[reportArgumentType] (scikit-learn's warning asks for it)
     )  # fmt: skip
-    found = _by_size(method.fit_predict(points).tolist())
-    labels[exciting] = found
-    inside = found != NOISE
+    numbers = _by_size(method.fit_predict(points).tolist())
+    labels[exciting] = numbers
+    inside = numbers != NOISE
     if not bool(inside.any()):
         return Clusters(channel, labels, 0.0)
-    return Clusters(channel, labels, float(silhouette_score(points[inside.numpy()], found[inside].numpy())))
+    return Clusters(channel, labels, float(silhouette_score(points[inside.numpy()], numbers[inside].numpy())))
 
 
 def _by_size(labels: Sequence[int]) -> Int[Tensor, " n"]:

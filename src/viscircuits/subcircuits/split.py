@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from viscircuits.bounds.arguments import checked
+from viscircuits.card import Card, Shown, few
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
@@ -47,8 +48,8 @@ TableRow = dict[str, str | float | int | bool]
 """One line of a table: column -> value."""
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, repr=False)
+class Split(Shown):
     """A feature's subcircuits for some sets of images, measured on their own and on each other's images.
 
     Images are named by their index among those that took part.
@@ -82,6 +83,15 @@ class Split:
     values: Float[Tensor, " n"]
     places: Int[Tensor, " n"]
     biases: Biases = "masked"
+
+    def _card(self) -> Card:
+        sizes = [len(images) for images in self.division.sets]
+        return Card("Split", {
+            "target": self.target, "model": type(self.model).__name__, "images": f"{len(self.images):,}",
+            "sets": few([f"{name}: {size}" for name, size in zip(self.names, sizes, strict=True)]),
+            "verdict": self.verdict, "densities of the circuits": few(self.division.densities),
+            "random splits": len(self.controls),
+        })  # fmt: skip
 
     @cached_property
     def circuits(self) -> tuple[Circuit, ...]:
@@ -202,7 +212,7 @@ def split(
     first = _parts(sets, held_out, generator)
     curves = measured.curves(*first, progress, "subcircuits")
     division = measured.divide(*first)
-    found: list[Division] = []
+    divisions: list[Division] = []
     bands = min(bands, controls)
     control_curves = torch.empty(bands, *curves.shape, dtype=curves.dtype)
     for number, random in enumerate(_random(sets, controls, generator)):
@@ -210,11 +220,11 @@ def split(
         parts = _parts(random, held_out, generator)
         if number < bands:
             control_curves[number] = measured.curves(*parts, progress, f"control curves {number + 1}")
-        found.append(measured.divide(*parts))
+        divisions.append(measured.divide(*parts))
         if progress is not None:
             progress("random splits", number + 1, controls)
     return Split(
-        model, target.at("max"), chosen, names, grid, tolerance, division, tuple(found), curves, control_curves,
+        model, target.at("max"), chosen, names, grid, tolerance, division, tuple(divisions), curves, control_curves,
         measured.full.values[:, 0], measured.places, biases,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from viscircuits.card import Card, Shown, few
 from viscircuits.data import shapes
 from viscircuits.model.guard.seeded import seeded
 from viscircuits.model.zoo.builtin import ShapesNet, ShapesTransform
@@ -27,8 +28,8 @@ DENSE = Recipe(steps=1000, lr=1.5e-3)
 SPARSE = Recipe(steps=3500, lr=1.5e-3, warmup=0.02)
 
 
-@dataclass(frozen=True)
-class Trained:
+@dataclass(frozen=True, repr=False)
+class Trained(Shown):
     """A trained network and what is known of it; fractions in [0, 1], one entry a convolution."""
 
     model: ShapesNet
@@ -40,6 +41,11 @@ class Trained:
     """Channels whose rectified response varies over pictures and positions."""
     seconds: float
     reports: tuple[Milestone, ...]
+
+    def _card(self) -> Card:
+        kernels = few([f"{name} {share:.0%}" for name, share in self.kernels.items()], 8)
+        facts = {"model": type(self.model).__name__, "accuracy": f"{self.accuracy:.3f}", "kernels in use": kernels}
+        return Card("Trained", {**facts, "seconds": f"{self.seconds:.0f}"})
 
 
 def train_shapesnet(

@@ -4,6 +4,7 @@ import { keyed } from "./keys.js";
 import { legend } from "./legend.js";
 import { panelled } from "./panel.js";
 import { answering, hovering, selecting } from "./select.js";
+import { sizable } from "./sizes.js";
 import { zoomable } from "./zoom.js";
 
 const MARGIN = 24;
@@ -39,7 +40,7 @@ export const attach = (root, data, { onSelect = () => {} } = {}) => {
     onChange(el) {
       if (el) {
         panel.show(el);
-        if (!graph.linkOf.has(el)) zoom.reveal(el);
+        zoom.reveal(el);
       } else panel.close();
       onSelect(el && named(el));
     },
@@ -71,8 +72,7 @@ export const attach = (root, data, { onSelect = () => {} } = {}) => {
   svg.addEventListener("click", clicked, { signal });
   const presses = { back: selection.release, closer: zoom.closer, farther: zoom.farther, fit: zoom.fit };
   for (const [name, act] of Object.entries(presses)) control(name).addEventListener("click", act, { signal });
-  for (const name of ["feature", "kernel"])
-    control(name).addEventListener("input", (e) => svg.style.setProperty(`--${name}`, e.target.value), { signal });
+  sizable(root, graph, { onChange: () => zoom.resize(drawn(svg)), signal });
   const explain = (e) => {
     const keys = root.querySelector(".keys");
     keys.hidden = !keys.hidden;

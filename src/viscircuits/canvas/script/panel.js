@@ -1,97 +1,68 @@
 // What was selected, closely: its picture, its numbers, and what it reads and feeds, strongest first.
+import { opened, unfolding } from "./bundle.js";
+import { bar, copied, facts, image, make, plural, short, signed, weighed } from "./elements.js";
 
-const make = (tag, cls, ...content) => {
-  const el = document.createElement(tag);
-  if (cls) el.className = cls;
-  el.append(...content);
-  return el;
-};
-
-const image = (href, alt, cls) => {
-  const el = make("img", cls);
-  el.src = href;
-  el.alt = alt;
-  return el;
-};
-
-const signed = (value) => `${value < 0 ? "−" : "+"}${short(Math.abs(value))}`;
-
-// Three digits, and no exponent where a person would not write one.
-export const short = (value) => {
-  const text = Number(value.toPrecision(3));
-  return Math.abs(text) >= 1e6 || (text && Math.abs(text) < 1e-4) ? text.toExponential(1) : text.toLocaleString("en", { maximumSignificantDigits: 3 });
-};
-
-const plural = (count, thing) => `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;
-
-const sharp = (el) => (el?.querySelector("image")?.hasAttribute("image-rendering") ? "sharp" : "");
+const sharp = (picture) => (picture.hasAttribute("image-rendering") ? "sharp" : "");
 
 const href = (el) => el?.querySelector("image")?.getAttribute("href");
 
-// A copy of a drawn mark, cut to its own size.
-const copied = (el, alt) => {
-  const box = el.getBBox(), svg = document.createElementNS(el.namespaceURI, "svg"), copy = el.cloneNode(true);
-  for (const extra of copy.querySelectorAll(".ring, .hit")) extra.remove();
-  for (const name of copy.getAttributeNames()) if (name !== "class") copy.removeAttribute(name);
-  copy.setAttribute("class", "copy");
-  svg.setAttribute("viewBox", `${box.x} ${box.y} ${box.width} ${box.height}`);
-  svg.setAttribute("preserveAspectRatio", "xMinYMid");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", alt);
-  svg.append(copy);
-  return svg;
-};
+const captioned = (picture, caption) => make("figure", "", picture, make("figcaption", "", caption));
 
 export const panelled = (root, graph, data, { select, signal }) => {
   const panel = root.querySelector(".panel");
   const title = panel.querySelector(".name"), body = panel.querySelector(".body");
   let reason = null;
 
-  const facts = (pairs) => {
-    const list = make("dl", "numbers");
-    for (const [name, value] of pairs) list.append(make("dt", "", name), make("dd", "", value));
-    return list;
-  };
   const vertex = (id) => data.vertices[id];
   const edge = (link) => data.edges[link.key];
   const others = (id) => graph.vertices.get(id).el;
 
-  const picture = (el, name) => {
-    const pictures = el.querySelectorAll("image");
-    const shown = pictures.length === 1 ? image(href(el), name, sharp(el)) : copied(el, name);
-    return make("figure", "large", shown);
-  };
-  const crops = (id) => {
-    const found = vertex(id).crops ?? [];
-    if (!found.length) return [];
-    const strip = make("div", "crops", ...found.map((one) => image(one, `what excites ${vertex(id).name}`, "")));
-    return [make("p", "part", "Excites it most"), strip];
-  };
+  const copy = (drawn) => image(drawn.getAttribute("href"), "", sharp(drawn));
 
-  // The bar's length is Σ|w| beside the largest of the list; its colour is the line's, which tells the balance.
-  const bar = (link, largest) => {
-    const fill = make("i", "");
-    fill.style.width = `${(100 * edge(link).magnitude) / largest}%`;
-    fill.style.background = link.el.querySelector("path").getAttribute("stroke");
-    return make("span", "bar", fill);
+  // Alone, or beside the one of the full model. The target's drawing has both; its first one is the circuit's.
+  const picture = (el, { name, original }) => {
+    const [own] = el.querySelectorAll("image");
+    if (!own) return make("div", "large", copied(el, name));
+    const shown = image(own.getAttribute("href"), name, sharp(own));
+    if (!original) return make("div", "large", shown);
+    const full = image(original, `${name} in the full model`, sharp(own));
+    return make("div", "large pair", captioned(shown, "in the circuit"), captioned(full, "in the full model"));
   };
-  const numbers = (kernel) => {
-    const score = data.measure.startsWith("Σ") ? "" : `, ${data.measure} ${short(kernel.score)}`;
-    return `Σw ${signed(kernel.total)} of Σ|w| ${short(kernel.magnitude)}${score}`;
+  // A bundle's strongest filters with their numbers. Their pictures are those of the sheet, in the same order; where
+  // that has none, or not for all, it is shown itself.
+  const sheet = (el, { name, members, strongest }) => {
+    const pictures = [...el.querySelectorAll("image")], drawn = pictures.length === strongest.length;
+    const compared = strongest.some(({ original }) => original);
+    if (!drawn && !compared) return [make("div", "large", copied(el, name))];
+    const cells = strongest.map(({ channel, original }, i) => {
+      const both = drawn ? [copy(pictures[i])] : [];
+      if (original) both.push(image(original, `${channel} in the full model`, ""));
+      return captioned(make("span", "both", ...both), String(channel));
+    });
+    const heading = `Its strongest filters, ${strongest.length} of ${members.toLocaleString("en")}`;
+    const beside = compared ? ", in the circuit and in the full model" : "";
+    return [make("p", "part", heading + beside), make("div", compared ? "members wide" : "members", ...cells)];
+  };
+  const crops = ({ name, crops: pieces = [] }) => {
+    if (!pieces.length) return [];
+    const strip = make("div", "crops", ...pieces.map((one) => image(one, `what excites ${name}`, "")));
+    return [make("p", "part", "Excites it most"), strip];
   };
   const thumbnail = (link, kernel) => {
     const drawn = kernel && href(graph.kernels.get(link.el.dataset.id));
-    return make("span", "thumbnail", drawn ? image(drawn, "", "sharp") : kernel ? `×${kernel.count}` : "→");
+    return make("span", "thumbnail", drawn ? image(drawn, "", "sharp") : kernel ? `×${kernel.count.toLocaleString("en")}` : "→");
   };
-  const row = (link, end, largest) => {
+  const row = (link, end, largest, folds = true) => {
     const kernel = edge(link), button = make("button", "row");
     button.type = "button";
     const words = make("span", "words", make("b", "", vertex(link[end]).name));
-    if (kernel) words.append(bar(link, largest), make("small", "", numbers(kernel)));
-    else words.append(make("small", "", "without a kernel"));
+    if (kernel) {
+      const colour = link.el.querySelector("path").getAttribute("stroke");
+      words.append(bar(kernel.magnitude / largest, colour), make("small", "", weighed(kernel, data.measure)));
+    }
     button.append(thumbnail(link, kernel), words);
     button.addEventListener("click", () => select(others(link[end])));
-    return make("li", "", button);
+    return make("li", "", button, ...(folds && kernel?.kernels ? [unfolding(kernel, data.measure)] : []));
   };
   const magnitude = (link) => edge(link)?.magnitude ?? 0;
   const listed = (heading, links, end) => {
@@ -102,28 +73,30 @@ export const panelled = (root, graph, data, { select, signal }) => {
   };
 
   const about = (id) => {
-    const { kind, target, score, members } = vertex(id);
+    const { kind, target, score, members: count } = vertex(id);
     const { into, out } = graph.vertices.get(id);
-    const count = (links) => links.reduce((sum, link) => sum + (edge(link)?.count ?? 0), 0).toLocaleString("en");
+    const sum = (links) => links.reduce((total, link) => total + (edge(link)?.count ?? 0), 0).toLocaleString("en");
     const pairs = [["what", target ? `${kind}, target`.replace("target, target", "target") : kind]];
-    if (members) pairs.push(["stands for", plural(members, "filter")]);
+    if (count) pairs.push(["stands for", plural(count, "filter")]);
     if (into.some(edge)) pairs.push([data.measure, `${short(score)}, summed over its kernels`]);
-    return [...pairs, ["kernels", `${count(into)} in, ${count(out)} out`]];
+    return [...pairs, ["kernels", `${sum(into)} in, ${sum(out)} out`]];
   };
   const ofVertex = (el) => {
-    const id = el.dataset.id, { name } = vertex(id), { into, out } = graph.vertices.get(id);
-    title.textContent = name;
-    body.append(picture(el, name), facts(about(id)), ...crops(id));
+    const id = el.dataset.id, own = vertex(id), { into, out } = graph.vertices.get(id);
+    title.textContent = own.name;
+    if (own.strongest) body.append(facts(about(id)), ...sheet(el, own));
+    else body.append(picture(el, own), facts(about(id)), ...crops(own));
     body.append(...listed("Inputs, by weight", into, "source"), ...listed("Outputs, by weight", out, "target"));
   };
   const ofLink = (el) => {
     const link = graph.linkOf.get(el), kernel = edge(link), drawn = href(graph.kernels.get(el.dataset.id));
     title.textContent = graph.told.get(el).split("\n")[0];
-    if (drawn) body.append(make("figure", "large", image(drawn, "its kernel", "sharp")));
+    if (drawn) body.append(make("div", "large", image(drawn, "its kernel", "sharp")));
     if (kernel) body.append(facts(ofKernel(kernel)));
     else body.append(make("p", "", "A channel that goes on without a kernel."));
+    if (kernel?.kernels) body.append(make("p", "part", "Its kernels, by weight"), ...opened(kernel, data.measure));
     for (const [heading, end] of [["From", "source"], ["To", "target"]])
-      body.append(make("p", "part", heading), make("ul", "links", row(link, end, kernel?.magnitude || 1)));
+      body.append(make("p", "part", heading), make("ul", "links", row(link, end, kernel?.magnitude || 1, false)));
   };
   const ofKernel = ({ score, total, magnitude: sum, count }) => {
     const balance = sum ? total / sum : 0;

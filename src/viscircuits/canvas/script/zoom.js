@@ -12,7 +12,7 @@ const between = (low, value, high) => Math.min(high, Math.max(low, value));
 const pixels = (e) => e.deltaY * [1, LINE, PAGE][e.deltaMode];
 
 export const zoomable = (frame, svg, { covered, onScale, signal }) => {
-  const [left, top, width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+  let [left, top, width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
   let room = { width: 0, height: 0 };
   let view = { x: left, y: top, scale: 1 };
   let fitted = true, waiting = 0, painted = 0;
@@ -30,9 +30,9 @@ export const zoomable = (frame, svg, { covered, onScale, signal }) => {
     svg.setAttribute("viewBox", `${view.x} ${view.y} ${room.width / view.scale} ${room.height / view.scale}`);
     if (view.scale !== painted) onScale((painted = view.scale));
   };
-  // The middle of the window stays on the drawing, or one could lose it out of sight.
+  // The middle of what is free of the window stays on the drawing, or one could lose it out of sight.
   const move = ({ x, y, scale }) => {
-    const w = room.width / scale / 2, h = room.height / scale / 2;
+    const open = free(), w = open.width / scale / 2, h = (open.above + open.height / 2) / scale;
     view = { scale, x: between(left, x + w, left + width) - w, y: between(top, y + h, top + height) - h };
     fitted = false;
     waiting ||= requestAnimationFrame(paint);
@@ -42,6 +42,13 @@ export const zoomable = (frame, svg, { covered, onScale, signal }) => {
     view = { scale, x: left + (width - open.width / scale) / 2, y: top + (height - open.height / scale) / 2 - open.above / scale };
     fitted = true;
     waiting ||= requestAnimationFrame(paint);
+  };
+  // The drawing has another size: a whole one stays whole, of another the same part is seen.
+  const resize = (box) => {
+    const x = (view.x + room.width / view.scale / 2 - left) / width, y = (view.y + room.height / view.scale / 2 - top) / height;
+    ({ x: left, y: top, width, height } = box);
+    if (fitted) return fit();
+    move({ scale: view.scale, x: left + x * width - room.width / view.scale / 2, y: top + y * height - room.height / view.scale / 2 });
   };
   const zoom = (factor, px, py) => {
     const least = Math.min(0.5, fitting(free()));
@@ -58,7 +65,9 @@ export const zoomable = (frame, svg, { covered, onScale, signal }) => {
   // stays whole; beside one on the right it stays where it is, or a second click would miss.
   const reveal = (el) => {
     resized();
-    if (fitted && covered().bottom) fit();
+    const { right, bottom } = covered();
+    if (fitted && bottom) return fit();
+    if (fitted && !right) return; // all of it is in sight
     if (waiting) paint();
     const box = el.getBoundingClientRect(), at = frame.getBoundingClientRect(), open = free(), rim = 16;
     const shift = (near, far, end) => Math.min(0, near - rim) || Math.max(0, Math.min(far + rim - end, near - rim));
@@ -97,7 +106,7 @@ export const zoomable = (frame, svg, { covered, onScale, signal }) => {
   addEventListener("beforeprint", () => svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`), { signal });
   addEventListener("afterprint", paint, { signal });
   resized();
-  return { fit, pan, reveal, closer: () => middle(STEP), farther: () => middle(1 / STEP), scale: () => view.scale };
+  return { fit, pan, reveal, resize, closer: () => middle(STEP), farther: () => middle(1 / STEP), scale: () => view.scale };
 };
 
 // One pointer drags, two pinch; a click that was a drag is none.

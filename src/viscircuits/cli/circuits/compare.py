@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,10 @@ from viscircuits.cli.features.options import FolderOption
 from viscircuits.errors import StudyError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from viscircuits.mask import Mask
+    from viscircuits.study.chosen import Entry
     from viscircuits.study.findings import Findings
     from viscircuits.study.folder import Study
     from viscircuits.subcircuits.algebra import Overlaps
@@ -55,21 +58,21 @@ def compare(
         raise StudyError(f"expected --density or --keep, got both ({density:g} and {keep:g}); give one of them")
     density = DENSITY if keep is None and density is None else density
     studies = _opened(study)
-    spec, chosen = studies[0].header.spec, _criterion(studies, criterion)
-    rows, masks, layers = _circuits(studies, model, chosen, density, keep)
-    asked = {
-        "model": spec.model, "fingerprint": spec.fingerprint, "criterion": chosen, "density": density, "keep": keep,
+    spec, common = studies[0].header.spec, _criterion(studies, criterion)
+    rows, masks, layers = _circuits(studies, model, common, density, keep)
+    question = {
+        "model": spec.model, "fingerprint": spec.fingerprint, "criterion": common, "density": density, "keep": keep,
         "targets": list(masks), "together": together, "at_least": at_least,
     }  # fmt: skip
     which = f"{density:g}" if keep is None else f"keep-{keep:g}"
-    findings = Findings.create(study_of(out, spec.model), slug("compare", chosen, which), "comparison", asked)
-    title = f"{len(masks)} {chosen} circuits {_at(density, keep, rows)}"
-    _tell(findings, title, rows, masks, _in_order(overlaps(masks), layers), together, at_least)
+    findings = Findings.create(study_of(out, spec.model), slug("compare", common, which), "comparison", question)
+    title = f"{len(masks)} {common} circuits {_at(density, keep, rows)}"
+    _tell(findings, study[0], title, rows, masks, _in_order(overlaps(masks), layers), together, at_least)
 
 
 def _tell(
-    findings: "Findings", title: str, rows: "list[dict[str, Any]]", masks: "dict[str, Mask]", found: "Overlaps",
-    together: float, at_least: int | None,
+    findings: "Findings", study: Path, title: str, rows: "list[Entry]", masks: "dict[str, Mask]",
+    overlap: "Overlaps", together: float, at_least: int | None,
 ) -> None:  # fmt: skip
     """Writes and prints what circuits have in common."""
     from viscircuits import store
@@ -79,21 +82,21 @@ def _tell(
     from viscircuits.plots.kinship import kinship
     from viscircuits.subcircuits.algebra import shared_core
 
-    found.save(findings.file("overlaps.safetensors"))
+    overlap.save(findings.file("overlaps.safetensors"))
     core = shared_core(list(masks.values()), at_least)
     store.write_tensors(findings.file("core.safetensors"), core.kept, {"kind": "shared core", "at_least": at_least})
     findings.table("circuits", rows)
-    findings.table("overlaps", _pairs(found))
-    findings.table("trees", _trees(found))
-    plate = kinship(found, title=title).save(findings.file("overlaps.png"))
-    compared, shared = _compared(rows), _layers(found, core)
+    findings.table("overlaps", _pairs(overlap))
+    findings.table("trees", _trees(overlap))
+    plate = kinship(overlap, title=title).publish(findings.file("overlaps.png"))
+    compared, shared = _compared(rows), _layers(overlap, core)
     print_table(title, _CIRCUITS, compared)
     print_notes([cells[-1] for cells in compared])
     print_table("by layer, in the order in which they run", _LAYERS, shared)
-    groups = [[found.names[i] for i in group] for group in found.groups(together)]
+    groups = [_named(overlap, group) for group in overlap.groups(together)]
     grouped = [(", ".join(group),) for group in groups]
     print_table(f"groups of mean IoU {together:g}, the largest first", [("", False)], grouped)
-    mean, chance = found.mean()
+    mean, chance = overlap.mean()
     finish(
         findings,
         {"core": core.n_kept, "groups": groups}, f"What {title} have in common",
@@ -104,6 +107,7 @@ def _tell(
         tables=[("Circuits", [name for name, _ in _CIRCUITS], compared),
                 ("Layers", [name for name, _ in _LAYERS], shared),
                 ("Groups, the largest first", ["circuits"], grouped)],
+        then=["diagram", study],
     )  # fmt: skip
 
 
@@ -121,30 +125,31 @@ def _opened(paths: list[Path]) -> "list[Study]":
     return studies
 
 
-def _at(density: float | None, keep: float | None, rows: "list[dict[str, Any]]") -> str:
+def _at(density: float | None, keep: float | None, rows: "list[Entry]") -> str:
     if keep is None:
         return f"at density {density:g}"
     short = sum(row["pearson"] < keep for row in rows)
     return f"(the smallest with |r| >= {keep:g}" + (f"; {short} of them keep less)" if short else ")")
 
 
-def _criterion(studies: "list[Study]", asked: str | None) -> str:
+def _criterion(studies: "list[Study]", name: str | None) -> str:
     """What was asked for, or the first criterion that all studies have; no control unless asked for."""
     from viscircuits.study.chosen import is_control
 
     have = [one.header.spec.criteria for one in studies]
-    wanted = [name for name in have[0] if not is_control(name)] if asked is None else [asked]
-    common = [name for name in wanted if all(name in own for own in have)]
+    wanted = [one for one in have[0] if not is_control(one)] if name is None else [name]
+    shared = set(have[0]).intersection(*have)
+    common = [one for one in wanted if one in shared]
     if common:
         return common[0]
     listed = "; ".join(f"{str(one.path)!r} has {', '.join(own)}" for one, own in zip(studies, have, strict=True))
-    what = "a criterion, no control," if asked is None else f"criterion {asked!r}"
+    what = "a criterion, no control," if name is None else f"criterion {name!r}"
     raise StudyError(f"expected {what} that all studies have, but {listed}; give another with --criterion")
 
 
 def _circuits(
     studies: "list[Study]", named: str | None, criterion: str, density: float | None, keep: float | None
-) -> "tuple[list[dict[str, Any]], dict[str, Mask], list[str]]":
+) -> "tuple[list[Entry], dict[str, Mask], list[str]]":
     """The rows of the circuits that are compared, their masks by target, and the model's layers as they run."""
     from viscircuits.cli.command import again
     from viscircuits.model.trace import trace
@@ -160,13 +165,13 @@ def _circuits(
                 raise StudyError(f"expected every target once, got {target!r} in two studies; leave one of them out")
             row = _row(one, target, criterion, density, keep)
             masks[target] = circuit_of(one, row, model).mask
-            rows.append(row | {"kept": masks[target].n_kept})
+            rows.append({**row, "kept": masks[target].n_kept})
     if len(masks) < 2:
         raise StudyError(f"expected the circuits of at least two targets, got {', '.join(masks)}")
     return rows, masks, list(trace(model, spec.input_shape).layers)
 
 
-def _row(study: "Study", target: str, criterion: str, density: float | None, keep: float | None) -> dict[str, Any]:
+def _row(study: "Study", target: str, criterion: str, density: float | None, keep: float | None) -> "Entry":
     """The measurement of the circuit that is compared; without its numbers where none was written."""
     from viscircuits.study.chosen import chosen, measured
 
@@ -181,7 +186,7 @@ def _row(study: "Study", target: str, criterion: str, density: float | None, kee
 _TOLD = ("pearson", "pearson_signed", "sd_ratio", "disconnected")
 
 
-def _compared(rows: "list[dict[str, Any]]") -> list[tuple[str, ...]]:
+def _compared(rows: "list[Entry]") -> list[tuple[str, ...]]:
     from viscircuits.cli.tables import told_in_a_cell
 
     return [
@@ -195,43 +200,45 @@ def _compared(rows: "list[dict[str, Any]]") -> list[tuple[str, ...]]:
     ]
 
 
-def _in_order(found: "Overlaps", layers: list[str]) -> "Overlaps":
+def _in_order(overlap: "Overlaps", layers: list[str]) -> "Overlaps":
     """The overlaps with their layers as they run; the whole first."""
-    ordered = [name for name in ("", *layers) if name in found.iou]
-    return replace(found, iou={n: found.iou[n] for n in ordered}, chance={n: found.chance[n] for n in ordered})
+    ordered = [name for name in ("", *layers) if name in overlap.iou]
+    return replace(overlap, iou={n: overlap.iou[n] for n in ordered}, chance={n: overlap.chance[n] for n in ordered})
 
 
-def _layers(found: "Overlaps", core: "Mask") -> list[tuple[str, ...]]:
+def _layers(overlap: "Overlaps", core: "Mask") -> list[tuple[str, ...]]:
     """The overlap of the whole, and of every layer that matters to two circuits."""
-    means = {layer: found.mean(layer) for layer in found.iou}
-    return [
-        (
-            layer or "all",
-            *("–" if isnan(value) else f"{value:.2f}" for value in means[layer]),
-            f"{core.counts[layer][0] if layer else core.n_kept:,}",
-        )
-        for layer in found.iou
-        if not layer or not isnan(means[layer][0])
-    ]
+    rows = []
+    for layer in overlap.iou:
+        means = overlap.mean(layer)
+        if layer and isnan(means[0]):
+            continue
+        numbers = ("–" if isnan(value) else f"{value:.2f}" for value in means)
+        rows.append((layer or "all", *numbers, f"{core.counts[layer][0] if layer else core.n_kept:,}"))
+    return rows
 
 
-def _pairs(found: "Overlaps") -> list[dict[str, object]]:
-    n = len(found.names)
+def _named(overlap: "Overlaps", group: "Sequence[int]") -> list[str]:
+    return [overlap.names[i] for i in group]
+
+
+def _pairs(overlap: "Overlaps") -> list[dict[str, object]]:
+    n = len(overlap.names)
     return [
         {
             "layer": layer,
-            "first": found.names[i],
-            "second": found.names[j],
-            "iou": float(found.iou[layer][i, j]),
-            "chance": float(found.chance[layer][i, j]),
+            "first": overlap.names[i],
+            "second": overlap.names[j],
+            "iou": float(overlap.iou[layer][i, j]),
+            "chance": float(overlap.chance[layer][i, j]),
         }
-        for layer in found.iou
+        for layer in overlap.iou
         for i in range(n)
         for j in range(i + 1, n)
     ]
 
 
-def _trees(found: "Overlaps") -> list[dict[str, object]]:
+def _trees(overlap: "Overlaps") -> list[dict[str, object]]:
     return [
         {
             "layer": layer,
@@ -241,6 +248,6 @@ def _trees(found: "Overlaps") -> list[dict[str, object]]:
             "distance": row[2],
             "size": int(row[3]),
         }
-        for layer in found.iou
-        for number, row in enumerate(found.linkage(layer).tolist())
+        for layer in overlap.iou
+        for number, row in enumerate(overlap.linkage(layer).tolist())
     ]

@@ -10,7 +10,7 @@ import typer
 
 from viscircuits.cli import options
 
-TARGET = "features.10:5"
+TARGET = "features.8:50"
 
 
 def demo(

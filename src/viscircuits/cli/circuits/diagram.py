@@ -16,6 +16,13 @@ class Shade(StrEnum):
     dark = "dark"
 
 
+class PanelView(StrEnum):
+    """Where the panel's pictures of filters come from."""
+
+    circuit = "circuit"
+    model = "model"
+
+
 def diagram(
     study: options.StudyArgument,
     model: options.ModelOption = None,
@@ -24,6 +31,14 @@ def diagram(
     density: options.DensityOption = None,
     keep: options.KeepOption = 0.9,
     pictures: options.PicturesOption = options.FilterView.optvis,
+    panel: Annotated[
+        PanelView,
+        typer.Option(
+            "--panel",
+            help="Pictures that the page shows of a filter: circuit, or model: beside them those in "
+            "the full model, as the target always has.",
+        ),
+    ] = PanelView.circuit,
     images: options.ImagesOption = None,
     most: options.MostOption = 300,
     theme: Annotated[Shade, typer.Option("--theme", help="Colours of SVG and PNG.")] = Shade.light,
@@ -42,17 +57,18 @@ def diagram(
     from viscircuits.runs.opened import open_study
     from viscircuits.study import chosen
 
-    opened = open_study(study, model, images, device, again)
-    row = chosen.chosen(chosen.measured(opened.study, target, criterion), density, keep)
+    loaded = open_study(study, model, images, device, again)
+    row = chosen.chosen(chosen.measured(loaded.study, target, criterion), density, keep)
     with progress_bars() as report:
         made = drawn(
-            chosen.circuit_of(opened.study, row, opened.model), scores=chosen.scores_of(opened.study, row),
-            images=opened.images, pictures=pictures.value, prepare=opened.prepare, most=most, cache=opened.study.cache,
-            progress=report, about=about_row(opened.study, row, opened.images, str(images or "")),
+            chosen.circuit_of(loaded.study, row, loaded.model), scores=chosen.scores_of(loaded.study, row),
+            images=loaded.images, pictures=pictures.value, panel=panel.value, prepare=loaded.prepare, most=most,
+            cache=loaded.study.cache, progress=report,
+            about=about_row(loaded.study, row, loaded.images, str(images or "")),
         )  # fmt: skip
-    files = made.save(out or opened.study.file("diagrams", chosen.name_of(row)), theme.value)
+    files = made.save(out or loaded.study.file("diagrams", chosen.name_of(row)), theme.value)
     for file in files:
         console.print(str(file), soft_wrap=True)
-    if opened.images is None:
+    if loaded.images is None:
         console.print("without inset: the study's pictures are not at hand; give --images", style="dim")
     print_next("report", study, *(("--model", model) if model else ()))

@@ -12,12 +12,12 @@ def inspect(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study
     from viscircuits.cli.tables import print_study
     from viscircuits.study.folder import Study
 
-    opened = Study.open(study)
-    header, spec = opened.header, opened.header.spec
+    shown = Study.open(study)
+    header, spec = shown.header, shown.header.spec
     facts = {
         "model": spec.model + (f" ({spec.weights})" if spec.weights else ""),
         "fingerprint": spec.fingerprint,
-        "targets": ", ".join(spec.targets),
+        "targets": ", ".join(map(spec.titled, spec.targets)),
         "scored on": f"{spec.scoring.count} pictures of {spec.scoring.source} ({spec.scoring.hash})",
         "measured on": f"{spec.held_out.count} pictures of {spec.held_out.source} ({spec.held_out.hash})",
         "criteria": ", ".join(spec.criteria),
@@ -28,9 +28,9 @@ def inspect(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study
     }
     print_table(str(study), [("", False), ("", False)], facts.items())
     out.print()
-    print_study(opened)
+    print_study(shown)
     groups: dict[str, tuple[int, int]] = {}
-    for name, size in opened.files():
+    for name, size in shown.files():
         folder = name.partition("/")[0] + "/" if "/" in name else name
         count, total = groups.get(folder, (0, 0))
         groups[folder] = (count + 1, total + size)

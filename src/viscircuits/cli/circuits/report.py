@@ -35,15 +35,15 @@ def report(
     if not (study / STUDY).is_file() and (study / FINDINGS).is_dir():
         console.print(str(write_findings(study, out)), soft_wrap=True)
         return
-    opened = open_study(study, model, images, device, again)
+    loaded = open_study(study, model, images, device, again)
     with progress_bars() as progress:
         made = written(
-            opened.study, opened.model, prepare=opened.prepare, images=opened.images, source=str(images or ""),
+            loaded.study, loaded.model, prepare=loaded.prepare, images=loaded.images, source=str(images or ""),
             named=model, criterion=criterion, density=density, keep=keep, pictures=pictures.value, most=most,
             progress=progress,
         )  # fmt: skip
     for file in made.save(out or study):
         console.print(str(file), soft_wrap=True)
-    if opened.images is None:
+    if loaded.images is None:
         console.print("some parts are left out: the study's pictures are not at hand; give --images", style="dim")
     print_next("compare", study, "ANOTHER_STUDY")

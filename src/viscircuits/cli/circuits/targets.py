@@ -37,8 +37,8 @@ def targets(
     for name, output in graph.outputs.items():
         kind = type(modules[module_of(name)]).__name__
         kernels = f"{graph.layers[name].n_kernels:,}" if name in graph.layers else ""
-        called = f"logit{name}" if name == OUTPUT or is_part(name) else name
-        rows.append((called, kind, f"{output.n_channels}", "x".join(map(str, output.map_shape)), kernels))
+        names = f"logit{name}" if name == OUTPUT or is_part(name) else name
+        rows.append((names, kind, f"{output.n_channels}", "x".join(map(str, output.map_shape)), kernels))
     size = "x".join(map(str, graph.input_shape))
     columns = [("layer", False), ("module", False), ("channels", True), ("map", True), ("kernels", True)]
     print_table(f"{model}, images {size}", columns, rows)

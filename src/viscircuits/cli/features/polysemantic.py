@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.options import FolderOption, PictureFoldersOption
+from viscircuits.cli.features.options import FolderOption, PictureFoldersOption, pictures_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,10 +59,10 @@ def polysemantic(
         model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device,
         white=white,
     )  # fmt: skip
-    asked = {**loaded.asked, "layers": list(layer), "n": number, "min_cluster_size": min_cluster}
+    question = {**loaded.asked, "layers": list(layer), "n": number, "min_cluster_size": min_cluster}
     name = slug("polysemantic", *(one or "logit" for one in layer))
     findings = Findings.create(
-        study_of(out, model), name, "polysemantic channels", {**asked, "best": best, "map": flat.value}
+        study_of(out, model), name, "polysemantic channels", {**question, "best": best, "map": flat.value}
     )
     with progress_bars() as report:
         tops = kept_tops(loaded, findings, layer, number, report)
@@ -77,6 +77,8 @@ def polysemantic(
     shown = [_told(found.top.layer, clusters) for found, clusters in ranked]
     columns = [("channel", False), ("clusters of", False), *((name, True) for name in _NUMBERS)]
     total = len(loaded.images)
+    best_channel = f"{ranked[0][0].top.layer or 'logit'}:{ranked[0][1].channel}" if ranked else ""
+    layers = [one or "logit" for one in layer]
     whole = all_ranked(number, total)
     print_table(f"{model}: {len(shown)} of {len(channels)} channels split, by separation", columns, shown[:_LISTED])
     if whole:
@@ -84,11 +86,12 @@ def polysemantic(
     finish(
         findings,
         {"split": len(shown), "channels": len(channels)},
-        f"Polysemantic channels of {', '.join(one or 'logit' for one in layer)}",
+        f"Polysemantic channels of {', '.join(layers)}",
         f"The {min(number, total):,} most exciting of {total:,} pictures{f' ({whole})' if whole else ''} fall into "
         f"clusters for {len(shown)} of {len(channels):,} channels.",
         note=_NOTE, pictures=plates,
         tables=[("Channels whose pictures split, by separation", [name for name, _ in columns], shown[:_LISTED])],
+        then=[*(("split", model, best_channel) if ranked else ("top", model, *layers)), *pictures_of(images, weights)],
     )  # fmt: skip
 
 
@@ -134,7 +137,7 @@ def _mapped(
         points += _points(found, clusters.channel, flat.tolist(), loaded.images)
         name = f"{found.top.layer or 'logit'}:{clusters.channel}"
         plate = cluster_map(scene, found, clusters.channel, flat, method)
-        plates[name] = plate.save(findings.file(f"{slug(name)}.jpg"))
+        plates[name] = plate.publish(findings.file(f"{slug(name)}.jpg"))
         report("maps", number + 1, len(ranked))
     return points, plates
 

@@ -1,14 +1,15 @@
 """``viscircuits probe``: drawn stimuli: a surface, the circle and corner experiment, or what a whole layer prefers."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from viscircuits.cli import options
 from viscircuits.cli.features.options import FolderOption
-from viscircuits.errors import ImageError, TargetError, closest
+from viscircuits.cli.features.parameters import axis_of, setting_of, with_settings
+from viscircuits.errors import ImageError, TargetError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from viscircuits.study.findings import Findings
     from viscircuits.target import Target
     from viscircuits.types import Progress
-
-S = TypeVar("S")
 
 
 def probe(
@@ -78,14 +77,14 @@ def probe(
         raise TargetError(f"a probe reads one channel or class, not {target}")
     target = target.at("center") if target.position is None and target.layer else target
     stage = Stage.of(network, target, shape, mean=colours.mean, std=colours.std, ground=ground)
-    varied, common = dict(map(_axis, axis or [])), dict(map(_setting, settings or []))
+    varied, common = dict(map(axis_of, axis or [])), dict(map(setting_of, settings or []))
     kind = family or ("ring" if ":" not in what else "circle-and-corner")
-    asked = {
+    question = {
         "model": model, "fingerprint": print_of, "input_shape": list(shape), "what": what, "family": kind,
         "axes": varied, "common": common, "circuits": list(map(str, circuit or [])), "ground": ground, "count": count,
         "control": control, "seed": seed,
     }  # fmt: skip
-    findings = Findings.create(study_of(out, model), slug("probe", what, kind), "probe", asked)
+    findings = Findings.create(study_of(out, model), slug("probe", what, kind), "probe", question)
     job = _Probe(network, target, stage, findings, model)
     with progress_bars() as report:
         if ":" not in what:
@@ -115,8 +114,8 @@ class _Probe:
 
         layer = self.target.layer
         families = standard_families(count, seed=seed, pixels=min(self.stage.box.size))
-        found = detectors(self.network, layer, families, self.stage, progress=report)
-        ranked = found.ranked(family)
+        preferences = detectors(self.network, layer, families, self.stage, progress=report)
+        ranked = preferences.ranked(family)
         self.findings.table("preferences", [asdict(p) for p in ranked])
         rows = [
             (str(p.channel), f"{p.index:.2f}", f"{p.strength:.3g}", p.rival, f"{p.rival_strength:.3g}")
@@ -125,14 +124,15 @@ class _Probe:
         columns = [("channel", True), ("index", True), (family, True), ("next best", False), ("its strength", True)]
         title = f"{layer}: channels that prefer {family}, by index, {count} stimuli a family"
         print_table(title, columns, rows)
-        strips = stimuli_strips(found, family, self.stage, [p.channel for p in ranked[:6]])
+        strips = stimuli_strips(preferences, family, self.stage, [p.channel for p in ranked[:6]])
         sheet = contact_sheet(strips, f"{layer}: what six channels that prefer {family} answer most", "drawn stimuli")
         finish(
             self.findings,
             {"family": family, "best": [p.channel for p in ranked[:15]]}, title,
             f"Channel {ranked[0].channel} prefers {family} most: index {ranked[0].index:.2f} over {ranked[0].rival}.",
-            note=_INDEX, pictures={f"best {family} stimuli": sheet.save(self.findings.file("stimuli.png"))},
+            note=_INDEX, pictures={f"best {family} stimuli": sheet.publish(self.findings.file("stimuli.png"))},
             tables=[("Preferences", [name for name, _ in columns], rows)],
+            then=["probe", self.model, f"{layer}:{ranked[0].channel}"],
         )  # fmt: skip
 
     def surface(
@@ -149,23 +149,24 @@ class _Probe:
             raise ImageError(
                 "a surface needs --axis twice, for instance --axis radius=0.15:0.7:12 --axis angle=0:360:24"
             )
-        stimulus = _with(family_of(family), common)
+        stimulus = with_settings(family_of(family), common)
         shown = {"model": self.network} | {path.stem: Circuit.load(path, self.network) for path in circuits}
-        found = {
+        maps = {
             name: surface(each, self.target, stimulus, varied, self.stage, progress=report)
             for name, each in shown.items()
         }
-        for name, each in found.items():
+        for name, each in maps.items():
             each.save(self.findings.file(f"{family}__{name}.safetensors"))
         title = f"{self.model} {self.target}"
-        drawn = surfaces([found], labels=[f"response to {family}s"], title=title)
-        png, _ = drawn.save(self.findings.file(family))
-        top, low = found["model"].peaks()[0], found["model"].peaks(lowest=True)[0]
+        drawn = surfaces([maps], labels=[f"response to {family}s"], title=title)
+        figure = drawn.publish(self.findings.file(family))
+        top, low = maps["model"].peaks()[0], maps["model"].peaks(lowest=True)[0]
         lead = f"Highest: {top.value:.3g} at {_point(top)}; lowest: {low.value:.3g} at {_point(low)}."
         finish(
             self.findings,
             {"highest": top.value, "lowest": low.value}, f"{self.target} over {' and '.join(varied)} of {family}s",
-            lead, note="White: the answer to the empty stage.", pictures={lead: png},
+            lead, note="Neither red nor blue: the answer to the empty stage.", pictures={lead: figure},
+            then=self._extract(),
         )  # fmt: skip
 
     def experiment(self, common: dict[str, float], seed: int | None, report: "Progress") -> None:
@@ -188,21 +189,24 @@ class _Probe:
                 summaries[name] = str(error)
                 continue
             done.save(self.findings.file(name))
-            said = f"{self.model} {self.target}" + (", weights in random order" if name == "control" else "")
-            pictures[said], _ = experiment_plate(done, said).save(self.findings.file(f"circle-and-corner-{name}"))
+            title = f"{self.model} {self.target}" + (", weights in random order" if name == "control" else "")
+            pictures[title] = experiment_plate(done, title).publish(self.findings.file(f"circle-and-corner-{name}"))
             parts, shared = _parts(done), _overlaps(done)
             for what, columns, rows in ((_ABOUT_PARTS, _PARTS, parts), ("shared kernels", _PAIRS, shared)):
-                print_table(f"{said}: {what}", columns, rows)
-                tables.append((f"{said}: {what}", [column for column, _ in columns], rows))
-            summaries[name] = done.summary()
+                print_table(f"{title}: {what}", columns, rows)
+                tables.append((f"{title}: {what}", [column for column, _ in columns], rows))
+            summaries[name] = {" and ".join(row["pair"]): row["iou"] for row in done.overlaps()}
         finish(
             self.findings,
-            {name: _found(summary) for name, summary in summaries.items()},
+            summaries,
             f"Circles and corners: {self.target}",
             "Arcs over radius and angle, and corners matched to them; a circuit for each of some points (green), and "
             "what these circuits answer to all the others.",
-            note=_CONTROL if seed is not None else "", pictures=pictures, tables=tables,
+            note=_CONTROL if seed is not None else "", pictures=pictures, tables=tables, then=self._extract(),
         )  # fmt: skip
+
+    def _extract(self) -> list[str]:
+        return ["extract", self.model, str(self.target), "--images", "FOLDER"]
 
     def _circle_and_corner(
         self, network: "nn.Module", common: dict[str, float], report: "Progress"
@@ -210,7 +214,7 @@ class _Probe:
         from viscircuits.probes.experiment import circle_and_corner
         from viscircuits.probes.patterns import Arc, Corner
 
-        arc, corner = _with(Arc, common), _with(Corner, common)
+        arc, corner = with_settings(Arc, common), with_settings(Corner, common)
         return circle_and_corner(network, self.target, self.stage, arc=arc, corner=corner, progress=report)
 
 
@@ -231,18 +235,12 @@ def _point(peak: "Peak") -> str:
 
 
 def _overlaps(done: "CircleAndCorner") -> list[tuple[str, ...]]:
+    family = {part.name: part.family for part in done.parts}
     return [
         (" and ".join(row["pair"]), f"{row['iou']:.2f}", f"{row['chance']:.2f}", f"{row['count']:,}")
         for row in done.overlaps()
-        if len({part.family for part in done.parts if part.name in row["pair"]}) == 1
+        if family[row["pair"][0]] == family[row["pair"][1]]
     ]
-
-
-def _found(summary: Any) -> Any:
-    """The overlaps in short; a text where there was nothing to find."""
-    if isinstance(summary, str):
-        return summary
-    return {" and ".join(row["pair"]): row["iou"] for row in summary["overlaps"]}
 
 
 _PARTS = [
@@ -263,36 +261,3 @@ def _parts(done: "CircleAndCorner") -> list[tuple[str, ...]]:
         )
         rows.append((part.name, f"{radius:.2f}", f"{angle:g}°", *numbers))
     return rows
-
-
-def _axis(text: str) -> tuple[str, list[float]]:
-    """``angle=0:360:24`` as a name and values; a whole turn is not closed, because its end is its start."""
-    from viscircuits.bounds.ranges import MOST, Real, Whole, within
-
-    name, _, numbers = text.partition("=")
-    try:
-        first, last, count = numbers.split(":")
-        start, stop, n = float(first), float(last), int(count)
-    except ValueError:
-        raise ImageError(f"cannot read --axis {text!r}; expected NAME=FIRST:LAST:COUNT, as in angle=0:360:24") from None
-    within("--axis: first value", start, Real(raised=ImageError))
-    within("--axis: last value", stop, Real(raised=ImageError))
-    within("--axis: count", n, Whole(2, MOST, ImageError))
-    closed = not (name in ("angle", "phase", "colour") and stop - start in (90, 180, 360))
-    return name, [start + i * (stop - start) / (n - closed) for i in range(n)]
-
-
-def _setting(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise ImageError(f"cannot read --set {text!r}; expected NAME=NUMBER, as in thickness=0.2") from None
-
-
-def _with(family: type[S], common: dict[str, float]) -> S:
-    known = [field.name for field in fields(family)]  # pyright: ignore[reportArgumentType] (families are dataclasses)
-    for name in common:
-        if name not in known:
-            raise ImageError(f"{family.__name__} has no parameter {name!r}{closest(name, known)}")
-    return family(**common)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.options import FolderOption, PictureFoldersOption
+from viscircuits.cli.features.options import FolderOption, PictureFoldersOption, pictures_of
 from viscircuits.errors import ImageError, TargetError
 
 if TYPE_CHECKING:
@@ -86,43 +86,44 @@ def split(
     )  # fmt: skip
     Readout(feature, trace(loaded.model, loaded.images[0].shape))  # complains before the work starts
     densities = tuple(density or DENSITIES)
-    asked = {
+    question = {
         **loaded.asked, "target": str(feature), "by": by.value, "n": number, "min_cluster_size": min_cluster,
         "criterion": criterion, "densities": list(densities), "tolerance": tolerance, "controls": controls,
         "held_out": held_out,
     }  # fmt: skip
-    findings = Findings.create(study_of(out, model), slug("split", str(feature)), "split", asked)
+    findings = Findings.create(study_of(out, model), slug("split", str(feature)), "split", question)
     with progress_bars() as report:
         some, labels, places = (
             _classes(loaded.images, images)
             if by is Kinds.classes
             else _clusters(loaded, feature, number, min_cluster, findings, report)
         )
-        found = divided(
+        outcome = divided(
             loaded.model, feature, some, labels, places=places, criterion=criterion, densities=densities,
             tolerance=tolerance, controls=controls, held_out=held_out, seed=seed,
             kept=findings.file("measured.json"), progress=report,
         )  # fmt: skip
         names = dict(enumerate(some.class_names or ())) if by is Kinds.classes else {}
-        plate = _drawn(loaded, found, names, pictures, findings, report)
-    for name, circuit in zip(found.names, found.circuits, strict=True):
+        plate = _drawn(loaded, outcome, names, pictures, findings, report)
+    for name, circuit in zip(outcome.names, outcome.circuits, strict=True):
         circuit.save(findings.file("circuits", f"set-{name}.safetensors"))
-    findings.table("curves", found.rows())
-    findings.table("overlaps", found.overlaps())
-    findings.table("pictures", _pictures(found, names))
-    columns, rows = _errors(found, names)
+    findings.table("curves", outcome.rows())
+    findings.table("overlaps", outcome.overlaps())
+    findings.table("pictures", _pictures(outcome, names))
+    columns, rows = _errors(outcome, names)
     print_table(f"{feature}: {_ERRORS}", columns, rows)
     whole = all_ranked(number, len(loaded.images)) if by is Kinds.clusters else ""
     whole = f"Clusters were looked for in the pictures that excite it most, {whole}. " if whole else ""
     if whole:
         console.print(Text(whole), soft_wrap=True)
-    console.print(Text(_shared(found)))
-    console.print(Text(str(found.verdict), style="bold"))
+    console.print(Text(_shared(outcome)))
+    console.print(Text(str(outcome.verdict), style="bold"))
     finish(
         findings,
-        _summary(found), f"{feature}, split by {by.value}", f"{found.verdict}. {_shared(found)}.",
-        note=whole + _NOTE, pictures={str(found.verdict): plate},
+        _summary(outcome), f"{feature}, split by {by.value}", f"{outcome.verdict}. {_shared(outcome)}.",
+        note=whole + _NOTE, pictures={str(outcome.verdict): plate},
         tables=[(_ERRORS.capitalize(), [name for name, _ in columns], rows)],
+        then=["extract", model, str(feature), *pictures_of(images[:1], weights)],
     )  # fmt: skip
 
 
@@ -152,63 +153,62 @@ def _clusters(
         raise TargetError("clusters are those of a channel's top activations; give layer:channel")
     top = kept_tops(loaded, findings, [feature.layer], number, report)[feature.layer]
     (vectors,) = population(loaded.model, top, loaded.images, [feature.channel], progress=report)
-    found = cluster(vectors, top.values[feature.channel] > 0, feature.channel, min_cluster)
-    if found.n_clusters < 2:
+    outcome = cluster(vectors, top.values[feature.channel] > 0, feature.channel, min_cluster)
+    if outcome.n_clusters < 2:
         raise ImageError(
             f"the {top.n} pictures that excite {feature} most fall into no clusters of {min_cluster} or more; take "
             f"more pictures, a smaller --min-cluster, or --by classes"
         )
-    chosen = loaded.images.subset(top.images[feature.channel].tolist())
-    return chosen, tuple(found.labels.tolist()), top.places[feature.channel]
+    strongest = loaded.images.subset(top.images[feature.channel].tolist())
+    return strongest, tuple(outcome.labels.tolist()), top.places[feature.channel]
 
 
-def _pictures(found: "Split", names: dict[int, str]) -> list[dict[str, object]]:
+def _pictures(outcome: "Split", names: dict[int, str]) -> list[dict[str, object]]:
     return [
-        {"set": number, "name": names.get(number, f"set {number}"), "picture": found.images.names[index]}
-        for number, images in zip(found.names, found.division.sets, strict=True)
+        {"set": number, "name": names.get(number, f"set {number}"), "picture": outcome.images.names[index]}
+        for number, images in zip(outcome.names, outcome.division.sets, strict=True)
         for index in images.tolist()
     ]
 
 
 def _drawn(
-    loaded: "Subject", found: "Split", names: dict[int, str], pictures: bool, findings: "Findings", report: "Progress"
+    loaded: "Subject", outcome: "Split", names: dict[int, str], pictures: bool, findings: "Findings", report: "Progress"
 ) -> "Path":
     from viscircuits.report.gathering import renderings
     from viscircuits.report.plates import split_plate
 
-    scene = loaded.scene(found.images)
-    made = renderings(found, loaded.prepare, cache=findings.file("cache"), progress=report) if pictures else []
-    return split_plate(found, scene, names, made).save(findings.file("split.jpg"))
+    scene = loaded.scene(outcome.images)
+    made = renderings(outcome, loaded.prepare, cache=findings.file("cache"), progress=report) if pictures else []
+    return split_plate(outcome, scene, names, made).publish(findings.file("split.jpg"))
 
 
-def _errors(found: "Split", names: dict[int, str]) -> tuple[list[tuple[str, bool]], list[tuple[str, ...]]]:
+def _errors(outcome: "Split", names: dict[int, str]) -> tuple[list[tuple[str, bool]], list[tuple[str, ...]]]:
     """Columns and rows of a table: what each circuit is off by on each set."""
-    division = found.division
-    called = [names.get(number, f"set {number}") for number in found.names]
-    rows = [
-        (name, f"{len(images)}", f"{density:g}", *(f"{float(v):.2f}" for v in errors))
-        for name, images, density, errors in zip(
-            called, division.sets, division.densities, division.differences, strict=True
-        )
-    ]
+    division = outcome.division
+    labels = [names.get(number, f"set {number}") for number in outcome.names]
+    rows = []
+    for name, images, density, errors in zip(
+        labels, division.sets, division.densities, division.differences, strict=True
+    ):
+        rows.append((name, f"{len(images)}", f"{density:g}", *(f"{float(v):.2f}" for v in errors)))
     columns = [("circuit of", False), ("pictures", True), ("density", True)]
-    return [*columns, *((f"on {name}", True) for name in called)], rows
+    return [*columns, *((f"on {name}", True) for name in labels)], rows
 
 
-def _shared(found: "Split") -> str:
-    controls = sorted(control.iou for control in found.controls)
-    beside = f" (random splits {controls[len(controls) // 2]:.2f}, p = {found.iou_p:.3f})" if controls else ""
-    return f"Overlap of the circuits: IoU {found.division.iou:.2f}{beside}"
+def _shared(outcome: "Split") -> str:
+    controls = sorted(control.iou for control in outcome.controls)
+    beside = f" (random splits {controls[len(controls) // 2]:.2f}, p = {outcome.iou_p:.3f})" if controls else ""
+    return f"Overlap of the circuits: IoU {outcome.division.iou:.2f}{beside}"
 
 
-def _summary(found: "Split") -> "dict[str, str | float | list[str | float]]":
-    verdict = found.verdict
+def _summary(outcome: "Split") -> "dict[str, str | float | list[str | float]]":
+    verdict = outcome.verdict
     return {
         "verdict": verdict.word,
         "reason": verdict.reason,
         "p": verdict.p,
         "excess": verdict.excess,
-        "iou": found.division.iou,
-        "iou_p": found.iou_p,
-        "densities": list(found.division.densities),
+        "iou": outcome.division.iou,
+        "iou_p": outcome.iou_p,
+        "densities": list(outcome.division.densities),
     }

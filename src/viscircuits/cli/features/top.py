@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from viscircuits.cli import options
-from viscircuits.cli.features.options import FolderOption, PictureFoldersOption
+from viscircuits.cli.features.options import FolderOption, PictureFoldersOption, pictures_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,17 +52,17 @@ def top(
         model, weights, images, input_size=input_size, limit=limit, seed=seed, device=device,
         white=white,
     )  # fmt: skip
-    asked = {**loaded.asked, "layers": list(layer), "n": number}
+    question = {**loaded.asked, "layers": list(layer), "n": number}
     name = slug("top", *(one or "logit" for one in layer))
     for one in layer:
         _check_channels(loaded, one, channel or ())
-    findings = Findings.create(study_of(out, model), name, "top activations", asked)
+    findings = Findings.create(study_of(out, model), name, "top activations", question)
     with progress_bars() as report:
-        found = kept_tops(loaded, findings, layer, number, report)
-    findings.table("top", [row for name, best in found.items() for row in _rows(name, best, loaded)])
+        tops = kept_tops(loaded, findings, layer, number, report)
+    findings.table("top", [row for name, best in tops.items() for row in _rows(name, best, loaded)])
     sheets, total = {}, len(loaded.images)
     whole = all_ranked(number, total)
-    for name, best in found.items():
+    for name, best in tops.items():
         drawn = channel or liveliest(best)
         title = f"{name or 'logit'}: what excites {len(drawn)} of {best.n_channels} channels most"
         wide = per_row(best)
@@ -70,20 +70,21 @@ def top(
         of = f"the strongest {wide}; pictures: {whole}" if whole else f"{some}, of {total:,} pictures, at most one each"
         note = f"{of}; cut to what the channel sees there"
         sheet = contact_sheet(strips(loaded.scene(), best, drawn, wide), title, note)
-        sheets[title] = sheet.save(findings.file(f"{slug(name or 'logit')}.jpg"))
+        sheets[title] = sheet.publish(findings.file(f"{slug(name or 'logit')}.jpg"))
     shown = [
         (name or "logit", f"{best.n_channels}", whole or f"{best.n}", f"{float(best.values[:, 0].median()):.3g}")
-        for name, best in found.items()
+        for name, best in tops.items()
     ]
     columns = [("layer", False), ("channels", True), ("activations each", True), ("median of the highest", True)]
     print_table(f"{model}, {total} pictures", columns, shown)
     finish(
         findings,
-        {"activations": sum(best.values.numel() for best in found.values())},
+        {"activations": sum(best.values.numel() for best in tops.values())},
         f"Top activations of {', '.join(one or 'logit' for one in layer)}",
         f"The {min(number, total):,} highest activations of every channel on {total:,} pictures, at most one a picture"
         f"{f' ({whole})' if whole else ''}.",
         pictures=sheets, tables=[("Layers", [name for name, _ in columns], shown)],
+        then=["polysemantic", model, *(one or "logit" for one in layer), *pictures_of(images, weights)],
     )  # fmt: skip
 
 
@@ -100,7 +101,15 @@ def _check_channels(loaded: "Subject", layer: str, channels: "Sequence[int]") ->
 def kept_tops(
     loaded: "Subject", findings: "Findings", layers: list[str], number: int, report: "Progress"
 ) -> "dict[str, TopActivations]":
-    """Returns the top activations of layers, in one pass for those that are not in the folder yet."""
+    """Returns the top activations of layers, in one pass for those that are not in the folder yet.
+
+    Args:
+        loaded: the model and its pictures.
+        findings: the folder that keeps them.
+        layers: modules, by name.
+        number: activations a channel.
+        report: told how far the pass is.
+    """
     from viscircuits.activations.top import top_activations
     from viscircuits.study.names import TOP, slug
 

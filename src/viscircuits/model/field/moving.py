@@ -141,5 +141,9 @@ def padded(call: Call) -> Requests:
     if padding is None:
         yield from moved(call)
         return
-    shifted = zip(call.demand, padding, strict=True)
-    yield call.inputs[0], tuple(Places(frozenset(i - before for i in p.at), p.mixed) for p, (before, _) in shifted)
+    pairs = zip(call.demand, padding, strict=True)
+    yield call.inputs[0], tuple(_shifted(places, before) for places, (before, _) in pairs)
+
+
+def _shifted(places: Places, by: int) -> Places:
+    return Places(frozenset(place - by for place in places.at), places.mixed)

@@ -140,7 +140,8 @@ def grid(graph: NetGraph, layer: str) -> Grid | None:
     shape = graph.output(layer).map_shape
     if len(shape) != 2:
         return None
-    ends = [tuple(min(i, size - 1) for size in shape) for i in range(max(shape))]
+    diagonal = torch.arange(max(shape))[:, None].minimum(torch.tensor(shape) - 1)  # the last place repeats
+    ends = [tuple(place) for place in diagonal.tolist()]
     boxes = [receptive_field(graph, layer, position) for position in ends]
     first, second = boxes[0], boxes[min(1, len(boxes) - 1)]
     jump = second.top - first.top, second.left - first.left

@@ -46,10 +46,10 @@ class _Kernels(torch.autograd.Function):
         use.used |= ctx.fed & needed[:, None]
         asks = use.connect & needed[:, None]
         # groups make `sources` differ from filter to filter, so what is asked is added up channel by channel
-        asked = torch.zeros(use.layer.in_channels, dtype=torch.float32).index_add_(
+        wanted = torch.zeros(use.layer.in_channels, dtype=torch.float32).index_add_(
             0, use.layer.sources.flatten(), asks.flatten().float()
         )
-        return spread(asked > 0, ctx.wire_shape, ctx.axis, need), None, None
+        return spread(wanted > 0, ctx.wire_shape, ctx.axis, need), None, None
 
 
 class _OneKernel(torch.autograd.Function):

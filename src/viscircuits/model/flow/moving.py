@@ -54,10 +54,15 @@ def _dead(value: Value) -> Value:
     return torch.zeros_like(value, dtype=torch.float32) if floating else value
 
 
+def _constant(part: Tensor, n: int) -> set[int]:
+    """The axes along which a part of n axes repeats one value; torch also takes empty parts of a single axis."""
+    return {axis for axis in range(n) if part.stride(axis) == 0} if part.ndim == n else set()
+
+
 def _concatenated(parts: list[Tensor], dim: int = 0) -> Tensor:
     """The concatenation; where every part is the same along an axis it stays so, and later rules need not look."""
     n = parts[0].ndim
-    same = [a for a in range(n) if a != dim % n and all(p.ndim == n and p.stride(a) == 0 for p in parts)]
+    same = sorted(set.intersection(*(_constant(part, n) for part in parts)) - {dim % n})
     # without this a network that concatenates at every step (DenseNet) would fill whole maps and look at all of them
     if not same:
         return torch.cat(parts, dim)

@@ -72,10 +72,10 @@ class _Named:
 
     @property
     def meant(self) -> Any:
-        found: Any = torch
+        thing: Any = torch
         for part in self.name.split("."):
-            found = getattr(found, part)
-        return found
+            thing = getattr(thing, part)
+        return thing
 
 
 def _step(node: fx.Node) -> _Step:

@@ -55,8 +55,9 @@ class Stem(nn.Module):
             users: each circuit's tensors, and the channels that it reads.
         """
         super().__init__()
-        each = [[tensors.at(node)[reads] for node in _parameters(nodes)] for tensors, reads in users]
-        stacks = [torch.cat(parts) for parts in zip(*each, strict=True)]
+        stacks = []
+        for node in _parameters(nodes):
+            stacks.append(torch.cat([tensors.at(node)[reads] for tensors, reads in users]))
         rows = torch.cat([stack.flatten(1) if stack.ndim > 1 else stack[:, None] for stack in stacks], 1)
         distinct, kind = rows.unique(dim=0, return_inverse=True)
         one_of_each = kind.new_zeros(len(distinct)).scatter_(0, kind, torch.arange(len(rows), device=kind.device))

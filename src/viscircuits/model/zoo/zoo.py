@@ -14,6 +14,7 @@ from torch import nn
 from viscircuits.bounds.arguments import checked
 from viscircuits.bounds.places import what_is
 from viscircuits.bounds.ranges import PIXELS
+from viscircuits.card import Card
 from viscircuits.errors import ModelError, closest
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.guard.plain import check_plain
@@ -35,6 +36,17 @@ class Loaded(NamedTuple):
 
     model: nn.Module
     prepare: Preparation
+
+    def __repr__(self) -> str:
+        return self._card().text()
+
+    def _repr_html_(self) -> str:
+        return self._card().html()
+
+    def _card(self) -> Card:
+        numbers = sum(parameter.numel() for parameter in self.model.parameters())
+        name = type(self.model).__name__
+        return Card("Loaded", {"model": name, "parameters": f"{numbers:,}", "prepare": self.prepare})
 
 
 @checked

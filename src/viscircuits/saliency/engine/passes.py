@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from viscircuits.data.images import Batch, ImageSet
+from viscircuits.data.images import ImageSet
+from viscircuits.data.stream import Batch
 from viscircuits.errors import ImageError, TargetError
 from viscircuits.execution.loop import batches, judged
 from viscircuits.execution.response import freeze, masked_weights, relevant_to_any

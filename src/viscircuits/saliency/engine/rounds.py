@@ -109,7 +109,7 @@ def schedule(k: int, m: int, rounds: int) -> list[int]:
     return [*sizes[:-1], k]  # exp(log k) need not be k to the last digit
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dimmed(Mask):
     """A mask whose kept structures are scaled, all by the same share in (0, 1]."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from viscircuits.diagram.ordering import ordered
+from viscircuits.diagram.geometry.ordering import ordered
 
 _POINT = 6.0
 """Height that a passing line takes in a column."""

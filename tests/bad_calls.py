@@ -151,7 +151,7 @@ KINDS: dict[str, str] = {
     "scoring": "images", "held_out": "images", "circuit": "circuit", "circuits": "circuits", "scores": "scores",
     "mask": "mask", "other": "mask", "relevant": "relevant", "graph": "graph", "input_shape": "shape",
     "frozen": "frozen", "labels": "labels", "names": "names", "class_names": "class names", "indices": "indices",
-    "paths": "files", "dataset": "dataset", "prepare": "prepare", "spec": "spec", "study": "study",
+    "paths": "files", "dataset": "dataset", "prepare": "prepare", "spec": "spec", "study": "study", "model_hash": "study",
     "table": "table", "found": "found", "content": "content", "full": "reference", "job": "job", "each": "each",
     "colours": "colours", "parameterisation": "parameterisation", "transforms": "transforms", "cache": "kept",
     "progress": "progress", "checkpoint": "checkpoint", "canvas": "canvas", "memory_format": "memory format",
@@ -202,9 +202,9 @@ MADE = frozenset({
 
 INNER = frozenset({
     "NetGraph.check", "NetGraph.outline", "NetGraph.output", "Readout.freeze", "Readout.objective", "Readout.response",
-    "Readout.needs_freezing", "Readout.seeds", "Scores.from_file", "Sweep.plans",
+    "Readout.needs_freezing", "Readout.seeds", "Scores.from_file", "Sweep.pictures", "Sweep.plans",
     "Circuit.extract", "Mask.factors",
-    "Diagram.html", "Diagram.svg", "Rendering.to_pil", "KernelMap.layers", "KernelMap.map", "KernelMap.value",
+    "Diagram.html", "Diagram.part", "Diagram.svg", "Rendering.to_pil", "KernelMap.layers", "KernelMap.map", "KernelMap.value",
     *(f"{kind}.{name}" for kind in ("Fourier", "Maco", "Accentuation")
       for name in ("at", "distance", "latent", "picture", "start")),
     "Scores.minmax", "Study.gone_on", "Study.holds", "Study.release", "Study.scores",

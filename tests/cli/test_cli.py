@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import viscircuits as vc
-from hints import no_hint
+from spoken import complaints
 from viscircuits.cli.circuits.extract import held
 from viscircuits.data.shapes import generate
 from viscircuits.evaluate.sweep import Sweep
@@ -107,7 +107,7 @@ def test_exit_codes(command_line, monkeypatch, arguments, status, text):
 
 def test_targets(command_line, pytestconfig, shapesnet):
     status, out, err = command_line("targets", "shapesnet")
-    assert (status, no_hint(err)) == (0, "")
+    assert (status, complaints(err)) == (0, "")
     golden = GOLDEN / "targets-shapesnet.txt"
     if pytestconfig.getoption("--overwrite"):
         golden.parent.mkdir(exist_ok=True)
@@ -137,7 +137,7 @@ def test_relevant_kernels_of_a_layer(command_line):
 
 def test_demo_and_inspect(run, command_line, tmp_path, monkeypatch):
     done = run("demo", "--pictures", "40", "--out", tmp_path / "demo")
-    assert (done.returncode, no_hint(done.stderr)) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     study = Study.open(tmp_path / "demo")
     frame = study.measurements()
     assert frame.height == 4 * 13 == len(study.circuits())
@@ -170,7 +170,7 @@ def test_memory_bounds_the_work_and_changes_no_result(command_line, photos, tmp_
     frames = []
     for number, memory in enumerate(("60MB", "4g")):
         status, _, err = command_line(*arguments, "--memory", memory, "-o", tmp_path / str(number))
-        assert (status, no_hint(err)) == (0, "")
+        assert (status, complaints(err)) == (0, "")
         study = Study.open(tmp_path / str(number))
         assert study.header.engine == "numba"
         frames.append(study.measurements())
@@ -210,7 +210,7 @@ def test_extract_with_a_model_of_ones_own(command_line, photos, tmp_path, monkey
     status, out, err = command_line(
         "extract", "mine:make", "features.10:5", "logit:3", "-w", "w.safetensors", "-i", photos, *SMALL, "-c", "force"
     )
-    assert (status, no_hint(err)) == (0, "")
+    assert (status, complaints(err)) == (0, "")
     study = Study.open(tmp_path / "studies" / "mine-make__features.10-5__logit-3")
     frame = study.measurements()
     assert frame.height == 2 * 2 * 2 == len(study.circuits())
@@ -243,7 +243,7 @@ def test_extract_with_a_model_of_ones_own(command_line, photos, tmp_path, monkey
         "-c",
         "force",
     )
-    assert (status, no_hint(err)) == (0, "")
+    assert (status, complaints(err)) == (0, "")
     assert study.measurements_path.stat().st_mtime_ns == before
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from cli.studies import small_study
-from hints import hint, no_hint
+from spoken import complaints, hint
 from viscircuits.cli import console
 from viscircuits.data.shapes import generate
 from viscircuits.errors import ImageError, ModelError
@@ -201,7 +201,7 @@ def test_a_circuit_is_drawn_without_pictures_that_are_everywhere(stranger, comma
     study = Study.open(stranger(**from_source("/")))
     measurements.write(study.measurements_path, pl.read_parquet(study.measurements_path), study.hash)
     status, out, err = command_line("diagram", study.path, "--pictures", "none")
-    assert (status, no_hint(err)) == (0, "")
+    assert (status, complaints(err)) == (0, "")
     assert "without inset: the study's pictures are not at hand; give --images" in out
     assert "the study's pictures are not used: expected " in caplog.text
 
@@ -297,11 +297,11 @@ def test_a_model_of_ones_own_from_extract_to_report(command_line, tmp_path, monk
         "extract", "mine_own:make", "features.6:7", "features.6:9", "-w", "w.safetensors", "-i", photos, "--limit", 12,
         "-c", "snip", "-d", 0.05, "-o", tmp_path / "a study",
     )  # fmt: skip
-    assert (status, no_hint(err)) == (0, "")
+    assert (status, complaints(err)) == (0, "")
     words = shlex.split(hint(err))
     assert words == ["viscircuits", "report", str(tmp_path / "a study"), "--model", "mine_own:make"]
     status, _, err = command_line(*words[1:], "--pictures", "none")
-    assert (status, no_hint(err)) == (0, "")
+    assert (status, complaints(err)) == (0, "")
     page = (tmp_path / "a study" / "report.html").read_text()
     assert f"\nviscircuits report '{tmp_path}/a study' --model mine_own:make --pictures none</pre>" in page
     spec = Study.open(tmp_path / "a study").header.spec
@@ -364,7 +364,7 @@ def test_names_type_nothing_into_the_terminal(stranger, command_line, monkeypatc
     assert r"\x1b[31m\x9b31m\x7f\x08\r\n\t\u202e" in refused(command_line("report", folder))
 
 
-def test_all_that_is_printed_goes_through_one_place(capsys):
+def test_all_that_is_printed_goes_through_one_place(capsys, monkeypatch):
     """Bars, warnings, logs, tables, and plain text among styled."""
     import logging
     import warnings
@@ -375,6 +375,7 @@ def test_all_that_is_printed_goes_through_one_place(capsys):
 
     console.out.print(Text.assemble(("a\x1b[1m", "bold"), "[b]b[/]"), HIDDEN, style="dim")
     console.print_table(HIDDEN, [(HIDDEN, True)], [(HIDDEN,)])
+    monkeypatch.setattr(console.Lines, "EVERY", 0.0)
     with console.progress_bars() as report:
         report(HIDDEN, 1, 2)
     said = _warning(UserWarning(f"two\n lines {HIDDEN}"))

@@ -170,5 +170,14 @@ def _numbers(value: object) -> Iterable[object]:
 
 def check_study(study: str) -> None:
     """Refuses what is no hash of a study, which says to which one a file belongs; nothing says to none."""
-    if study and not re.fullmatch("[0-9a-f]{16}", study):
-        raise StudyError(f"study {shown(study)} is no hash of a study; expected 16 hexadecimal digits, Study.hash")
+    _check_hash(study, "study", "a study; expected 16 hexadecimal digits, Study.hash")
+
+
+def check_model_hash(model_hash: str) -> None:
+    """Refuses what is no hash of a model; nothing says that it is still to be found."""
+    _check_hash(model_hash, "model_hash", "a model; expected 16 hexadecimal digits, fingerprint(model)")
+
+
+def _check_hash(text: str, name: str, of: str) -> None:
+    if text and not re.fullmatch("[0-9a-f]{16}", text):
+        raise StudyError(f"{name} {shown(text)} is no hash of {of}")

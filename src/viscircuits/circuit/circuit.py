@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from viscircuits.bounds.arguments import check_fields, check_study, checked
+from viscircuits.bounds.arguments import check_fields, check_model_hash, check_study, checked
 from viscircuits.card import Card, Shown, sized
 from viscircuits.circuit import file
 from viscircuits.circuit.compensation import Means, Scales, means
@@ -243,6 +243,7 @@ class Circuit(Shown):
             model_hash: the fingerprint of the model, where it is known; it is found otherwise.
         """
         check_study(study)
+        check_model_hash(model_hash)
         # hashing reads every weight, which for a large model takes longer than writing a circuit
         own = model_hash or fingerprint(self.model)
         file.save(path, self.mask, self.target, self.biases, self.compensation, model=own, study=study)

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parents[1] / "src/viscircuits"
+SLOW = Path(__file__).with_name("slow.txt")
+"""Of each test that is left out by default, beside those marked so, the seconds that it takes and its name."""
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +25,27 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder {folder}; set VISCIRCUITS_DATA")
     return folder.resolve()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Checks types while tests run: in the modules that know arrays, whose shapes nothing else checks.
+
+    Plain types are the type checker's; with the slow tests they are looked at too, in all modules.
+    """
+    every = sorted(path for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
+    if config.option.markexpr == "not slow":
+        every = [path for path in every if "jaxtyping" in path.read_text()]
+    names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in every]
+    install_import_hook(names, "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of ``slow.txt``: checks that take some seconds each, of which hundreds make minutes."""
+    listed = set(SLOW.read_text().splitlines())
+    slow = {line.partition(" ")[2] for line in listed}
+    for item in items:
+        if item.nodeid.partition("tests/")[2] in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

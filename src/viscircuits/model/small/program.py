@@ -78,14 +78,15 @@ class _Named:
         return thing
 
 
-def _step(node: fx.Node) -> _Step:
-    def plain(argument: Any) -> Any:
-        if isinstance(argument, fx.Node):
-            return _Result(argument.name)
-        kept = not isinstance(argument, torch.memory_format | torch.layout | torch.dtype)
-        return argument if kept else _Named(str(argument).removeprefix("torch."))
+def _plain(argument: Any) -> Any:
+    if isinstance(argument, fx.Node):
+        return _Result(argument.name)
+    kept = not isinstance(argument, torch.memory_format | torch.layout | torch.dtype)
+    return argument if kept else _Named(str(argument).removeprefix("torch."))
 
-    args, kwargs = map_aggregate((node.args, node.kwargs), plain)  # pyright: ignore[reportGeneralTypeIssues]
+
+def _step(node: fx.Node) -> _Step:
+    args, kwargs = map_aggregate((node.args, node.kwargs), _plain)  # pyright: ignore[reportGeneralTypeIssues]
     target = _Named(f"ops.{node.target}") if isinstance(node.target, torch._ops.OpOverload) else node.target
     return _Step(node.name, node.op, target, args, kwargs)
 

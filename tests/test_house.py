@@ -2,11 +2,11 @@
 
 import ast
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 import house
-from conftest import SLOW
 
 REASONS = (
     "model/small/shrink.py", "model/field/aligned.py", "saliency/engine/fused.py", "model/field/spread.py",
@@ -14,6 +14,7 @@ REASONS = (
     "diagram/geometry/layout.py",
 )  # fmt: skip
 """Files that cannot be followed without knowing why."""
+SLOW = Path(__file__).with_name("slow.txt")
 PARTICIPLES = {"found", "asked", "said", "chosen", "called", "opened"}
 """Names that say what was done to a thing, and not what it is."""
 

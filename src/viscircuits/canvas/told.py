@@ -41,9 +41,9 @@ def beside(sd_ratio: float | None) -> str:
     return f"sd ratio {spread(sd_ratio)}" if sd_ratio is not None and weak(sd_ratio) else ""
 
 
-def in_words(row: RowOfTable, places: int = 3) -> str:
+def in_words(row: RowOfTable) -> str:
     """Returns the agreement of a row of a table of measurements: ``|r| = 0.930, sd ratio 0.12``."""
-    parts = (measure(row["pearson"], row.get("pearson_signed"), places), beside(row.get("sd_ratio")))
+    parts = (measure(row["pearson"], row.get("pearson_signed")), beside(row.get("sd_ratio")))
     return ", ".join(filter(None, parts))
 
 

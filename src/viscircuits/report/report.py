@@ -128,7 +128,7 @@ def _pictures(pictures: Pictures) -> str:
 def _note(chapter: Chapter) -> str:
     """What the contents say of a target: how much of it is kept, and how well."""
     row = chapter.exhibition.row
-    return f"{row['kept']:,} {row['granularity']}s, {_unbroken(in_words(row, 2))}"
+    return f"{row['kept']:,} {row['granularity']}s, {_unbroken(in_words(row))}"
 
 
 def _unbroken(line: str) -> str:

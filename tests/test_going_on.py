@@ -19,6 +19,7 @@ import viscircuits as vc
 from viscircuits import store
 from viscircuits.errors import StudyError
 from viscircuits.evaluate import measuring as module
+from viscircuits.evaluate.question import PAPER_DENSITIES
 from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.model.fingerprint import fingerprint, graph_fingerprint
 from viscircuits.model.trace import trace
@@ -118,7 +119,7 @@ def test_a_real_network_goes_on_to_the_bit_from_41_prefixes(tmp_path):
     model = torchvision.models.alexnet(weights=None).eval()
     halves = vc.ImageSet.from_tensors(torch.randn(8, 3, 64, 64)).split(0.5, seed=0)
     targets = [vc.Target("features.6", 3), vc.Target("features.6", 5)]
-    asked = Sweep(model, targets, *halves, ("actgrad", "random"), module.PAPER_DENSITIES)
+    asked = Sweep(model, targets, *halves, ("actgrad", "random"), PAPER_DENSITIES)
     whole = sweep(asked)
     for n in random.Random(0).sample(range(1, len(whole)), 41):
         measurements.write(tmp_path / "t.parquet", whole.head(n))

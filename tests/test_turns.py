@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from threading import Event, Thread, get_ident, main_thread
+from threading import Event, Thread, main_thread
 
 import pytest
 
@@ -31,8 +31,7 @@ def test_short_calls_run_one_after_the_other_in_the_order_in_which_they_came():
         thread.join()
     assert most == [1]
     assert order == list(range(8))
-    assert turns._holder is None
-    assert not turns._waiting
+    assert not turns._queue
 
 
 def test_a_long_call_does_not_hold_up_the_others(monkeypatch):
@@ -59,8 +58,7 @@ def test_a_long_call_does_not_hold_up_the_others(monkeypatch):
     assert len(waits) == 4  # while the long one still runs
     done.set()
     first.join()
-    assert turns._holder is None
-    assert not turns._waiting
+    assert not turns._queue
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -95,7 +93,7 @@ def test_a_turn_that_was_lost_is_found_again(monkeypatch, seed):
         assert not thread.is_alive()
     assert all(now > then for now, then in zip(calls, before, strict=True))
     with turns.turn():
-        assert turns._holder == get_ident()
+        assert len(turns._queue) == 1
 
 
 def _interrupt(after: float) -> None:

@@ -4,28 +4,27 @@ Python's lock goes from core to core with every operation of torch, and on a sma
 itself. So whoever calls us waits for its turn. A call that has run for `PATIENCE` seconds no longer holds up the
 others: large models, whose operations do without Python's lock, use all cores, and nobody waits for what hangs.
 
-A turn is advice, not protection. No result depends on it; one that got lost (Ctrl-C fell into these lines) is taken
-over by the next in line.
+A turn is advice, not protection: no result depends on it. Nothing here is waited for without an end, because Ctrl-C may
+fall into any of these lines; what it leaves in the queue is thrown out by the next one.
 """
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Lock, get_ident, local
+from contextlib import contextmanager, suppress
+from threading import Lock, local
 
 PATIENCE = 0.05
 """Seconds: many short calls on a small model, and little beside one call on a large one."""
 
 
 class Turns:
-    """Whose turn it is, and who waits, in the order in which they came."""
+    """A queue, whose first has the turn. Each step on it is one of the deque's own, which no thread sees half done."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._holder: int | None = None  # a thread's number
+        self._queue: deque[Lock] = deque()  # of each caller a lock of its own, which is opened when it comes first
         self._since = 0.0
-        self._waiting: list[tuple[int, Lock]] = []  # a thread's number, and what it waits at
         self._inside = local()
 
     @contextmanager
@@ -34,53 +33,39 @@ class Turns:
         if getattr(self._inside, "already", False):
             yield
             return
+        place = Lock()
         try:
             self._inside.already = True
-            self._wait(get_ident())
+            self._wait(place)
             yield
         finally:
             self._inside.already = False
-            self._leave(get_ident())
+            self._end(place)
 
-    def _wait(self, me: int) -> None:
-        place = Lock()
-        place.acquire()
-        with self._lock:
-            if self._holder is None:
-                self._give(me)
-                return
-            self._waiting.append((me, place))
-        while not place.acquire(timeout=max(0.0, self._since + PATIENCE - time.monotonic())):
-            with self._lock:
-                late = time.monotonic() - self._since >= PATIENCE
-                if late and self._is_next(me):
-                    self._give(me)
-                    return
-            if late:
-                time.sleep(PATIENCE / 10)  # the first in line is about to take it
+    def _wait(self, place: Lock) -> None:
+        place.acquire(blocking=False)
+        self._queue.append(place)
+        if self._first() is place:
+            self._since = time.monotonic()
+        # whose place is gone came first, and was thrown out before it noticed
+        while place in self._queue and (first := self._first()) is not place:
+            left = self._since + PATIENCE - time.monotonic()
+            if not place.acquire(timeout=max(0.0, left)) and first is not None and left <= 0:
+                self._end(first)
 
-    def _is_next(self, me: int) -> bool:
-        """Whether nobody waits before a thread; one that is not in line was called, and did not hear it."""
-        line = [thread for thread, _ in self._waiting]
-        return me not in line or line[0] == me
+    def _end(self, place: Lock) -> None:
+        with suppress(ValueError):  # it was thrown out, and another one has the turn
+            self._queue.remove(place)
+            self._since = time.monotonic()
+            if (first := self._first()) is not None:
+                with suppress(RuntimeError):  # it is open already
+                    first.release()
 
-    def _leave(self, me: int) -> None:
-        with self._lock:
-            self._drop(me)
-            if self._holder != me:
-                return  # it was taken over
-            self._holder = None
-            if self._waiting:
-                heir, place = self._waiting[0]
-                self._give(heir)
-                place.release()
-
-    def _give(self, thread: int) -> None:
-        self._drop(thread)
-        self._holder, self._since = thread, time.monotonic()
-
-    def _drop(self, thread: int) -> None:
-        self._waiting = [entry for entry in self._waiting if entry[0] != thread]
+    def _first(self) -> "Lock | None":  # a text, as Lock is no class before Python 3.13
+        try:
+            return self._queue[0]
+        except IndexError:
+            return None
 
 
 turns = Turns()

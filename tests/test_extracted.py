@@ -82,7 +82,7 @@ def test_the_built_in_networks_circuit_is_a_real_module(built_in: tuple[nn.Modul
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("network", NETWORKS[:2], ids=short)
 def test_trained_networks_circuits_are_real_modules(network: Network, data_dir: Path):
-    model = model_of(replace(network, folder=data_dir)).float()
+    model = model_of(replace(network, folder=data_dir), torch.float32)
     images = pictures(network.size)
     assert_real(extracted(model, network.middle, images), images)
 

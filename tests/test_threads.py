@@ -171,7 +171,7 @@ class Holding(Small):
 def test_a_run_reaches_no_module_of_the_users(make):
     model = make()
     trace(model, SHAPE)
-    assert not replica.without_replica(model)
+    assert not replica.replica.without_replica(model)
     twin = replica.replica(model, {})
     assert {id(module) for module in twin.modules()}.isdisjoint(id(module) for module in model.modules())
     assert [name for name, _ in twin.named_modules()] == [name for name, _ in model.named_modules()]
@@ -213,7 +213,7 @@ def test_what_a_closure_reaches_is_seen(forward):
     model = small()
     model.forward = forward(model, model.second)
     trace(model, SHAPE)
-    assert replica.without_replica(model)
+    assert replica.replica.without_replica(model)
     trace(other := small(), SHAPE)
     assert not replica.without_replica(other)
 
@@ -222,7 +222,7 @@ def test_a_model_that_a_closure_holds_is_itself_used_and_right():
     model, images = closed(), vc.ImageSet.from_tensors(torch.randn(6, *SHAPE))
     target = vc.Target("second", 1)
     circuit = vc.find(model, target, images, density=0.4)
-    assert replica.without_replica(model)
+    assert replica.replica.without_replica(model)
     first, second = (circuit.weights[f"{name}.weight"] for name in ("first", "second"))
     with torch.no_grad():
         between = nn.functional.conv2d(images[0][None], first, model.first.bias, padding=1)
@@ -427,3 +427,35 @@ def asked_at_once(models: list[Small], n: int, *works: Callable[[], None]) -> No
 def test_eight_threads_get_the_answers_of_one_while_a_ninth_runs_the_model(n_models, n):
     models = [small(seed) for seed in range(n_models)]
     asked_at_once(models, n, always_right(models[0]))
+
+
+def test_a_model_that_another_thread_runs_with_other_tensors_is_read_at_rest():
+    model = sharing()
+    through_a_closure(model)
+    vc.trace(model, (3, 12, 12))  # tried: from now on it is used itself, its tensors exchanged
+    assert replica.without_replica(model)
+    inside, go_on = threading.Event(), threading.Event()
+
+    own = model.a.forward
+
+    def waiting(x: torch.Tensor) -> torch.Tensor:
+        inside.set()
+        go_on.wait(20)
+        return own(x)
+
+    def exchanged() -> None:
+        meta = {name: p.to("meta") for name, p in model.named_parameters()}
+        with replica.private(model, meta) as mine:
+            model.a.forward = waiting
+            try:
+                mine.run(torch.zeros(1, 3, 12, 12, device="meta"))
+            finally:
+                model.a.forward = own
+
+    other = threading.Thread(target=exchanged)
+    other.start()
+    inside.wait(20)
+    threading.Timer(0.3, go_on.set).start()
+    assert replica.like(model).device.type == "cpu"
+    vc.trace(model, (3, 14, 14))  # said that weight 'a.weight' has no values
+    other.join()

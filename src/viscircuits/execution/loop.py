@@ -9,6 +9,7 @@ from viscircuits.data.images import ImageSet, as_images
 from viscircuits.data.stream import Batch
 from viscircuits.errors import ImageError
 from viscircuits.model.graph import OUTPUT, NetGraph
+from viscircuits.model.guard.replica import like
 from viscircuits.model.zoo import zoo
 from viscircuits.readout import Readout
 from viscircuits.target import Loss
@@ -57,10 +58,9 @@ def to_model(batch: Batch, model: nn.Module, graph: NetGraph) -> Batch:
         raise ImageError(
             f"expected pictures of the circuit's shape {graph.input_shape}, got {size}; prepare them alike"
         )
-    # the first floating parameter: quantised weights and counters say nothing of the type that images need
-    reference = next(p for p in model.parameters() if p.is_floating_point())
-    labels = batch.labels.to(reference.device) if batch.labels is not None else None
-    images = batch.images.to(device=reference.device, dtype=reference.dtype)
+    own = like(model)
+    labels = batch.labels.to(own.device) if batch.labels is not None else None
+    images = batch.images.to(device=own.device, dtype=own.dtype)
     images = images.clone() if images.is_inference() else images  # gradients cannot pass those
     return Batch(images.contiguous(memory_format=graph.memory_format), labels, batch.start)
 

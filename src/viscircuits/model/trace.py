@@ -19,7 +19,7 @@ from viscircuits.model.guard.alone import lock
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.guard.plain import check_plain
 from viscircuits.model.guard.quiet import quiet
-from viscircuits.model.guard.replica import at_rest
+from viscircuits.model.guard.replica import at_rest, like
 from viscircuits.model.guard.untouched import same_random_state, untouched
 from viscircuits.model.nodes import is_random, op_name, origin
 from viscircuits.model.tracing.export import Exported, export
@@ -50,9 +50,10 @@ def trace(model: nn.Module, input_shape: Iterable[int], *, any_batch: bool = Fal
         ModelError: the model is in training mode.
         UnsupportedOperation: the model cannot be followed, or uses its weights in a way that has no rule.
     """
-    check_evaluation_mode(model)
     shape = tuple(input_shape)
-    now = state(model)
+    with at_rest(model):
+        check_evaluation_mode(model)
+        now = state(model)
     # asked before the lock, which another thread may hold for the seconds that its own model takes
     if (graph := _known(model, now).get((shape, any_batch))) is not None:
         return graph
@@ -83,7 +84,7 @@ def check_evaluation_mode(model: nn.Module) -> None:
 
 def _traced(model: nn.Module, shape: tuple[int, ...], any_batch: bool, known: _Graphs) -> NetGraph:
     """The graph, after the model was run for real; what its forward stores on it meanwhile is put back."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = like(model).device
     with quiet(), same_random_state(device) as drawn, torch.no_grad(), explained(model, shape, any_batch=any_batch):
         # before the export, so that what it makes once and keeps elsewhere are real tensors
         with untouched(model), torch.inference_mode(False):

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from viscircuits.model.calls import CallKind, kernel_calls
-from viscircuits.model.guard.replica import Strays, one_at_a_time, private, use_itself, without_replica
+from viscircuits.model.guard.replica import Strays, like, one_at_a_time, private, use_itself, without_replica
 from viscircuits.model.guard.untouched import writing
 from viscircuits.model.instrument import constants
 from viscircuits.model.output import named_leaves
@@ -45,10 +45,10 @@ def noise(model: nn.Module, n: int, shape: tuple[int, ...]) -> Float[Tensor, "n 
         n: number of pictures.
         shape: of one picture, ``(c, h, w)``.
     """
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    own = like(model)
     # drawn on the CPU in 32 bits and moved after that, so that every device and type sees the same pictures
     drawn = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
-    return drawn.to(dtype=like.dtype, device=like.device)
+    return drawn.to(dtype=own.dtype, device=own.device)
 
 
 def tried(model: nn.Module, shape: tuple[int, ...]) -> Tried:

@@ -11,6 +11,7 @@ from viscircuits.data.colours import Colours
 from viscircuits.model.calls import KernelCall
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.graph import NetGraph
+from viscircuits.model.guard.replica import like
 from viscircuits.model.instrument import run
 from viscircuits.optvis.objective import KernelMap, Objective, Seen
 from viscircuits.store import digest
@@ -48,8 +49,8 @@ class Network:
     @property
     def like(self) -> Tensor:
         """An empty tensor of the device, and at least single precision of the type, that it computes in."""
-        own = next(p for p in self.model.parameters() if p.is_floating_point())
-        return torch.empty(0, dtype=torch.promote_types(own.dtype, torch.float32), device=own.device)
+        own = like(self.model)
+        return own.to(torch.promote_types(own.dtype, torch.float32))
 
     def answers(
         self,
@@ -64,7 +65,7 @@ class Network:
             layers: the modules that are read.
             see: shown every call of a kernel layer, and returns what goes on in place of its output.
         """
-        own = next(p for p in self.model.parameters() if p.is_floating_point())
+        own = like(self.model)
         if tuple(pictures.shape[2:]) != self.size:
             pictures = torch.nn.functional.interpolate(pictures, self.size, mode="bilinear", antialias=True)
         prepared = self.colours.prepared(pictures).to(device=own.device, dtype=own.dtype)

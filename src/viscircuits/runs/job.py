@@ -5,6 +5,7 @@ from pathlib import Path
 from viscircuits.evaluate.measurement import Measurement
 from viscircuits.evaluate.sweep import Sweep, sweep
 from viscircuits.model.fingerprint import graph_fingerprint
+from viscircuits.model.guard.replica import like
 from viscircuits.model.trace import trace
 from viscircuits.plots.curve import preservation_curve
 from viscircuits.runs.spec import Origin, spec_of
@@ -26,9 +27,9 @@ def run_job(job: Sweep, folder: Path, origin: Origin, command: str = "") -> Stud
         StudyError: the folder holds something else.
     """
     spec = spec_of(job, origin)
-    weight = next(job.model.parameters())
+    own = like(job.model)
     study = Study.create(
-        folder, spec, command=command, engine=engine(weight.device, weight.dtype),
+        folder, spec, command=command, engine=engine(own.device, own.dtype),
         graph=graph_fingerprint(job.model, trace(job.model, spec.input_shape)),
     )  # fmt: skip
 

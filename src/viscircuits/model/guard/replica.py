@@ -88,6 +88,14 @@ def at_rest(model: nn.Module) -> AbstractContextManager[object]:
     return _originals.get(model, nullcontext())
 
 
+def like(model: nn.Module) -> Tensor:
+    """Returns an empty tensor on a model's device and of its floating type; of torch's own where it has no weights."""
+    with at_rest(model):
+        # the first floating parameter: quantised weights and counters say nothing of the type that images need
+        own = next((p for p in model.parameters() if p.is_floating_point()), None)
+    return torch.empty(0) if own is None else torch.empty(0, dtype=own.dtype, device=own.device)
+
+
 def own_parameter(model: nn.Module, name: str) -> Tensor:
     """Returns a parameter of a model, without gradients, whatever other threads run it with."""
     with at_rest(model):

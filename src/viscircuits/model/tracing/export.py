@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from viscircuits.errors import ModelError, UnsupportedOperation
 from viscircuits.model.guard.alone import exporting
 from viscircuits.model.guard.quiet import unheard
-from viscircuits.model.guard.replica import private
+from viscircuits.model.guard.replica import like, private
 from viscircuits.model.output import named_leaves
 
 
@@ -133,5 +133,5 @@ def _any_number(model: nn.Module) -> tuple[object]:
 def _example(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Two blank images, on the model's device and in its floating type."""
     # the exporter runs on tensors without values, of which shape, type and device are all that counts
-    reference = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return torch.zeros(2, *shape, dtype=reference.dtype, device=reference.device)
+    own = like(model)
+    return torch.zeros(2, *shape, dtype=own.dtype, device=own.device)

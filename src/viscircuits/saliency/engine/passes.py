@@ -26,7 +26,7 @@ from viscircuits.execution.loop import batches, judged
 from viscircuits.execution.response import freeze, masked_weights, relevant_to_any
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.guard.replica import own_parameter
+from viscircuits.model.guard.replica import like, own_parameter
 from viscircuits.model.instrument import keeping_copies, needed_filters, run
 from viscircuits.model.nodes import concrete
 from viscircuits.model.trace import trace
@@ -123,8 +123,8 @@ class Pass:
             mask: measure in the masked network; in the full one where None.
         """
         if self.granularity == "kernel":
-            like = next(self.model.parameters())
-            compile_loops((self.graph.layers[n] for n in self.layers), like, len(self.targets), self.progress)
+            layers, own = (self.graph.layers[n] for n in self.layers), like(self.model)
+            compile_loops(layers, own, len(self.targets), self.progress)
         copy_outputs = self.granularity == "filter"  # only there the formula reads the output itself
         targets = len(self.targets) if gradients else 0
         sums = self._run(criterion, lambda n, c, s: Tape(self.layers, targets, n, c, s, formula, copy_outputs), mask)

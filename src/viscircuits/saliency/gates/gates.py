@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from viscircuits.mask import Mask, stored_factor
 from viscircuits.model.graph import NetGraph
-from viscircuits.model.guard.replica import own_parameter
+from viscircuits.model.guard.replica import like, own_parameter
 from viscircuits.types import Granularity
 
 _TRIES, _EXACT = 60, 1e-9
@@ -61,7 +61,7 @@ class Gates:
 
     @cached_property
     def _places(self) -> dict[str, Tensor]:
-        device = next(self.model.parameters()).device
+        device = like(self.model).device
         return {name: relevant.to(device) for name, relevant in self.relevant.items()}
 
     def flat(self, arrays: Mapping[str, Shaped[Tensor, "..."]]) -> Shaped[Tensor, " m"]:

@@ -20,6 +20,7 @@ from viscircuits.activations.agreement import constant
 from viscircuits.data.images import ImageSet
 from viscircuits.execution.loop import batches
 from viscircuits.execution.response import Response, respond
+from viscircuits.model.guard.replica import like
 from viscircuits.model.instrument import keeping_copies, needed_filters, run
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.gates.gates import Gates, best, soft_top, soft_top_gradient
@@ -134,7 +135,7 @@ class Training:
     @property
     def device(self) -> torch.device:
         """Where the gates live: with the model."""
-        return next(self.job.model.parameters()).device
+        return like(self.job.model).device
 
     def longest(self, above: int, k: int) -> int:
         """Returns the most steps that a rung can take."""
@@ -180,7 +181,7 @@ class Training:
     def worth(self, gates: Shaped[Tensor, " m"]) -> float:
         """Returns how well gates (or a mask) keep the response on the held pictures: |r|, or minus the difference."""
         (readout,), full = self.job.readouts, self._full[1]
-        weights = self.gates.weights(gates.to(next(self.job.model.parameters()).dtype))
+        weights = self.gates.weights(gates.to(like(self.job.model).dtype))
         circuit = respond(
             self.job.model, readout, self.held, weights=weights, frozen=full.frozen, batch_size=self.job.batch_size
         )

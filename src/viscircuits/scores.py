@@ -45,6 +45,7 @@ class Scores(Shown):
         input_shape: ``(c, h, w)`` of the images.
         density: the only density at which these scores may be selected (FORCE), or None.
         contrast: whether this is a difference; then negative entries count as nothing.
+        note: what was done otherwise than the criterion says, because memory was short; empty mostly.
     """
 
     sums: Mapping[str, Float[Tensor, "..."]]
@@ -56,6 +57,7 @@ class Scores(Shown):
     input_shape: tuple[int, ...]
     density: float | None = None
     contrast: bool = False
+    note: str = ""
 
     def __post_init__(self) -> None:
         # nan would sort anywhere, and differently on each device
@@ -70,6 +72,7 @@ class Scores(Shown):
             f"relevant {self.granularity}s": f"{self.n_relevant:,} in {len(self.sums):,} layers",
             "selects at density": every, "image": sized(self.input_shape),
             "contrast": "what scores below zero counts as nothing" if self.contrast else None,
+            "note": self.note or None,
         })  # fmt: skip
 
     @property
@@ -143,6 +146,7 @@ class Scores(Shown):
             "input_shape": list(self.input_shape),
             "density": self.density,
             "contrast": self.contrast,
+            **({"note": self.note} if self.note else {}),
             **({"study": study} if study else {}),
         }
         tensors = {name: array for name, array in self.sums.items()}
@@ -257,6 +261,7 @@ KIND = Kind(
         "input_shape": IMAGE,
         "density": optional(FRACTION),
         "contrast": FLAG,
+        "note": maybe(TEXT),
         "study": maybe(TEXT),
     },
     _arrays,

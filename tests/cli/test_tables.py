@@ -159,4 +159,4 @@ def test_the_list_of_targets_shows_the_sign(study, command_line, tmp_path):
     assert command_line("report", turned.path, "-d", 0.08, "-c", "actgrad", "--pictures", "none",
                         "-o", tmp_path / "out")[0] == 0  # fmt: skip
     contents = (tmp_path / "out" / "report.html").read_text().split("<nav")[1].split("</nav>")[0]
-    assert contents.replace("\N{NO-BREAK SPACE}", " ").count("kernels, r = −0.96, inverted, sd ratio 0.021") == 2
+    assert contents.replace("\N{NO-BREAK SPACE}", " ").count("kernels, r = −0.964, inverted, sd ratio 0.021") == 2

@@ -113,6 +113,8 @@ RANGES: Mapping[str, Range] = {
     "batch_size": PICTURES,
     "n": PICTURES,
     "rounds": Whole(1, MOST, MaskError),
+    "positions": Whole(1, MOST, MaskError),
+    "block": Whole(1, MOST, MaskError),
     "steps": COUNT,
     "resamples": COUNT,
     "repeats": COUNT,

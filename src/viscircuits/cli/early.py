@@ -12,7 +12,7 @@ from typing import Any
 
 from viscircuits.errors import ImageError, MaskError, ModelError, closest
 
-CRITERIA = ("actgrad", "snip", "force", "magnitude", "random", "activation", "gradient", "learned")
+CRITERIA = ("actgrad", "snip", "force", "magnitude", "random", "activation", "gradient", "learned", "reconstruct")
 """The names in `viscircuits.CRITERIA`, which needs torch; a test compares them."""
 
 TORCHVISION = "0.29"

@@ -28,9 +28,10 @@ _COLOURS = {  # Okabe and Ito's palette: told apart with any colour vision
     "activation": "#E69F00",
     "gradient": "#56B4E9",
     "learned": "#332288",
+    "reconstruct": "#117733",
     "random": "#8A8A8A",
 }
-_OTHERS = ("#882255", "#117733", "#AA4499", "#999933")
+_OTHERS = ("#882255", "#AA4499", "#999933", "#44AA99")
 _TICKS = (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _METRICS = {
     "pearson": "|Pearson r| with the full model",

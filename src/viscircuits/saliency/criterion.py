@@ -32,7 +32,9 @@ class Criterion(Shown):
             ``str`` stands as it is.
         passed: what it takes of what `score` is given.
         needs_density: whether its scores hold for one density only, so that it has to be told which.
-        learned: whether it trains gates for the response; its scores are then ranks, and those of a set as a whole.
+        ranks: whether its scores are places in an order of all structures, which serves every density, and belong to a
+            set of pictures as a whole, so that scores of single pictures do not add up to them.
+        learned: whether it trains gates for the response.
         settings: options that are set already, by name.
     """
 
@@ -41,6 +43,7 @@ class Criterion(Shown):
     options: Mapping[str, type] = field(default_factory=dict)
     passed: tuple[Passed, ...] = ()
     needs_density: bool = False
+    ranks: bool = False
     learned: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -64,8 +67,8 @@ class Criterion(Shown):
         settings = dict(pairs)
         if len(settings) < len(pairs):
             raise MaskError(f"an option stands twice in {','.join((self.name, *texts))!r}; give each once")
-        # in rounds, the sizes of the masks between follow from the last one
-        in_rounds = settings.get("rounds", 1) != 1
+        # in rounds, the sizes of the masks between follow from the last one; an order has room for all of them
+        in_rounds = settings.get("rounds", 1) != 1 and not self.ranks
         return replace(self, settings=settings, needs_density=self.needs_density or in_rounds)
 
     def _option(self, text: str) -> tuple[str, object]:

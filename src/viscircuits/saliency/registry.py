@@ -17,12 +17,13 @@ from viscircuits.saliency.actgrad import actgrad
 from viscircuits.saliency.activation import activation
 from viscircuits.saliency.criterion import Criterion
 from viscircuits.saliency.engine.passes import Pass
-from viscircuits.saliency.engine.plan import in_passes
+from viscircuits.saliency.engine.plan import MEMORY, in_passes
 from viscircuits.saliency.force import force
 from viscircuits.saliency.gradient import gradient
 from viscircuits.saliency.learned import learned
 from viscircuits.saliency.magnitude import magnitude
 from viscircuits.saliency.random import random
+from viscircuits.saliency.reconstruct import reconstruct
 from viscircuits.saliency.snip import snip
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget, as_target
@@ -43,7 +44,11 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("gradient", gradient, _ROUNDS, ("density", "normalise")),
         Criterion(
             "learned", learned, {"densities": tuple, "loss": str, "steps": int, "resume": str},
-            ("density", "seed", "normalise", "resume"), learned=True,
+            ("density", "seed", "normalise", "resume"), ranks=True, learned=True,
+        ),
+        Criterion(
+            "reconstruct", reconstruct, {"rounds": int, "positions": int, "block": int},
+            ("density", "seed", "normalise"), ranks=True,
         ),
     )
 }  # fmt: skip
@@ -154,10 +159,12 @@ def score_all(
         raise MaskError(f"density {density!r} is out of range; expected a fraction in (0, 1], such as 0.1")
     options = method.arguments({"density": density, "seed": seed, "normalise": normalise, "resume": resume})
     graph = trace(model, images[0].shape)
+    limit = MEMORY if memory is None else memory
     # in_passes alone holds the readouts, and lets go of those that are done: each keeps a number a kernel
-    for readouts, size in in_passes([bound(t, graph) for t in targets], memory=memory, batch_size=batch_size):
+    for readouts, size in in_passes([bound(t, graph) for t in targets], memory=limit, batch_size=batch_size):
         together = [readout.target for readout in readouts]
-        for scores in method(Pass(model, together, images, granularity, size.batch_size, progress), **options):
+        job = Pass(model, together, images, granularity, size.batch_size, progress, limit)
+        for scores in method(job, **options):
             # the function knows its name, but not the options in the text that it was asked for by
             scores = replace(scores, criterion=criterion)
             yield scores.minmax() if normalise == "minmax" else scores

@@ -21,10 +21,10 @@ def weight_gradient(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, 
     """
     if call.layer.op == "linear":
         return grad.flatten(0, -2).T @ x.flatten(0, -2)  # (out, n) @ (n, in)
-    x, options = _explicit_padding(call, x)
+    x, options = explicit_padding(call, x)
     axes, transposed = len(call.layer.kernel_size), call.layer.op == "conv_transpose"
     stride, padding, dilation, output_padding = (
-        _each_axis(options.get(key, default), axes) for key, default in _DEFAULTS.items()
+        each_axis(options.get(key, default), axes) for key, default in _DEFAULTS.items()
     )
     return torch.ops.aten.convolution_backward(
         grad, x, call.weight, None, stride, padding, dilation, transposed, output_padding, call.layer.groups,
@@ -35,7 +35,8 @@ def weight_gradient(call: KernelCall, x: Tensor, grad: Tensor) -> Float[Tensor, 
 _DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
 
 
-def _each_axis(value: int | Sequence[int], axes: int) -> list[int]:
+def each_axis(value: int | Sequence[int], axes: int) -> list[int]:
+    """Returns one number an axis, where torch takes one for all too."""
     if isinstance(value, int):
         return [value] * axes
     return list(value) * axes if len(value) == 1 else list(value)
@@ -100,9 +101,9 @@ product needs less memory."""
 
 def _products(call: KernelCall, grad: Tensor) -> Float[Tensor, "..."]:
     """``sum_n |dW_n|`` by matrix products on unfolded patches, as many filters at a time as stay in the cache."""
-    pictures, options = _explicit_padding(call, call.x)
+    pictures, options = explicit_padding(call, call.x)
     stride, padding, dilation = (
-        tuple(_each_axis(options.get(key, _DEFAULTS[key]), 2)) for key in ("stride", "padding", "dilation")
+        tuple(each_axis(options.get(key, _DEFAULTS[key]), 2)) for key in ("stride", "padding", "dilation")
     )
     total = torch.zeros_like(call.weight).flatten(1)  # (out, in k)
     some = max(1, _CACHE_BYTES // (total[0].numel() * total.element_size()))
@@ -119,8 +120,8 @@ _CACHE_BYTES = 2**20
 """What a core keeps close by."""
 
 
-def _explicit_padding(call: KernelCall, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    """Padding in words, as numbers; an odd total puts the extra column last."""
+def explicit_padding(call: KernelCall, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """Returns a call's input and options with padding in numbers; an odd total puts the extra column last."""
     options = dict(call.options)
     padding = options.get("padding", 0)
     if padding == "valid":

@@ -8,11 +8,14 @@ indices, five loops after one another, eight scalars) is what the compiler needs
 import inspect
 from collections.abc import Callable
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from numba.core.typing.templates import Signature
 
 _UNROLLED = 25
 """Up to this many taps the compiler unrolls a loop over them; beyond, it is ten times as slow."""
@@ -40,6 +43,13 @@ def compiled(kind: Literal["lay", "alone", "together"], dtype: str, n_taps: int 
     else:
         loop = (_alone if kind == "alone" else _together)(n_taps, *_pieces(n_taps))
         signature = numba.void(lines, stack, stack, numba.uint64[::1], numba.uint64, stack, whole, whole)
+    return machine_code(loop, signature)
+
+
+def machine_code(loop: Callable[..., None], signature: "Signature") -> Callable[..., None]:
+    """Returns a loop compiled for numba's types of its arguments, or read from numba's cache on disk."""
+    import numba
+
     # a run-time type checker may have wrapped the function; numba needs it bare
     bare = inspect.unwrap(loop)
     # fastmath lets sums be split into the lanes of a vector; numpy's division spares a check for zero at every step

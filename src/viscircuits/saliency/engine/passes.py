@@ -32,6 +32,7 @@ from viscircuits.model.nodes import concrete
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout, bound
 from viscircuits.saliency.engine.maps import compile_loops
+from viscircuits.saliency.engine.plan import MEMORY
 from viscircuits.saliency.engine.tape import Formula, GradientTape, NewTape, Tape
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
@@ -49,6 +50,7 @@ class Pass:
         granularity: what one score stands for.
         batch_size: pictures at a time; never changes a score beyond rounding.
         progress: told about every batch.
+        memory: the limit in bytes, for criteria that keep more than sums.
     """
 
     model: nn.Module
@@ -57,6 +59,7 @@ class Pass:
     granularity: Granularity = "kernel"
     batch_size: int = 16
     progress: Progress | None = None
+    memory: int = MEMORY
     graph: NetGraph = field(init=False, repr=False)
     readouts: tuple[Readout, ...] = field(init=False, repr=False)
     relevant: tuple[Mapping[str, Tensor], ...] = field(init=False, repr=False)
@@ -127,14 +130,21 @@ class Pass:
             compile_loops(layers, own, len(self.targets), self.progress)
         copy_outputs = self.granularity == "filter"  # only there the formula reads the output itself
         targets = len(self.targets) if gradients else 0
-        sums = self._run(criterion, lambda n, c, s: Tape(self.layers, targets, n, c, s, formula, copy_outputs), mask)
-        return self.scores(criterion, sums)
+        layers = self.layers
+
+        def tape(batch: Batch, copies: bool, sums: dict[str, Tensor]) -> Tape:
+            return Tape(layers, targets, len(batch.images), copies, sums, formula, copy_outputs)
+
+        return self.scores(criterion, self.run(criterion, tape, mask, by_image=False))
 
     def absolute_gradients(self, criterion: str, mask: Mask | None = None) -> dict[str, Float[Tensor, "t out in ..."]]:
         """Returns layer -> ``sum_n |df_n / dw|`` of every target; of the masked network, given a mask."""
-        size = self.batch_size if self._images_lead() else 1
-        targets = len(self.targets)
-        return self._run(criterion, lambda n, c, s: GradientTape(self.layers, targets, n, c, s), mask, size)
+        layers, targets = self.layers, len(self.targets)
+
+        def tape(batch: Batch, copies: bool, sums: dict[str, Tensor]) -> Tape:
+            return GradientTape(layers, targets, len(batch.images), copies, sums)
+
+        return self.run(criterion, tape, mask, by_image=True)
 
     def _images_lead(self) -> bool:
         """Whether the first axis of every layer's input is the images: not behind window partitions, or tokens first.
@@ -145,13 +155,19 @@ class Pass:
         inputs = [node.all_input_nodes[0] for node, name in self.graph.kernel_calls.items() if name in layers]
         return all(concrete(node.meta["val"].shape[:1]) == (2,) for node in inputs)  # traced with two images
 
-    def _run(
-        self, criterion: str, new_tape: NewTape, mask: Mask | None = None, batch_size: int | None = None
-    ) -> dict[str, Tensor]:
+    def run(self, criterion: str, new_tape: NewTape, mask: Mask | None, *, by_image: bool) -> dict[str, Tensor]:
+        """Returns the sums of the tapes of all batches.
+
+        Args:
+            criterion: its name, for the progress.
+            new_tape: makes the tape of a batch.
+            mask: run the masked network; the full one where None.
+            by_image: whether the tape tells images apart.
+        """
         sums: dict[str, Tensor] = {}
         weights = masked_weights(self.model, self.graph, mask) if mask is not None else {}
         copies = False
-        size = batch_size or self.batch_size
+        size = self.batch_size if not by_image or self._images_lead() else 1
         for batch in batches(self.images, self.model, self.graph, size, progress=self.progress, what=criterion):
             tape = self._batch(batch, new_tape, weights, copies, sums)
             copies, sums = tape.copies, tape.sums  # copies needed once are needed again
@@ -162,7 +178,7 @@ class Pass:
     ) -> Tape:
         """Returns a tape whose sums are those given and the batch's."""
         if not copies:
-            tape = new_tape(len(batch.images), False, sums)
+            tape = new_tape(batch, False, sums)
             try:
                 self._record(tape, batch, weights)
                 if not tape.overwritten:
@@ -176,7 +192,7 @@ class Pass:
             sums = {}
             n = len(batch.images)
             (batch,) = batches(self.images.subset(range(n)), self.model, self.graph, n)
-        tape = new_tape(len(batch.images), True, sums)  # once more, with copies
+        tape = new_tape(batch, True, sums)  # once more, with copies
         with keeping_copies():
             self._record(tape, batch, weights)
         return tape
@@ -191,7 +207,7 @@ class Pass:
             )
             for t, (readout, fixed) in enumerate(zip(self.readouts, frozen, strict=True)):
                 fixed = readout.freeze(outputs) if fixed is None else fixed
-                objective = readout.objective(outputs, fixed, batch.labels)
+                objective = tape.start(readout, outputs, fixed, batch)
                 if not bool(torch.isfinite(objective).all()):
                     raise ImageError(
                         f"target {readout.target} is not finite on some images; check the preprocessing and the weights"

@@ -9,7 +9,7 @@ Convention: gradients are the output's, never a parameter's; numbers of several 
 Not here: batches, masks and targets (`viscircuits.saliency.engine.passes`), single gradients (`gradients`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from viscircuits.data.stream import Batch
 from viscircuits.errors import UnsupportedOperation
 from viscircuits.model.calls import KernelCall
 from viscircuits.model.instrument import check_differentiable
+from viscircuits.readout import Frozen, Readout
 from viscircuits.saliency.engine.gradients import absolute_gradients, stacked_gradients
 
 Formula = Callable[[KernelCall, Sequence[Float[Tensor, "n ..."]]], Float[Tensor, "t out ..."]]
@@ -57,6 +59,19 @@ class Tape:
         self.waiting: set[_Held] = set()
         self.without_gradient: dict[str, None] = {}  # layers, in order of execution
         self.sums = sums
+
+    def start(
+        self, readout: Readout, outputs: Mapping[str, Tensor], frozen: Frozen, batch: Batch
+    ) -> Float[Tensor, " n"]:
+        """Returns the number an image that gradients start from.
+
+        Args:
+            readout: the target, bound to the graph.
+            outputs: module -> its output for the batch.
+            frozen: what the full model fixes for these images.
+            batch: pictures and labels.
+        """
+        return readout.objective(outputs, frozen, batch.labels)
 
     def see(self, call: KernelCall) -> Tensor:
         """Records a call; returns its output, with a place in autograd's graph."""
@@ -157,5 +172,5 @@ def _no_formula(call: KernelCall, gradients: Sequence[Tensor]) -> Tensor:
     raise AssertionError("a gradient tape has its own")
 
 
-NewTape = Callable[[int, bool, dict[str, Tensor]], "Tape"]
-"""``(number of images, whether to keep copies of inputs, sums to add to) -> tape``."""
+NewTape = Callable[[Batch, bool, dict[str, Tensor]], "Tape"]
+"""``(batch, whether to keep copies of inputs, sums to add to) -> tape``."""

@@ -341,7 +341,7 @@ INNER = {
     "Tally",
     "KernelUse", "Reach", "Private", "Look", "Network", "Seen", "Summit", "Start", "Strip", "Canvas",
     "Portrait", "Exhibit", "Gathering", "Opened", "Subject", "Pass", "Gates", "Ladder", "Standing",
-    "Training", "Kind", "Bench",
+    "Training", "Kind", "Bench", "Layer", "Moments",
 }  # fmt: skip
 """What passes between our own functions only; whoever prints one of these is at work on this package."""
 

@@ -20,15 +20,14 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from viscircuits.card import Card, Shown
 from viscircuits.saliency.engine.loops import machine_code, number
 
 _GONE = 1e30
 """The cost of what cannot go (any more): not infinity, with which fast arithmetic is undefined."""
 
 
-@dataclass(frozen=True, repr=False)
-class Layer(Shown):
+@dataclass(frozen=True)
+class Layer:
     """A kernel layer, and what its elimination goes by.
 
     Attributes:
@@ -45,11 +44,6 @@ class Layer(Shown):
     gradients: Float[Tensor, "out out"]
     relevant: Bool[Tensor, "out in"]
     groups: int = 1
-
-    def _card(self) -> Card:
-        filters, inputs, taps = self.weight.shape
-        facts = {"filters": filters, "inputs of each": inputs, "taps": taps, "groups": self.groups}
-        return Card("Layer", {**facts, "kernels that can be removed": int(self.relevant.sum())})
 
     def pressure(self, removed: Bool[Tensor, "out in"]) -> Float[Tensor, "out in t"]:
         """Returns ``H D C``: half the slope of the cost at every weight once some kernels are removed."""

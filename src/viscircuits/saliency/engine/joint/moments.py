@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from viscircuits.card import Card, Shown
 from viscircuits.data.stream import Batch
 from viscircuits.mask import Mask
 from viscircuits.model.calls import KernelCall
@@ -30,8 +29,8 @@ from viscircuits.saliency.engine.tape import Tape
 _INPUTS, _GRADIENTS = "inputs of ", "gradients of "
 
 
-@dataclass(frozen=True, repr=False)
-class Moments(Shown):
+@dataclass(frozen=True)
+class Moments:
     """Of one layer, for one target.
 
     Attributes:
@@ -41,11 +40,6 @@ class Moments(Shown):
 
     inputs: Float[Tensor, "g d1 d1"]
     gradients: Float[Tensor, "out out"]
-
-    def _card(self) -> Card:
-        groups, width, _ = self.inputs.shape
-        facts = {"matrices of inputs": groups, "numbers of a patch": width - 1, "filters": len(self.gradients)}
-        return Card("Moments", {**facts, "patches": int(self.inputs[0, -1, -1])})
 
     def pooled(self, other: "Moments") -> "Moments":
         """Returns the moments of two networks together; the other's gradients are brought to the size of these."""

@@ -5,7 +5,7 @@ physically smaller network, and, for a single position, either of them on the pa
 All give the same responses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -39,7 +39,8 @@ class Execution:
         readout: the target, bound to the graph.
         weights: parameters that take the place of the model's own, by name.
         conducting: kernel layer -> kernels that conduct; all others are zero.
-        connected: whether a path of such kernels leads from the image to the target.
+        connected: says whether a path of such kernels leads from the image to the target; asked where several run
+            together, because finding out takes as long as a few pictures.
     """
 
     model: nn.Module
@@ -47,7 +48,7 @@ class Execution:
     readout: Readout
     weights: Mapping[str, Tensor]
     conducting: Mapping[str, Bool[Tensor, "out in"]]
-    connected: bool
+    connected: Callable[[], bool]
 
     @clean
     def respond(

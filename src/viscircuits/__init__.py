@@ -50,6 +50,7 @@ _HOMES = {
     "minimality": "viscircuits.evaluate.faithfulness",
     "Minimality": "viscircuits.evaluate.faithfulness",
     "bootstrap": "viscircuits.evaluate.interval",
+    "inside": "viscircuits.evaluate.inside",
     "stability": "viscircuits.evaluate.stability",
     "Stability": "viscircuits.evaluate.stability",
     "respond_resampled": "viscircuits.evaluate.resample",
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from viscircuits.evaluate.faithfulness import Minimality as Minimality
     from viscircuits.evaluate.faithfulness import faithfulness as faithfulness
     from viscircuits.evaluate.faithfulness import minimality as minimality
+    from viscircuits.evaluate.inside import inside as inside
     from viscircuits.evaluate.interval import bootstrap as bootstrap
     from viscircuits.evaluate.preservation import Preservation as Preservation
     from viscircuits.evaluate.preservation import Reference as Reference

@@ -9,7 +9,7 @@ have that shape; `KernelLayer.sources` says which global input channel stands be
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -159,6 +159,20 @@ class NetGraph(Shown):
             taken = prod(concrete(node.all_input_nodes[0].meta["val"].shape)) // 2  # traced with two images
             sizes[name] = sizes.get(name, frozenset()) | {taken}
         return sizes
+
+    def images_lead(self, layers: Iterable[str]) -> bool:
+        """Returns whether the first axis of what some kernel layers get is the images: not windows, nor tokens."""
+        asked = set(layers)
+        inputs = [node.all_input_nodes[0] for node, name in self.kernel_calls.items() if name in asked]
+        return all(concrete(node.meta["val"].shape[:1]) == (2,) for node in inputs)  # traced with two images
+
+    def reading_the_image(self) -> set[str]:
+        """Returns the kernel layers that get the image through nothing that has kernels."""
+        first = {node for node in self.nodes if node.op == "placeholder" and node.name not in self.constants}
+        for node in self.nodes:
+            if node not in self.kernel_calls and not first.isdisjoint(node.all_input_nodes):
+                first.add(node)
+        return {name for node, name in self.kernel_calls.items() if not first.isdisjoint(node.all_input_nodes)}
 
     def output(self, layer: str) -> Output:
         """Returns where a module's output stands; a `TargetError` says what is wrong with the name."""

@@ -28,7 +28,6 @@ from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.replica import like, own_parameter
 from viscircuits.model.instrument import keeping_copies, needed_filters, run
-from viscircuits.model.nodes import concrete
 from viscircuits.model.trace import trace
 from viscircuits.readout import Readout, bound
 from viscircuits.saliency.engine.maps import compile_loops
@@ -146,15 +145,6 @@ class Pass:
 
         return self.run(criterion, tape, mask, by_image=True)
 
-    def _images_lead(self) -> bool:
-        """Whether the first axis of every layer's input is the images: not behind window partitions, or tokens first.
-
-        One image at a time is right for any layout.
-        """
-        layers = set(self.layers)
-        inputs = [node.all_input_nodes[0] for node, name in self.graph.kernel_calls.items() if name in layers]
-        return all(concrete(node.meta["val"].shape[:1]) == (2,) for node in inputs)  # traced with two images
-
     def run(self, criterion: str, new_tape: NewTape, mask: Mask | None, *, by_image: bool) -> dict[str, Tensor]:
         """Returns the sums of the tapes of all batches.
 
@@ -167,7 +157,8 @@ class Pass:
         sums: dict[str, Tensor] = {}
         weights = masked_weights(self.model, self.graph, mask) if mask is not None else {}
         copies = False
-        size = self.batch_size if not by_image or self._images_lead() else 1
+        # one image at a time is right for any layout
+        size = self.batch_size if not by_image or self.graph.images_lead(self.layers) else 1
         for batch in batches(self.images, self.model, self.graph, size, progress=self.progress, what=criterion):
             tape = self._batch(batch, new_tape, weights, copies, sums)
             copies, sums = tape.copies, tape.sums  # copies needed once are needed again

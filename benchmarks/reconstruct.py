@@ -6,8 +6,9 @@
     uv run python benchmarks/reconstruct.py tune                        # the two channels that it was tuned on
 
 Channels and pictures are those of benchmarks/criteria.py and benchmarks/learned.py. The seed (0 unless given) draws
-positions; odd ones exchange the pictures that are scored on and those that are measured on. Circuits are masked, and measured on pictures that were not scored on. One row a circuit in
-docs/results/reconstruct-<network>.csv; an interrupted run goes on with the next target. Prints the medians.
+positions; odd ones exchange the pictures that are scored on and those that are measured on. Circuits are masked, and
+measured on pictures that were not scored on. One row a circuit in docs/results/reconstruct-<network>.csv; an
+interrupted run goes on with the next target. Prints the medians.
 
 *inside* is the median of `vc.inside` over filters that neither read the image nor are the target; *worst* that of the
 layer where it is least. *halves* is the IoU of the circuits found on two halves of the scoring pictures, at .10.
@@ -106,7 +107,7 @@ def with_seed(name: str, seed: int) -> vc.Sweep:
     job = {"squeezenet1_1": criteria.squeezenet1_1, "shapesnet": criteria.shapesnet, "resnet20": learned.resnet20}[
         name
     ]()
-    some = job.targets[:: max(1, round(len(job.targets) / 8))] if len(job.targets) > learned.MOST else job.targets
+    some = job.targets if len(job.targets) <= learned.MOST else job.targets[:: len(job.targets) // 8]
     scoring, held_out = (job.held_out, job.scoring) if seed % 2 else (job.scoring, job.held_out)
     return vc.Sweep(job.model, some, scoring, held_out, OTHERS, DENSITIES)
 

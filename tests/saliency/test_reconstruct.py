@@ -265,6 +265,11 @@ def test_layers_too_large_for_memory_go_in_blocks_and_the_scores_say_so(tmp_path
     assert scores.note in repr(scores)
 
 
+def test_a_limit_that_is_too_small_is_told_with_what_is_needed():
+    with pytest.raises(vc.ImageError, match=r"takes \d+ MB for one picture at a time, and the memory limit is 1 MB"):
+        vc.score(small(), "logit:1", pictures(SHAPE, dtype=torch.float32), "reconstruct", memory=10**6)
+
+
 def test_filters_of_huge_layers_are_told_of(monkeypatch):
     model, images = small(), pictures(SHAPE, dtype=torch.float32)
     monkeypatch.setattr(sizes, "WORK", 1000)

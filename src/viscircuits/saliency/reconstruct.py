@@ -125,8 +125,8 @@ def _within_memory(job: Pass) -> tuple[Pass, dict[str, int]]:
     """The pass with as many pictures at a time as fit beside the matrices; into how many blocks layers' inputs go."""
     layers, itemsize = [job.graph.layers[name] for name in job.relevant[0]], max(4, like(job.model).dtype.itemsize)
     blocks = input_blocks(layers, job.memory, itemsize)
-    left = max(1, job.memory - matrix_bytes(layers, blocks, itemsize))
-    return replace(job, batch_size=min(job.batch_size, plan(job.readouts, memory=left).batch_size)), blocks
+    fits = plan(job.readouts, memory=job.memory, beside=matrix_bytes(layers, blocks, itemsize))
+    return replace(job, batch_size=min(job.batch_size, fits.batch_size)), blocks
 
 
 def _note(job: Pass, blocks: Mapping[str, int]) -> str:

@@ -30,7 +30,9 @@ class Plan:
     targets: int
 
 
-def plan(readouts: Sequence[Readout], *, memory: int | None = None, batch_size: int | None = None) -> Plan:
+def plan(
+    readouts: Sequence[Readout], *, memory: int | None = None, batch_size: int | None = None, beside: int = 0
+) -> Plan:
     """Returns how to score some targets of one layer within a memory limit.
 
     A pass keeps what the forward run computed for every picture, the gradients of all kernel layers of every target,
@@ -40,12 +42,13 @@ def plan(readouts: Sequence[Readout], *, memory: int | None = None, batch_size: 
         readouts: the targets, bound to the graph; the first stands for all.
         memory: the most bytes the working set may take; `MEMORY` where None.
         batch_size: pictures at a time, where that is not to be chosen; then only the number of targets is.
+        beside: bytes of the limit that a criterion takes for itself.
 
     Raises:
         ImageError: not even one picture and one target fit.
     """
     first, limit = readouts[0], MEMORY if memory is None else memory
-    left = limit - min(_BESIDE, limit // 8)
+    left = limit - min(_BESIDE, limit // 8) - beside
     forward, backward = activation_bytes(first.graph, first.layers), kernel_output_bytes(first.graph, first.layers)
     sums = 16 * sum(kernels.numel() for kernels in first.relevant_kernels.values())
 

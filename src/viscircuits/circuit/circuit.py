@@ -218,7 +218,8 @@ class Circuit(Shown):
         """What runs for this circuit: the model with its weights, read at its target."""
         # a masked circuit's dead ends still put out their biases, so they have to run
         conducting = self._conducting if self.biases == "masked" else self._reach.used
-        return Execution(self.model, self.graph, self.readout, self.weights, conducting, lambda: self._reach.connected)
+        connected = self._reach.connected
+        return Execution(self.model, self.graph, self.readout, self.weights, conducting, connected)
 
     @clean
     def extract(self) -> Shrunk:

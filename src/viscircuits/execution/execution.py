@@ -5,7 +5,7 @@ physically smaller network, and, for a single position, either of them on the pa
 All give the same responses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -39,8 +39,7 @@ class Execution:
         readout: the target, bound to the graph.
         weights: parameters that take the place of the model's own, by name.
         conducting: kernel layer -> kernels that conduct; all others are zero.
-        connected: says whether a path of such kernels leads from the image to the target; asked where several run
-            together, because finding out takes as long as a few pictures.
+        connected: whether a path of such kernels leads from the image to the target.
     """
 
     model: nn.Module
@@ -48,7 +47,7 @@ class Execution:
     readout: Readout
     weights: Mapping[str, Tensor]
     conducting: Mapping[str, Bool[Tensor, "out in"]]
-    connected: Callable[[], bool]
+    connected: bool
 
     @clean
     def respond(

@@ -53,7 +53,7 @@ def respond_all(
     images = judged(images, model, [readout])
     # a loss differs from picture to picture by its label, an arg-max by where the full model has it
     may_be_constant = isinstance(readout.target, Target) and not readout.needs_freezing()
-    constant = [may_be_constant and not one.connected() for one in executions]
+    constant = [may_be_constant and not one.connected for one in executions]
     shared = _share(executions)
     rows = [Rows(1 if same else len(images)) for same in constant]
     for batch in batches(images, model, graph, batch_size, progress=progress):
@@ -86,7 +86,7 @@ def _share(executions: Sequence[Execution]) -> _Shared | None:
     """Returns what most of them share, where sharing is less work; None where it is not."""
     graph = trace(executions[0].model, executions[0].graph.input_shape, any_batch=True)
     nodes = stem_nodes(graph, [graph.output(layer).node for layer in executions[0].readout.layers])
-    able = {i: one for i, one in enumerate(executions) if one.connected() and one.on_crops is None}
+    able = {i: one for i, one in enumerate(executions) if one.connected and one.on_crops is None}
     if len(able) < 2 or not nodes:
         return None
     tails = {i: one.shrunk(after=nodes[-1]) for i, one in able.items()}

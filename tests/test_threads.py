@@ -171,7 +171,7 @@ class Holding(Small):
 def test_a_run_reaches_no_module_of_the_users(make):
     model = make()
     trace(model, SHAPE)
-    assert not replica.replica.without_replica(model)
+    assert not replica.without_replica(model)
     twin = replica.replica(model, {})
     assert {id(module) for module in twin.modules()}.isdisjoint(id(module) for module in model.modules())
     assert [name for name, _ in twin.named_modules()] == [name for name, _ in model.named_modules()]
@@ -213,7 +213,7 @@ def test_what_a_closure_reaches_is_seen(forward):
     model = small()
     model.forward = forward(model, model.second)
     trace(model, SHAPE)
-    assert replica.replica.without_replica(model)
+    assert replica.without_replica(model)
     trace(other := small(), SHAPE)
     assert not replica.without_replica(other)
 
@@ -222,7 +222,7 @@ def test_a_model_that_a_closure_holds_is_itself_used_and_right():
     model, images = closed(), vc.ImageSet.from_tensors(torch.randn(6, *SHAPE))
     target = vc.Target("second", 1)
     circuit = vc.find(model, target, images, density=0.4)
-    assert replica.replica.without_replica(model)
+    assert replica.without_replica(model)
     first, second = (circuit.weights[f"{name}.weight"] for name in ("first", "second"))
     with torch.no_grad():
         between = nn.functional.conv2d(images[0][None], first, model.first.bias, padding=1)

@@ -239,6 +239,23 @@ def test_circuits_of_all_rounds_are_nested_in_one_order():
     assert not torch.equal(scores.sums["second"], vc.score(model, "logit:1", images, "reconstruct").sums["second"])
 
 
+def test_squares_that_overflow_half_precision_do_not_count_as_infinite():
+    images = pictures(SHAPE, dtype=torch.float32)
+    large = vc.ImageSet.from_tensors(torch.stack([images[i] for i in range(4)]) * 60)
+    found = moments(Pass(small().bfloat16().half(), [Target("second", 2)], large), "", None, positions=ALL, seed=0)
+    assert all(m.inputs.dtype == torch.float32 and bool(torch.isfinite(m.inputs).all()) for m in found.values())
+    assert float(found["first"].inputs.max()) > 65504  # the largest number of half precision
+
+
+def test_moments_that_are_not_finite_are_refused():
+    model = small()
+    with torch.no_grad():
+        model.first.weight.mul_(1e25)
+        model.second.weight.mul_(1e-25)
+    with pytest.raises(MaskError, match="'second' are not finite"):
+        vc.score(model, Target("second", 2), pictures(SHAPE, dtype=torch.float32), "reconstruct")
+
+
 def test_moments_of_two_networks_are_pooled_at_one_size():
     inputs = torch.tensor([[[4.0, 2.0], [2.0, 2.0]]])
     full, masked = Moments(inputs, torch.eye(2) * 6), Moments(3 * inputs, torch.diag(torch.tensor([1.0, 0.0])))
@@ -255,7 +272,7 @@ def test_layers_too_large_for_memory_go_in_blocks_and_the_scores_say_so(tmp_path
     whole = matrix_bytes(layers.values(), dict.fromkeys(layers, 1), 4)
     assert set(input_blocks(layers.values(), 3 * whole, 4).values()) == {1}
     blocks = input_blocks(layers.values(), whole, 4)
-    assert blocks == {"first": 1, "second": 4, "head": 1} or blocks["second"] > 1
+    assert blocks["second"] > 1 == blocks["head"]
     assert matrix_bytes(layers.values(), blocks, 4) <= sizes.SHARE * whole
     monkeypatch.setattr(sizes, "SHARE", whole / 2 / (2**31 + 2**26))
     scores = vc.score(model, "logit:1", images, "reconstruct")

@@ -161,6 +161,8 @@ def _best_first(job: Pass, measured: Mapping[str, Moments], kept: Int[Tensor, " 
 
 def _layer(job: Pass, name: str, measured: Moments) -> Layer:
     layer, products = job.graph.layers[name], measured.gradients
+    if not bool(torch.isfinite(products).all() and torch.isfinite(measured.inputs).all()):  # ranks would not show it
+        raise MaskError(f"moments of layer {name!r} are not finite; look for overflow in the model's activations")
     shared = (1 - DIAGONAL) * products + DIAGONAL * products.diagonal().diag()
     weight = job.weight(name)[0].reshape(*layer.shape, -1)
     return Layer(weight.to(products), measured.covariance(MEAN_WEIGHT), shared, job.relevant[0][name], layer.groups)

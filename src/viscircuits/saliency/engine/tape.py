@@ -146,7 +146,7 @@ class GradientTape(Tape):
     def __init__(
         self, layers: Sequence[str], n_targets: int, n_images: int, copies: bool, sums: dict[str, Tensor]
     ) -> None:
-        super().__init__(layers, n_targets, n_images, copies, sums, _no_formula)
+        super().__init__(layers, n_targets, n_images, copies, sums, no_formula)
         self.pending: dict[str, Tensor] = {}
 
     def add(self, call: KernelCall, gradients: Sequence[Tensor]) -> None:
@@ -168,8 +168,9 @@ class GradientTape(Tape):
         self.pending.clear()
 
 
-def _no_formula(call: KernelCall, gradients: Sequence[Tensor]) -> Tensor:
-    raise AssertionError("a gradient tape has its own")
+def no_formula(call: KernelCall, gradients: Sequence[Tensor]) -> Tensor:
+    """Stands in for the formula of tapes that add up something else."""
+    raise AssertionError("this tape adds up something of its own")
 
 
 NewTape = Callable[[Batch, bool, dict[str, Tensor]], "Tape"]

@@ -24,7 +24,7 @@ from viscircuits.model.calls import KernelCall
 from viscircuits.readout import Frozen, Readout
 from viscircuits.saliency.engine.joint.patches import at_places, draw, n_positions, patches
 from viscircuits.saliency.engine.passes import Pass
-from viscircuits.saliency.engine.tape import Tape
+from viscircuits.saliency.engine.tape import Tape, no_formula
 
 _INPUTS, _GRADIENTS = "inputs of ", "gradients of "
 
@@ -88,7 +88,7 @@ class _MomentTape(Tape):
         self, layers: Sequence[str], batch: Batch, copies: bool, sums: dict[str, Tensor], positions: int, seed: int,
         blocks: Mapping[str, int],
     ) -> None:  # fmt: skip
-        super().__init__(layers, 1, len(batch.images), copies, sums, _no_formula)
+        super().__init__(layers, 1, len(batch.images), copies, sums, no_formula)
         self.first, self.positions, self.seed, self.blocks = batch.start, positions, seed, blocks
 
     def start(
@@ -112,6 +112,8 @@ class _MomentTape(Tape):
             seen = seen.transpose(0, 1)  # (groups and blocks, patches, d)
             seen = torch.cat([seen, seen.new_ones(*seen.shape[:2], 1)], 2)
             slopes = at_places(call, gradients[0], places).flatten(0, 1)
+            single = torch.promote_types(seen.dtype, torch.float32)  # squares overflow half precision
+            seen, slopes = seen.to(single), slopes.to(single)
             share = places.shape[1] / whole
             self._sum(_INPUTS + name, seen.mT @ seen)
             self._sum(_GRADIENTS + name, self._every_filter(call, slopes.mT @ slopes / share))
@@ -125,9 +127,4 @@ class _MomentTape(Tape):
         return whole
 
     def _sum(self, name: str, products: Tensor) -> None:
-        products = products.to(torch.promote_types(products.dtype, torch.float32))
         self.sums[name] = self.sums[name].add_(products) if name in self.sums else products
-
-
-def _no_formula(call: KernelCall, gradients: Sequence[Tensor]) -> Tensor:
-    raise AssertionError("a moment tape has its own")

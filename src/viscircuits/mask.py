@@ -165,6 +165,22 @@ class Mask(Shown):
         return Mask(kept, relevant, self.granularity, self.input_shape)
 
 
+def by_layer(
+    values: Shaped[Tensor, " m"], structures: Mapping[str, Bool[Tensor, "..."]]
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Returns layer -> one number a structure, 0 where none is asked for.
+
+    Args:
+        values: one for each of the structures, layers in order.
+        structures: layer -> True where there is one.
+    """
+    parts = values.cpu().split([int(array.sum()) for array in structures.values()])
+    return {
+        name: torch.zeros(array.shape, dtype=values.dtype).masked_scatter(array, part)
+        for (name, array), part in zip(structures.items(), parts, strict=True)
+    }
+
+
 def axes_of(layer: str, granularity: Granularity) -> tuple[str, ...]:
     """Returns the names of the axes of a layer's array of structures, for the check of a file."""
     axes = (f"out of {layer}", f"in of {layer}", f"*inside {layer}")

@@ -18,7 +18,7 @@ from viscircuits import store
 from viscircuits.bounds.arguments import check_study, checked
 from viscircuits.card import Card, Shown, sized
 from viscircuits.errors import MaskError
-from viscircuits.mask import Mask, axes_of
+from viscircuits.mask import Mask, axes_of, by_layer
 from viscircuits.model.guard.clean import clean
 from viscircuits.store.checks import FLAG, FRACTION, IMAGE, TEXT, Fields, listed, maybe, one_of, optional, whole
 from viscircuits.store.kinds import BOOLS, FLOATS, Array, Kind
@@ -124,14 +124,8 @@ class Scores(Shown):
             raise MaskError(f"asked for {k} structures, but only {positive} score above zero in this contrast")
         best = torch.zeros(len(ranked.values), dtype=torch.bool)
         best[ranked.order[:k]] = True
-        kept, start = {}, 0
-        for name, relevant in self.relevant.items():
-            n = int(relevant.sum())
-            kept[name] = torch.zeros_like(relevant)
-            kept[name][relevant] = best[start : start + n]
-            start += n
         zeros = int((ranked.values[ranked.order[:k]] == 0).sum())
-        return Mask(kept, self.relevant, self.granularity, self.input_shape, zeros)
+        return Mask(by_layer(best, self.relevant), self.relevant, self.granularity, self.input_shape, zeros)
 
     @checked
     def save(self, path: str | Path, *, study: str = "") -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from viscircuits.card import Card, Shown
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import MaskError, TargetError
+from viscircuits.mask import by_layer
 from viscircuits.model.trace import trace
 from viscircuits.saliency.registry import lookup, score
 from viscircuits.scores import Scores
@@ -46,13 +47,7 @@ class ImageScores(Shown):
     def of(self, images: Int[Tensor, " m"] | Sequence[int]) -> Scores:
         """Returns the scores of a set of the images, by index."""
         rows = torch.as_tensor(images)
-        total = self.values[rows].sum(0)
-        sums = {name: torch.zeros(relevant.shape, dtype=total.dtype) for name, relevant in self.one.relevant.items()}
-        start = 0
-        for name, relevant in self.one.relevant.items():
-            stop = start + int(relevant.sum())
-            sums[name][relevant] = total[start:stop]
-            start = stop
+        sums = by_layer(self.values[rows].sum(0), self.one.relevant)
         scores = replace(self.one, sums=sums, n_images=self.one.n_images * len(rows))
         return scores.minmax() if self.normalise == "minmax" else scores
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from viscircuits.mask import Mask, stored_factor
+from viscircuits.mask import Mask, by_layer, stored_factor
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.replica import like, own_parameter
 from viscircuits.types import Granularity
@@ -70,11 +70,7 @@ class Gates:
 
     def unflat(self, values: Float[Tensor, " m"]) -> dict[str, Float[Tensor, "..."]]:
         """Returns layer -> one number a structure, zero where none is relevant."""
-        parts = values.cpu().split(self.sizes)
-        return {
-            name: torch.zeros(relevant.shape, dtype=values.dtype).masked_scatter(relevant, part)
-            for (name, relevant), part in zip(self.relevant.items(), parts, strict=True)
-        }
+        return by_layer(values, self.relevant)
 
     def mask(self, kept: Bool[Tensor, " m"]) -> Mask:
         """Returns the mask that keeps these."""

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from viscircuits.mask import by_layer
 from viscircuits.model.flow.reach import reach
 from viscircuits.readout import Readout
 
@@ -63,19 +64,3 @@ class Ranking:
         used = reach(self.readout.graph, self.readout.seeds(), by_layer(conducts, self.kernels)).used
         nothing = torch.zeros((), dtype=torch.bool)
         return torch.cat([used.get(name, nothing.expand_as(a))[a] for name, a in self.kernels.items()])
-
-
-def by_layer(values: Tensor, kernels: Mapping[str, Bool[Tensor, "out in"]]) -> dict[str, Tensor]:
-    """Returns flat values as an array a layer, 0 elsewhere.
-
-    Args:
-        values: one for each of the kernels, layers in order.
-        kernels: layer -> which they are.
-    """
-    arrays, start = {}, 0
-    for name, array in kernels.items():
-        stop = start + int(array.sum())
-        arrays[name] = torch.zeros(array.shape, dtype=values.dtype)
-        arrays[name][array] = values[start:stop]
-        start = stop
-    return arrays

@@ -180,7 +180,7 @@ def test_trained_gates_are_told(name):
     assert "docs/criteria.md" in said
 
 
-@pytest.mark.parametrize("name", ["snip", "actgrad,steps=5", "random", "learned:worst"])
+@pytest.mark.parametrize("name", ["snip", "actgrad,steps=5", "random", "learned:worst", "reconstruct"])
 def test_other_circuits_have_no_trained_gates(name):
     assert "Gates" not in headline(row(name, 0.1, 0.95))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from viscircuits.circuit.circuit import Circuit
+    from viscircuits.saliency.criterion import Criterion
     from viscircuits.scores import Scores
 
 KEEP = 0.9
@@ -101,10 +102,10 @@ def scores_of(study: Study, row: Entry) -> "Scores | None":
     from viscircuits.scores import Scores
 
     criteria = [row["criterion"]]
-    if is_trained(row["criterion"]):
+    if is_ranking(row["criterion"]):
         # both orders of a criterion have the same scores
         every = dict.fromkeys(one.partition(":")[0] for one in study.header.spec.criteria)
-        criteria = [one for one in every if not is_trained(one) and not is_control(one)]
+        criteria = [one for one in every if not is_ranking(one) and not is_control(one)]
     files: list[Path] = []
     for criterion in criteria:
         for density in (None, row["density"]):  # some criteria have scores of their own for every density
@@ -143,11 +144,22 @@ def is_control(criterion: str) -> bool:
 
 
 def is_trained(criterion: str) -> bool:
-    """Returns whether a criterion trains gates for the response, so that its scores are places in an order."""
+    """Returns whether a criterion trains gates for the response."""
+    known = _known(criterion)
+    return known is not None and known.learned
+
+
+def is_ranking(criterion: str) -> bool:
+    """Returns whether a criterion's scores are places in an order."""
+    known = _known(criterion)
+    return known is not None and known.ranks
+
+
+def _known(criterion: str) -> "Criterion | None":
+    """A criterion as it is asked for; a study may name one that this version does not have."""
     from viscircuits.saliency.registry import CRITERIA
 
-    known = CRITERIA.get(_name(criterion))  # a study may name one that this version does not have
-    return known is not None and known.learned
+    return CRITERIA.get(_name(criterion))
 
 
 def name_of(row: Entry) -> str:

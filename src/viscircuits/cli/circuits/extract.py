@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from viscircuits.cli import options
+from viscircuits.cli import early, options
 from viscircuits.errors import ImageError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def extract(
     weights: options.WeightsOption = None,
     criterion: Annotated[
         list[str] | None,
-        typer.Option("--criterion", "-c", help="actgrad, snip, force, magnitude, random, activation, gradient, "
-                     "learned; with options as in snip,rounds=10; repeat for several; NAME:worst keeps the worst "
-                     "first, a control.  [dim]default: actgrad random[/]"),
+        typer.Option("--criterion", "-c", help=f"{', '.join(early.CRITERIA)}; with options as in snip,rounds=10; "
+                     "repeat for several; NAME:worst keeps the worst first, a control.  "
+                     "[dim]default: actgrad random[/]"),
     ] = None,
     density: Annotated[
         list[float] | None,

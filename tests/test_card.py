@@ -44,6 +44,7 @@ from viscircuits.study.spec import Header, Pictures, Spec
 from viscircuits.subcircuits.algebra import WHOLE, Overlaps, difference
 from viscircuits.subcircuits.division import Division
 from viscircuits.subcircuits.per_image import ImageScores
+from viscircuits.subcircuits.per_set import SetScores
 from viscircuits.subcircuits.polysemantic import Clusters, Polysemantic
 from viscircuits.subcircuits.split import Split
 from viscircuits.train.shapesnet import Trained
@@ -126,6 +127,7 @@ def objects(tmp_path_factory) -> dict[str, object]:
     split = Split(model, target, images, (0, 1), (1.0, 0.5), 0.15, division, (division,) * 3, torch.rand(2, 2, 2),
                   torch.rand(3, 2, 2, 2), torch.rand(6), torch.zeros(6, dtype=torch.int64))  # fmt: skip
     each = ImageScores(dataclasses.replace(scores, criterion=HOSTILE), torch.rand(6, scores.n_relevant))
+    each_set = SetScores(model, target, images, HOSTILE, granularity="kernel", seed=0)
     surface = Surface(HOSTILE, Arc(), (Axis(HOSTILE, (0.0, 1.0)),), torch.rand(2), 0.5)
     found = Subcircuit((Arc(), Arc()), scores, circuit, 0.2)
     part = Part(HOSTILE, "arcs", Peak({HOSTILE: 1.0}, 0.4), found, {"arcs": surface})
@@ -160,7 +162,7 @@ def objects(tmp_path_factory) -> dict[str, object]:
         spec, header, Findings(Path("/gone", HOSTILE), {HOSTILE: HOSTILE}), Section(HOSTILE, HOSTILE),
         picture, vc.Rendering((picture,) * 30), vc.Rendering((picture._replace(image=torch.rand(7, 9, 9)),)),
         drawn, Report(text, {HOSTILE: drawn}), top, clusters, Polysemantic(top, (clusters,) * 9, 2), split, division,
-        each, split.verdict,
+        each, each_set, split.verdict,
         difference(mask, ~mask), Overlaps((HOSTILE, "b"), {WHOLE: torch.rand(2, 2)}, {WHOLE: torch.rand(2, 2)}),
         surface, Detectors(HOSTILE, {HOSTILE: [Arc()]}, {HOSTILE: torch.rand(6, 1)}, torch.rand(6)), found, part,
         Overlap(0.4, 0.1, 7, {HOSTILE: 0.5}), CircleAndCorner({HOSTILE: surface}, (part,)),

@@ -301,6 +301,8 @@ def test_filters_of_huge_layers_are_told_of(monkeypatch):
     ("reconstruct", {"normalise": "minmax"}, "leave normalise out"),
     ("reconstruct,rounds=0", {}, "rounds"),
     ("reconstruct,positions=0", {}, "positions"),
+    ("reconstruct,mean=1.5", {}, "mean 1.5 is out of range; expected a finite number from 0 to 1"),
+    ("reconstruct,mean=all", {}, "expected a number, got 'all'"),
     ("reconstruct,steps=2", {}, "has no option 'steps'"),
 ])  # fmt: skip
 def test_what_it_cannot_do_is_said_in_one_line(text, options, words):

@@ -48,6 +48,38 @@ def test_an_or_of_two_detectors_is_split_into_them(either_split):
     assert found.division.least_excess == pytest.approx(min((cross - own).tolist()))
 
 
+def test_a_criterion_of_whole_sets_splits_it_too():
+    case = either(0)
+    found = split(
+        case.model, case.target, case.images, excited(case), densities=FINE, controls=2, bands=1,
+        criterion="reconstruct",
+    )  # fmt: skip
+    for circuit, part in zip(found.circuits, case.parts.values(), strict=True):
+        assert circuit.mask.iou(part) == 1
+    assert found.division.iou == 0
+    assert float(found.division.differences.diagonal().max()) < 0.05
+    assert float(found.division.differences[[0, 1], [1, 0]].min()) > 0.95
+    for control in found.controls:
+        assert control.iou > 0.5
+        assert abs(control.excess) < 0.05
+
+
+def test_a_criterion_of_whole_sets_reads_the_highest_places_only():
+    case = either(0)
+    labels = excited(case)
+    given = {"densities": FINE, "controls": 0, "criterion": "reconstruct"}
+    there = split(case.model, case.target, case.images, labels, **given).places
+    places = torch.zeros(len(labels), dtype=torch.int64)
+    places[torch.tensor(labels) >= 0] = there
+    again = split(case.model, case.target, case.images, labels, places=places, **given)
+    assert torch.equal(again.places, there)
+    places[labels.index(0)] += 1
+    with pytest.raises(TargetError, match=r"highest place; 1 of 32 places are others; leave places out"):
+        split(case.model, case.target, case.images, labels, places=places, **given)
+    with pytest.raises(MaskError, match="'minmax' would undo that"):
+        split(case.model, case.target, case.images, labels, normalise="minmax", **given)
+
+
 def test_controls_keep_both_detectors(either_split):
     _, found = either_split
     assert len(found.controls) == 19

@@ -115,6 +115,7 @@ RANGES: Mapping[str, Range] = {
     "rounds": Whole(1, MOST, MaskError),
     "positions": Whole(1, MOST, MaskError),
     "block": Whole(1, MOST, MaskError),
+    "mean": Real(0.0, 1.0, MaskError),
     "steps": COUNT,
     "resamples": COUNT,
     "repeats": COUNT,

@@ -28,8 +28,8 @@ class Criterion(Shown):
     Args:
         name: how it is asked for.
         function: ``(Pass, *, options) -> one Scores a target``.
-        options: what its text may set; ``int`` is read as a whole number, ``tuple`` as numbers between slashes, and
-            ``str`` stands as it is.
+        options: what its text may set; ``int`` is read as a whole number, ``float`` as a number, ``tuple`` as numbers
+            between slashes, and ``str`` stands as it is.
         passed: what it takes of what `score` is given.
         needs_density: whether its scores hold for one density only, so that it has to be told which.
         ranks: whether its scores are places in an order of all structures, which serves every density, and belong to a
@@ -83,9 +83,9 @@ class Criterion(Shown):
         try:
             read = _read(value, kind)
         except ValueError:
-            wanted = "a whole number" if kind is int else "numbers, as in 0.1/0.05"
+            wanted = {int: "a whole number", float: "a number"}.get(kind, "numbers, as in 0.1/0.05")
             raise MaskError(f"option {name} of {self.name}: expected {wanted}, got {value!r}") from None
-        if kind is int:  # now, and not after pictures were read
+        if kind in (int, float):  # now, and not after pictures were read
             within(name, read, replace(RANGES[name], raised=MaskError))
         return name, read
 
@@ -95,6 +95,6 @@ class Criterion(Shown):
 
 
 def _read(text: str, kind: type) -> object:
-    if kind is int:
-        return int(text)
+    if kind in (int, float):
+        return kind(text)
     return text if kind is str else tuple(map(float, text.split("/")))

@@ -6,7 +6,7 @@ K-FAC, Martens and Grosse 2015), removing the kernels ``R`` of a layer costs
     cost(R) = sum over pairs (f, i), (f', j) in R of  H[f, f'] * w[f, i]' C[i, j] w[f', j]
 
 in squares of the target's response. ``C`` are the second moments of what the layer gets, nearly about the mean; ``H``
-those of the target's gradient at what it puts out, nearly without what filters share (`MEAN_WEIGHT`, `DIAGONAL`). This
+those of the target's gradient at what it puts out, nearly without what filters share (`MEAN`, `DIAGONAL`). This
 is optimal brain surgery (Hassibi and Stork 1993) without surgery: what is kept keeps its weights.
 
 In each layer the cheapest kernel goes, again and again, and the slopes of that cost curve's hull are the scores. They
@@ -31,22 +31,24 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from viscircuits.bounds.ranges import within
 from viscircuits.errors import MaskError
-from viscircuits.mask import Mask
+from viscircuits.mask import Mask, by_layer
 from viscircuits.model.guard.replica import like
 from viscircuits.saliency.engine.joint.blocks import by_filter, input_blocks, matrix_bytes
 from viscircuits.saliency.engine.joint.elimination import Layer, eliminated
 from viscircuits.saliency.engine.joint.moments import Moments, moments
-from viscircuits.saliency.engine.joint.paths import Ranking, by_layer
+from viscircuits.saliency.engine.joint.paths import Ranking
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.engine.plan import plan
 from viscircuits.saliency.engine.rounds import schedule
 from viscircuits.scores import Scores, kept_count
 
 POSITIONS = 40
-"""Positions an image and layer; ten are as good where there are a hundred images."""
+TOGETHER = 20_000
+"""Places an image and layer, and in all images together at least: few images need more of each."""
 
-MEAN_WEIGHT = 0.1
+MEAN = 0.1
 """Of the squared mean of what is removed, so much counts: a shift of the response is cheap, and not free."""
 
 DIAGONAL = 0.3
@@ -60,7 +62,8 @@ def reconstruct(
     job: Pass,
     *,
     rounds: int = 1,
-    positions: int = POSITIONS,
+    positions: int | None = None,
+    mean: float = MEAN,
     block: int = 1,
     density: float | None = None,
     seed: int = 0,
@@ -72,7 +75,10 @@ def reconstruct(
         job: the model, the targets, the pictures; of kernels.
         rounds: times that the cost is measured; between two of them all but the kernels of the next smaller mask are
             given up. The masks' sizes fall evenly (`viscircuits.saliency.engine.rounds.schedule`).
-        positions: places at which moments are measured, an image and layer.
+        positions: places at which moments are measured, an image and layer; `POSITIONS` where None, and more where
+            there are few images (`TOGETHER`).
+        mean: how much of the squared mean of what is removed counts, in [0, 1]: 0 where the response may shift, 1 where
+            its size is what matters, as for pictures that all excite the target alike.
         block: kernels that go before the cost of the others follows; more are faster, and worse.
         density: of the last mask, in (0, 1]; `LEAST` where None. One round serves every density.
         seed: for positions, and for the signs of the response's positions.
@@ -85,10 +91,11 @@ def reconstruct(
         raise MaskError(f"reconstruct scores kernels, not {job.granularity}s; leave granularity out, or take actgrad")
     if normalise is not None:
         raise MaskError("reconstruct ranks kernels across layers, and 'minmax' would undo that; leave normalise out")
-    for name, number in (("rounds", rounds), ("positions", positions), ("block", block)):
-        if number < 1:
-            raise MaskError(f"{name} {number} is out of range; expected at least 1")
-    options = _Options(rounds, positions, block, seed)
+    if positions is None:
+        positions = max(POSITIONS, -(-TOGETHER // len(job.images)))
+    for name, number in (("rounds", rounds), ("positions", positions), ("mean", mean), ("block", block)):
+        within(name, number)
+    options = _Options(rounds, positions, mean, block, seed)
     return [scores for one in job.each() for scores in _reconstruct(one, options, density or LEAST)]
 
 
@@ -96,6 +103,7 @@ def reconstruct(
 class _Options:
     rounds: int
     positions: int
+    mean: float
     block: int
     seed: int
 
@@ -113,10 +121,10 @@ def _reconstruct(job: Pass, options: _Options, density: float) -> list[Scores]:
         found = moments(job, label, mask, positions=options.positions, seed=options.seed, blocks=blocks)
         here = {name: own.pooled(found[name]) if name in found else own for name, own in full.items()} or found
         full = full or found
-        order = torch.cat([_best_first(job, here, order[:size], options.block), order[size:]])
+        order = torch.cat([_best_first(job, here, order[:size], options), order[size:]])
         size = next_size
-    ranks = torch.empty(count)
-    ranks[order] = 1 - torch.arange(count) / count
+    ranks = torch.empty(count, dtype=torch.float64)  # single precision does not tell a hundred million ranks apart
+    ranks[order] = 1 - torch.arange(count, dtype=torch.float64) / count
     sums = {name: array[None] for name, array in by_layer(ranks, relevant).items()}
     return [replace(scores, note=_note(job, blocks)) for scores in job.scores("reconstruct", sums, n_images=1)]
 
@@ -144,25 +152,27 @@ def _mask(job: Pass, kept: Int[Tensor, " m"]) -> Mask:
     return Mask(by_layer(chosen, relevant), relevant, job.granularity, job.graph.input_shape)
 
 
-def _best_first(job: Pass, measured: Mapping[str, Moments], kept: Int[Tensor, " m"], block: int) -> Int[Tensor, " m"]:
+def _best_first(
+    job: Pass, measured: Mapping[str, Moments], kept: Int[Tensor, " m"], options: _Options
+) -> Int[Tensor, " m"]:
     """Some of the relevant kernels, flat, in the order in which they come into play as the threshold falls."""
     mask, slopes = _mask(job, kept), {}
     for done, (name, relevant) in enumerate(job.relevant[0].items(), start=1):
-        layer, removed = _layer(job, name, measured[name]), relevant & ~mask.kept[name]
+        layer, removed = _layer(job, name, measured[name], options.mean), relevant & ~mask.kept[name]
         parts = (
             layer.filters() if by_filter(job.graph.layers[name], layer.blocks_of_a_group) else [(layer, slice(None))]
         )
-        slopes[name] = torch.cat([eliminated(part, removed[rows], block=block) for part, rows in parts])
+        slopes[name] = torch.cat([eliminated(part, removed[rows], block=options.block) for part, rows in parts])
         if job.progress is not None:
             job.progress("reconstruct: layers", done, len(job.relevant[0]))
     ranking = Ranking(job.readouts[0], mask.kept, slopes)
     return kept.sort().values[ranking.by_path()]
 
 
-def _layer(job: Pass, name: str, measured: Moments) -> Layer:
+def _layer(job: Pass, name: str, measured: Moments, mean: float) -> Layer:
     layer, products = job.graph.layers[name], measured.gradients
     if not bool(torch.isfinite(products).all() and torch.isfinite(measured.inputs).all()):  # ranks would not show it
         raise MaskError(f"moments of layer {name!r} are not finite; look for overflow in the model's activations")
     shared = (1 - DIAGONAL) * products + DIAGONAL * products.diagonal().diag()
     weight = job.weight(name)[0].reshape(*layer.shape, -1)
-    return Layer(weight.to(products), measured.covariance(MEAN_WEIGHT), shared, job.relevant[0][name], layer.groups)
+    return Layer(weight.to(products), measured.covariance(mean), shared, job.relevant[0][name], layer.groups)

@@ -47,7 +47,7 @@ CRITERIA: dict[str, Criterion] = {
             ("density", "seed", "normalise", "resume"), ranks=True, learned=True,
         ),
         Criterion(
-            "reconstruct", reconstruct, {"rounds": int, "positions": int, "block": int},
+            "reconstruct", reconstruct, {"rounds": int, "positions": int, "mean": float, "block": int},
             ("density", "seed", "normalise"), ranks=True,
         ),
     )

@@ -21,6 +21,7 @@ from viscircuits.readout import Readout
 from viscircuits.store import digest
 from viscircuits.subcircuits.known import Known
 from viscircuits.subcircuits.per_image import ImageScores
+from viscircuits.subcircuits.per_set import SetScores
 from viscircuits.target import Target
 from viscircuits.types import Biases, Progress
 
@@ -102,7 +103,7 @@ class Bench:
         readout: the target, each image read at its own place.
         images: the pictures.
         full: the full model's activations, and where they were read.
-        each: the scores of every image.
+        each: gives the scores of any set of the images.
         densities: where to measure, descending, the first 1.
         tolerance: the relative difference up to which a circuit keeps its activations.
         known: differences that were measured before.
@@ -114,7 +115,7 @@ class Bench:
     readout: Readout
     images: ImageSet
     full: Response
-    each: ImageScores
+    each: ImageScores | SetScores
     densities: tuple[float, ...]
     tolerance: float
     known: Known
@@ -201,7 +202,7 @@ def bench(
     target: Target,
     images: ImageSet,
     places: Int[Tensor, " n"] | None,
-    each: ImageScores,
+    each: ImageScores | SetScores,
     densities: tuple[float, ...],
     tolerance: float,
     known: Known,
@@ -215,7 +216,7 @@ def bench(
         target: a channel or direction of a layer.
         images: the pictures.
         places: the flat position of each image's map to read; its highest where None.
-        each: the scores of every image.
+        each: gives the scores of any set of the images.
         densities: where to measure, descending, the first 1.
         tolerance: the relative difference up to which a circuit keeps its activations.
         known: differences that were measured before.

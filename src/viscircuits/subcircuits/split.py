@@ -28,10 +28,12 @@ from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet
 from viscircuits.errors import ImageError, MaskError
 from viscircuits.model.fingerprint import fingerprint
+from viscircuits.saliency.registry import lookup
 from viscircuits.store import digest
 from viscircuits.subcircuits.division import Division, Sets, bench
 from viscircuits.subcircuits.known import Known
-from viscircuits.subcircuits.per_image import score_each
+from viscircuits.subcircuits.per_image import ImageScores, score_each
+from viscircuits.subcircuits.per_set import SetScores, check_places
 from viscircuits.subcircuits.verdict import Verdict, judge
 from viscircuits.target import Target
 from viscircuits.types import Biases, Granularity, Progress
@@ -182,7 +184,9 @@ def split(
         images: pictures that excite it; held in memory meanwhile.
         labels: the set of each picture; pictures with a negative label take no part.
         places: the flat position of each image's map to explain; its highest in the full model where None.
-        criterion: a name in `CRITERIA`, but force.
+        criterion: a name in `CRITERIA`, but force and learned. One that scores a set as a whole (reconstruct) does so
+            for every set and every random split, and reads each image at its highest place. Of reconstruct the means
+            count, ``"reconstruct,mean=1"``, unless told otherwise: pictures of one kind excite alike.
         densities: where to measure, in (0, 1]; 1, where every difference is 0, is always among them.
         tolerance: the relative difference up to which a circuit keeps its activations.
         controls: how many random splits; 19 or more for a verdict.
@@ -198,10 +202,7 @@ def split(
     grid = _grid(densities)
     chosen = images.subset(used).in_memory()
     where = None if places is None else places[torch.tensor(used)]
-    each = score_each(
-        model, target, chosen, where, criterion, granularity=granularity, normalise=normalise, seed=seed,
-        progress=progress,
-    )  # fmt: skip
+    each = _scores(model, target, chosen, where, criterion, granularity, normalise, seed, progress)
     recipe = digest(
         fingerprint(model), chosen.hash, str(target.at("max")), torch.tensor([]) if where is None else where, criterion,
         granularity, str(normalise), biases, str(seed),
@@ -227,6 +228,26 @@ def split(
         model, target.at("max"), chosen, names, grid, tolerance, division, tuple(divisions), curves, control_curves,
         measured.full.values[:, 0], measured.places, biases,
     )  # fmt: skip
+
+
+def _scores(
+    model: nn.Module, target: Target, images: ImageSet, places: Int[Tensor, " n"] | None, criterion: str,
+    granularity: Granularity, normalise: Literal["minmax"] | None, seed: int, progress: Progress | None,
+) -> ImageScores | SetScores:  # fmt: skip
+    """What gives the scores of any set of the images: sums over its images, or one score of the set as a whole."""
+    method = lookup(criterion)
+    if method.learned or not method.ranks:
+        return score_each(
+            model, target, images, places, criterion, granularity=granularity, normalise=normalise, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    if normalise is not None:
+        raise MaskError(f"{method.name} ranks structures across layers, and 'minmax' would undo that; leave it out")
+    if places is not None:
+        check_places(model, target, images, places)
+    if "mean" in method.options and "mean" not in method.settings:
+        criterion += ",mean=1"  # pictures of one kind excite alike, and what a circuit has to keep is how much
+    return SetScores(model, target, images, criterion, granularity=granularity, seed=seed)
 
 
 def _sets(labels: Sequence[int], n_images: int) -> tuple[tuple[int, ...], Sets, list[int]]:

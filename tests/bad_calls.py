@@ -202,7 +202,8 @@ MADE = frozenset({
 """Classes whose objects functions make; their methods are called here, they themselves are not."""
 
 INNER = frozenset({
-    "NetGraph.check", "NetGraph.outline", "NetGraph.output", "Readout.freeze", "Readout.objective", "Readout.response",
+    "NetGraph.check", "NetGraph.images_lead", "NetGraph.outline", "NetGraph.output", "NetGraph.reading_the_image",
+    "Readout.freeze", "Readout.objective", "Readout.response",
     "Readout.needs_freezing", "Readout.seeds", "Scores.from_file", "Sweep.pictures", "Sweep.plans",
     "Circuit.extract", "Mask.factors",
     "Diagram.html", "Diagram.part", "Diagram.svg", "Rendering.to_pil",
@@ -303,6 +304,7 @@ class Calls:
             "score_all": (vc.score_all, {"model": self.model, "targets": [self.target], "images": self.images}),
             "find": (vc.find, {**one, "density": 0.3, "criterion": "magnitude"}),
             "rescaled": (vc.rescaled, {**shown, "steps": 1}),
+            "inside": (vc.inside, shown),
             "preservation": (vc.preservation, shown),
             "Reference.compare": (vc.Reference(
                 vc.respond(self.model, self.circuit.readout, self.images), str(self.target)

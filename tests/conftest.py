@@ -1,6 +1,7 @@
 """Shared fixtures: one seed, one thread, and the folder of real data where there is one."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from jaxtyping import install_import_hook
 PACKAGE = Path(__file__).parents[1] / "src/viscircuits"
 SLOW = Path(__file__).with_name("slow.txt")
 """Of each test that is left out by default, beside those marked so, the seconds that it takes and its name."""
+
+# Many tests start a Python of their own. Where bytecode is not kept, each of them compiles torch again, for 10 seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

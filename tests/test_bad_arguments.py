@@ -16,7 +16,7 @@ from viscircuits.bounds import places, ranges
 from viscircuits.errors import ArgumentError, ImageError, ViscircuitsError
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
-SHARE = 0.1
+SHARE = 0.05
 """Of all values, in the default run."""
 
 
@@ -63,7 +63,7 @@ def some_cases(share: float) -> list[bad_commands.Case]:
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_a_tenth_of_the_bad_values_of_options(command_line, tmp_path, study, monkeypatch):
+def test_a_twentieth_of_the_bad_values_of_options(command_line, tmp_path, study, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert refused(command_line, bad_commands.Places(tmp_path, study), some_cases(SHARE)) == []
 
@@ -91,7 +91,7 @@ def called(folder: Path, share: float) -> list[str]:
     return wrong
 
 
-def test_a_tenth_of_the_bad_values_of_arguments(tmp_path):
+def test_a_twentieth_of_the_bad_values_of_arguments(tmp_path):
     assert called(tmp_path, SHARE) == []
 
 

@@ -41,6 +41,19 @@ def large(visit, tmp_path):
     return page
 
 
+@pytest.mark.parametrize(("act", "most"), [("zoom", 10), ("size", 1000)])
+def test_a_frame_writes_little(large, act, most):
+    """For zoom the view and its scale; for another size each of 300 kernels, its line twice, and the filters."""
+    large.evaluate(
+        """() => { window.writes = 0; new MutationObserver((all) => (window.writes += all.length))
+          .observe(document.body, { attributes: true, childList: true, subtree: true }); }"""
+    )
+    large.evaluate(LOOP.replace("ACT", ACTS[act]), FRAMES)
+    large.wait_for_timeout(50)  # the last frame's
+    assert FRAMES / 2 < large.evaluate("window.writes") <= most * (FRAMES + 1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ACTS)
 def test_a_frame_takes_little_script(large, act):
     session = large.context.new_cdp_session(large)

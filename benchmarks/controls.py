@@ -80,14 +80,14 @@ def least_like(model: nn.Module, target: vc.Target, images: vc.ImageSet) -> vc.T
     return min((each for each in kept if each[0].reason is None), key=lambda each: each[0].pearson)[1]
 
 
-def in_random_order(model: nn.Module, seed: int) -> nn.Module:
-    """A copy in which the weights of every convolution stand in random order within it."""
+def in_random_order(model: nn.Module, seed: int, kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)) -> nn.Module:
+    """A copy in which the weights of every convolution, or of layers of some kinds, stand in random order within it."""
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            weight = module.weight.detach()
+        if isinstance(module, kinds):
+            weight = module.get_parameter("weight").detach()
             order = torch.randperm(weight.numel(), generator=generator)
-            module.weight = nn.Parameter(weight.flatten()[order].view_as(weight))
+            module.register_parameter("weight", nn.Parameter(weight.flatten()[order].view_as(weight)))
     return model
 
 

@@ -70,7 +70,7 @@ def test_another_spec_is_refused(tmp_path, spec, field):
         "targets": ("logit:3",),
         "scoring": images, "held_out": images, "criteria": ("snip",), "densities": (0.5,), "granularity": "filter",
         "normalise": "minmax", "biases": "pruned", "seed": 1,
-        "labels": {"features.10:5": "ring"},
+        "labels": {"features.10:5": "ring"}, "inside": True,
     }  # fmt: skip
     other = spec.model_copy(update={field: changes[field]})
     if field in ("weights", "labels"):

@@ -8,7 +8,11 @@ import polars as pl
 import pytest
 
 from cli.studies import TARGETS, retold, small_study
-from viscircuits.study.chosen import chosen, measured
+from viscircuits.data.images import ImageSet
+from viscircuits.data.shapes import generate
+from viscircuits.evaluate.inside import inside, layers
+from viscircuits.model.zoo import zoo
+from viscircuits.study.chosen import chosen, circuit_of, measured
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,21 @@ def tells_its_numbers(study, page: str) -> None:
     assert page.count("What excites it least") == page.count("What it looks for") == len(TARGETS)
     assert "a &lt;b&gt; &amp; c" in page
     assert study.header.spec.fingerprint in page
+    assert page.count("Agreement inside</h3>") == len(TARGETS)
+    for target in TARGETS:
+        circuit = circuit_of(study, chosen(measured(study, target)), zoo.load("shapesnet").model)
+        for row in layers(inside(circuit, held_out())).to_dicts():
+            cells = (
+                rf">{re.escape(row['layer'])}</th><td>{row['filters']}</td><td><span[^>]*>{row['within']:.2f}</span>"
+            )
+            assert re.search(cells, page), (target, row)
+
+
+def held_out() -> ImageSet:
+    """The pictures that the study was measured on."""
+    drawn = generate(24, seed=5)
+    images = ImageSet.from_tensors(zoo.load("shapesnet").prepare(drawn.images), drawn.labels.tolist())
+    return images.split(0.5, seed=0)[1]
 
 
 def test_every_diagram_of_the_page_answers_alone(study, page, visit):

@@ -1,6 +1,7 @@
 """Agreement inside, against maps that are kept whole and correlated one by one."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch.func import functional_call
 import viscircuits as vc
 from micro import pictures, toy
 from small import SHAPE, small
+from viscircuits.evaluate.inside import layers, medians
 from viscircuits.target import Target
 
 TO_LOGIT = vc.parse_target("logit:1")
@@ -113,3 +115,33 @@ def test_layers_of_every_kind(name):
     half = vc.Circuit(model, target, scores.select(density=0.7))
     tables = [vc.inside(half, images, batch_size=size) for size in (2, 8)]
     assert tables[0]["within"].to_list() == pytest.approx(tables[1]["within"].to_list(), abs=1e-9)
+
+
+def test_medians_are_of_what_lies_between_image_and_target():
+    rows = [
+        ("a", 0, 0.9, "reads the image"), ("b", 0, 0.8, ""), ("b", 1, 0.2, ""), ("b", 4, 0.6, ""), ("c", 0, -0.5, ""),
+        ("c", 3, 0.1, ""), ("d", 7, 1.0, "target"),
+    ]  # fmt: skip
+    schema = {"layer": pl.String, "filter": pl.Int64, "within": pl.Float64, "role": pl.String}
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    assert layers(table).rows() == [
+        ("a", "reads the image", 1, 0.9), ("b", "", 3, 0.6), ("c", "", 2, -0.2), ("d", "target", 1, 1.0)
+    ]  # fmt: skip
+    assert medians(table) == (0.2, -0.2)
+    assert medians(table.filter(pl.col("role") != "")) == (None, None)
+
+
+def test_a_sweep_looks_into_its_circuits_where_it_is_asked_to():
+    model, images = small(), pictures(SHAPE, dtype=torch.float32)
+    scoring, held_out = images.split(0.5, seed=0)
+    question = {"criteria": ["snip"], "densities": [0.6, 0.4]}
+    plain = vc.sweep(vc.Sweep(model, [TO_LOGIT], scoring, held_out, **question))
+    table = vc.sweep(vc.Sweep(model, [TO_LOGIT], scoring, held_out, **question, inside=True))
+    new = ["inside", "inside_worst", "seconds"]
+    assert table.drop(new).equals(plain.drop(new))
+    assert plain["inside"].null_count() == plain["inside_worst"].null_count() == plain.height
+    scores = vc.score(model, TO_LOGIT, scoring, "snip")
+    for row in table.to_dicts():
+        circuit = vc.Circuit(model, TO_LOGIT, scores.select(density=row["density"]))
+        assert (row["inside"], row["inside_worst"]) == pytest.approx(medians(vc.inside(circuit, held_out)))
+    assert table["inside"].max() < 1

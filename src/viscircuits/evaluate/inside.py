@@ -86,6 +86,31 @@ def inside(
     return pl.DataFrame(rows, schema={"layer": pl.String, "filter": pl.Int64, "within": pl.Float64, "role": pl.String})
 
 
+def layers(table: pl.DataFrame) -> pl.DataFrame:
+    """Returns a row a layer: ``layer``, ``role``, ``filters``, and ``within``, the median over these.
+
+    Args:
+        table: of `inside`.
+    """
+    return table.group_by("layer", "role", maintain_order=True).agg(
+        pl.len().cast(pl.Int64).alias("filters"), pl.col("within").median()
+    )
+
+
+def medians(table: pl.DataFrame) -> tuple[float | None, float | None]:
+    """Returns the median over filters, and that of the layer where it is least; None where there is nothing to compare.
+
+    Filters that read the image and the target's own agree for reasons of their own, and do not count.
+
+    Args:
+        table: of `inside`.
+    """
+    between = table.filter(pl.col("role") == "")
+    if between.is_empty():
+        return None, None
+    return float(between["within"].median()), float(layers(between)["within"].min())  # pyright: ignore[reportArgumentType]
+
+
 class _Sums:
     """What r within positions needs of one call of a layer, filter by filter."""
 

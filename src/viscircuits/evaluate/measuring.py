@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from viscircuits.circuit.circuit import Circuit
+from viscircuits.evaluate.inside import inside, medians
 from viscircuits.evaluate.measurement import Folder, Key, Measurement, Row
 from viscircuits.evaluate.preservation import Preservation, Reference
 from viscircuits.evaluate.question import Question
@@ -152,7 +153,16 @@ class Measuring:
             for key, circuit, own in zip(some, circuits, values, strict=True):
                 if key in self.missing:  # the others were run for their company, and their rows stay as they are
                     kept = full.compare(own, disconnected=circuit.disconnected)
-                    yield Measurement(key, self._row(key, circuit, kept, scores.n_images, seconds), circuit, scores)
+                    row = self._row(key, circuit, kept, scores.n_images, seconds)
+                    yield Measurement(key, {**row, **self._inside(circuit, size, progress)}, circuit, scores)
+
+    def _inside(self, circuit: Circuit, batch_size: int, progress: Progress) -> Row:
+        every = worst = None
+        if self.question.inside:
+            every, worst = medians(
+                inside(circuit, self.question.held_out, batch_size=batch_size, progress=progress)
+            )  # fmt: skip
+        return {"inside": every, "inside_worst": worst}
 
     def _row(self, key: Key, circuit: Circuit, kept: Preservation, n_scoring: int, seconds: float) -> Row:
         return {

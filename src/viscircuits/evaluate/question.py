@@ -49,6 +49,7 @@ class Question(Shown):
     memory: int | None = None
     limits: dict[str, Sequence[float]] | None = None
     scoring_limits: dict[str, int] | None = None
+    inside: bool = False
     progress: Progress | None = None
 
     def _card(self) -> Card:

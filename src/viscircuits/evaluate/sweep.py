@@ -44,6 +44,8 @@ class Sweep(Question):
         granularity, normalise, biases, seed, batch_size, memory: as in `score` and `Circuit`.
         limits: criterion -> the only ones of ``densities`` at which it, or its control, is run (where it costs a lot).
         scoring_limits: criterion -> how many of the scoring pictures it sees at most, drawn by the seed.
+        inside: whether to look into each circuit (`viscircuits.inside`; two more passes over ``held_out`` a circuit):
+            the column ``inside`` is the median over its filters, ``inside_worst`` that of the layer where it is least.
         progress: called as the work goes on, with "circuits" or a criterion, how many are done, and of how many.
     """
 

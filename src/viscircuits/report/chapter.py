@@ -38,7 +38,7 @@ class Chapter:
         shown = self.exhibition
         parts = (
             element("h2", shown.title), self._numbers.headline(), self._survival(), self._layers(),
-            self._heading("The circuit"), shown.drawn.part(), self._build_up(), self._excitement(),
+            self._heading("The circuit"), shown.drawn.part(), self._inside(), self._build_up(), self._excitement(),
         )  # fmt: skip
         return element("article", *parts, id=anchor(shown.target))
 
@@ -80,6 +80,23 @@ class Chapter:
         )
         heading = self._heading("What is left of every layer"), element("p", note, cls="note")
         return joined([*heading, table(head, rows, "layers")])
+
+    def _inside(self) -> Html:
+        """How far the filters of every layer agree with the model's."""
+        inside = self.exhibition.inside
+        if inside is None or inside.layers.is_empty():
+            return joined([])
+        rows = []
+        for row in inside.layers.iter_rows(named=True):
+            median = bar(max(row["within"], 0.0), f"{row['within']:.2f}")
+            rows.append(([row["layer"], f"{row['filters']:,}", median, row["role"]], False))
+        note = (
+            f"How far each filter of the circuit puts out what it puts out in the model: r within positions, before "
+            f"the activation, on {inside.n_images:,} pictures; the median over a layer's filters. A circuit can answer "
+            f"rightly and get there in another way. Agreement mostly falls with depth."
+        )
+        heading = self._heading("Agreement inside"), element("p", note, cls="note")
+        return joined([*heading, table(["layer", "filters", "median r", ""], rows)])
 
     def _build_up(self) -> Html:
         """The target's picture in the model and in circuits of shrinking size."""

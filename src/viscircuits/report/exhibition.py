@@ -52,6 +52,19 @@ class Exhibit:
 
 
 @dataclass(frozen=True, eq=False)
+class Inside:
+    """How far a circuit's filters put out what they put out in the model.
+
+    Attributes:
+        layers: a row a layer, see `viscircuits.evaluate.inside.layers`.
+        n_images: on how many pictures.
+    """
+
+    layers: pl.DataFrame
+    n_images: int
+
+
+@dataclass(frozen=True, eq=False)
 class Exhibition:
     """Everything that is shown of one target.
 
@@ -67,6 +80,8 @@ class Exhibition:
         portraits: renderings in circuits of shrinking size, the whole model first; none where nothing can be rendered.
         strongest, weakest: the pictures that excite it most and least; None where no pictures are at hand.
         own_pictures: whether they are those that the study measured on.
+        inside: how far the filters of the circuit that is shown agree with the model's; None where no pictures are at
+            hand.
         sd_ratio: of the circuit that is shown, where the table is older than that column and the pictures tell it.
     """
 
@@ -82,4 +97,5 @@ class Exhibition:
     strongest: Sequence[Exhibit] | None
     weakest: Sequence[Exhibit] | None
     own_pictures: bool
+    inside: Inside | None
     sd_ratio: float | None

@@ -21,6 +21,7 @@ from viscircuits.diagram.extended import diagram
 from viscircuits.diagram.gathering import PictureSource, agreement, rendered
 from viscircuits.diagram.inset import Agreement
 from viscircuits.diagram.legend import about_row
+from viscircuits.evaluate.inside import inside, layers
 from viscircuits.mask import Mask
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.zoo import zoo
@@ -28,7 +29,7 @@ from viscircuits.plots.plate import Rgb, Strip
 from viscircuits.plots.sheets import ACROSS
 from viscircuits.probes.detectors import Detectors
 from viscircuits.probes.stage import Stage
-from viscircuits.report.exhibition import Exhibit, Exhibition, Portrait
+from viscircuits.report.exhibition import Exhibit, Exhibition, Inside, Portrait
 from viscircuits.study.chosen import Entry, called, chosen, circuit_of, measured, scores_of
 from viscircuits.study.folder import Study
 from viscircuits.subcircuits.split import Split
@@ -37,6 +38,9 @@ from viscircuits.types import Progress
 
 STRIP = 8
 """Pictures in a row of a chapter."""
+
+LOOKED = 100
+"""Pictures that agreement inside is measured on, at most."""
 
 SHOWN = 12
 """Channels of a layer on a contact sheet, unless told otherwise."""
@@ -98,8 +102,15 @@ class Gathering:
             target, study.header.spec.titled(target), table, called(table["criterion"]), rows, row,
             [one.effective for one in circuits], drawn, self._portraits(row, rows, circuits),
             self._exhibits(circuit, compared, least=False), self._exhibits(circuit, compared, least=True),
-            own_pictures, compared.preservation.sd_ratio if own_pictures and compared is not None else None,
+            own_pictures, self._inside(circuit),
+            compared.preservation.sd_ratio if own_pictures and compared is not None else None,
         )  # fmt: skip
+
+    def _inside(self, circuit: Circuit) -> Inside | None:
+        if self.images is None:
+            return None
+        some = self.images.take(min(LOOKED, len(self.images)))
+        return Inside(layers(inside(circuit, some, progress=self.progress)), len(some))
 
     def _portraits(self, row: Entry, rows: Sequence[Entry], circuits: Sequence[Circuit]) -> list[Portrait]:
         """The target's picture in the model and in circuits of shrinking size."""

@@ -66,7 +66,7 @@ def spec_of(job: Sweep, origin: Origin) -> Spec:
         ),
         held_out=Pictures.of(job.held_out, origin.held_out, classes=origin.classes, white=origin.white, found=found),
         criteria=tuple(job.criteria), densities=tuple(job.densities), granularity=job.granularity,
-        normalise=job.normalise, biases=job.biases, seed=job.seed,
+        normalise=job.normalise, biases=job.biases, seed=job.seed, inside=job.inside,
     )  # fmt: skip
 
 
@@ -90,7 +90,8 @@ def sweep_of(
     """
     job = Sweep(
         model, [parse_target(text) for text in spec.targets], scoring, held_out, spec.criteria, spec.densities,
-        spec.granularity, spec.normalise, spec.biases, spec.seed, batch_size, memory, progress=progress,
+        spec.granularity, spec.normalise, spec.biases, spec.seed, batch_size, memory, inside=spec.inside,
+        progress=progress,
     )  # fmt: skip
     # asked back, so that no field can be forgotten in one of the two directions
     if different := spec.differs(spec_of(job, Origin.of(spec))):

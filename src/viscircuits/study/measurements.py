@@ -27,12 +27,13 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "kept": pl.Int64, "relevant": pl.Int64, "effective": pl.Int64, "effective_density": pl.Float64,
     "disconnected": pl.Boolean, "zero_scores": pl.Int64, "pearson": pl.Float64, "pearson_within": pl.Float64,
     "pearson_signed": pl.Float64, "spearman": pl.Float64, "relative_difference": pl.Float64, "sd_ratio": pl.Float64,
+    "inside": pl.Float64, "inside_worst": pl.Float64,
     "reason": pl.String, "granularity": pl.String, "biases": pl.String, "n_scoring": pl.Int64, "n_held_out": pl.Int64,
     "seed": pl.Int64, "seconds": pl.Float64,
 }  # fmt: skip
 """The columns of a table of measurements."""
 
-YOUNGER = ("sd_ratio",)
+YOUNGER = ("sd_ratio", "inside", "inside_worst")
 """Columns that older tables lack; there they are empty."""
 
 KEY = ("target", "criterion", "order", "density")
@@ -44,7 +45,7 @@ MOST = 2_000_000
 _COUNTS = ("kept", "relevant", "effective", "zero_scores", "n_scoring", "n_held_out")
 _RANGES = {
     **dict.fromkeys(("density", "sparsity", "effective_density", "pearson", "pearson_within"), (0, 1)),
-    **dict.fromkeys(("pearson_signed", "spearman"), (-1, 1)),
+    **dict.fromkeys(("pearson_signed", "spearman", "inside", "inside_worst"), (-1, 1)),
     **dict.fromkeys((*_COUNTS, "relative_difference", "sd_ratio", "seconds"), (0, math.inf)),
 }
 _WORDS = {"order": ("best", "worst"), "granularity": GRANULARITIES, "biases": get_args(Biases)}

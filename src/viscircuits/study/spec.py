@@ -93,6 +93,7 @@ class Spec(Shown, BaseModel):
     normalise: Literal["minmax"] | None = None
     biases: Biases = "masked"
     seed: int = Field(0, ge=-(2**63), lt=2**64)
+    inside: bool = Field(False, description="whether circuits are looked into, filter by filter")
 
     def in_short(self) -> dict[str, object]:
         """Returns what a card says of it."""

@@ -65,6 +65,9 @@ def extract(
     biases: Annotated[
         Bias, typer.Option("--biases", help="Filters without kernels keep their bias, or fall silent.")
     ] = Bias.masked,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Look into each circuit too, filter by filter (columns of the table).")
+    ] = False,
     out: options.OutOption = None,
     seed: options.SeedOption = 0,
     batch_size: Annotated[
@@ -120,7 +123,7 @@ def extract(
     job = Sweep(  # checks names and ranges, before every picture is read
         network, parsed, scoring, measuring, tuple(criterion or ("actgrad", "random")),
         tuple(density or PAPER_DENSITIES), granularity.value, "minmax" if minmax else None, biases.value, seed,
-        batch_size, memory,
+        batch_size, memory, inside=inside,
     )  # fmt: skip
     job = held(job)
     name = slug(model.replace("/", "-"), *map(str, parsed[:2]), "more" if len(parsed) > 2 else "")

@@ -30,7 +30,7 @@ from viscircuits.execution.response import masked_weights
 from viscircuits.mask import Mask, expand_relevant
 from viscircuits.model.fingerprint import fingerprint
 from viscircuits.model.flow.affine import silenced
-from viscircuits.model.flow.reach import Reach, reach
+from viscircuits.model.flow.reach import Paths, Reach
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.small.shrink import Shrunk
@@ -148,8 +148,12 @@ class Circuit(Shown):
         return conducting
 
     @cached_property
+    def _paths(self) -> Paths:
+        return Paths(self.graph, self.readout.seeds(), self._conducting)
+
+    @property
     def _reach(self) -> Reach:
-        return reach(self.graph, self.readout.seeds(), self._conducting)
+        return self._paths.reach
 
     @cached_property
     def effective(self) -> Mask:
@@ -218,8 +222,7 @@ class Circuit(Shown):
         """What runs for this circuit: the model with its weights, read at its target."""
         # a masked circuit's dead ends still put out their biases, so they have to run
         conducting = self._conducting if self.biases == "masked" else self._reach.used
-        connected = self._reach.connected
-        return Execution(self.model, self.graph, self.readout, self.weights, conducting, connected)
+        return Execution(self.model, self.graph, self.readout, self.weights, conducting, self._paths)
 
     @clean
     def extract(self) -> Shrunk:

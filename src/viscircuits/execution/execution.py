@@ -19,6 +19,7 @@ from viscircuits.execution.loop import judged, to_model
 from viscircuits.execution.response import Rows, fixed_for
 from viscircuits.model.field.aligned import AlignedCrops
 from viscircuits.model.field.crops import tried_crops
+from viscircuits.model.flow.reach import Paths
 from viscircuits.model.graph import NetGraph
 from viscircuits.model.guard.clean import clean
 from viscircuits.model.instrument import needed_filters, run
@@ -39,7 +40,7 @@ class Execution:
         readout: the target, bound to the graph.
         weights: parameters that take the place of the model's own, by name.
         conducting: kernel layer -> kernels that conduct; all others are zero.
-        connected: whether a path of such kernels leads from the image to the target.
+        paths: what of these kernels leads from the image to the target.
     """
 
     model: nn.Module
@@ -47,7 +48,12 @@ class Execution:
     readout: Readout
     weights: Mapping[str, Tensor]
     conducting: Mapping[str, Bool[Tensor, "out in"]]
-    connected: bool
+    paths: Paths
+
+    @property
+    def connected(self) -> bool:
+        """Whether a path leads from the image to the target."""
+        return self.paths.reach.connected
 
     @clean
     def respond(

@@ -6,7 +6,7 @@ One forward pass of wires from the image and one backward pass from the target a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeGuard
 
 import torch
@@ -44,6 +44,24 @@ class Reach:
     varying: frozenset[fx.Node] = field(default_factory=frozenset, repr=False)
     alive: Mapping[fx.Node, Tensor] = field(default_factory=dict, repr=False)
     unknown: frozenset[fx.Node] = field(default_factory=frozenset, repr=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Paths:
+    """What leads from the image to the seeds when only the kept kernels conduct: followed once it is asked for.
+
+    Args:
+        graph, seeds, kept: as in `reach`.
+    """
+
+    graph: NetGraph
+    seeds: Seeds
+    kept: Mapping[str, Bool[Tensor, "out in"]]
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What was found."""
+        return reach(self.graph, self.seeds, self.kept)
 
 
 @clean

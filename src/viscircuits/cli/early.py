@@ -6,7 +6,6 @@ looked at; everything else has its line where it is used, and these checks say t
 
 import re
 from collections.abc import MutableMapping
-from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,8 @@ def model(name: str) -> str:
     Raises:
         ModelError: it is neither built in nor torchvision's.
     """
+    from importlib import metadata, resources  # half as long to import as all else here
+
     if ":" in name or Path(name).exists() or not metadata.version("torchvision").startswith(f"{TORCHVISION}."):
         return name
     known = ["shapesnet", *resources.files("viscircuits.model.zoo").joinpath("torchvision.txt").read_text().split()]

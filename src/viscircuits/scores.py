@@ -38,7 +38,7 @@ class Scores(Shown):
     Args:
         sums: layer -> score summed over images (0 where a structure is not relevant), in order of execution.
         relevant: layer -> True where a structure has a path to the target; same shapes.
-        n_images: number of images summed over; 1 for criteria that look at none, and for results of arithmetic.
+        n_images: number of images summed over; 1 for criteria that look at none, ranks, and results of arithmetic.
         granularity: what one entry stands for.
         criterion: name of the criterion.
         target: text form of the target.

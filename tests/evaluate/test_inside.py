@@ -117,6 +117,37 @@ def test_layers_of_every_kind(name):
     assert tables[0]["within"].to_list() == pytest.approx(tables[1]["within"].to_list(), abs=1e-9)
 
 
+class Behind(nn.Module):
+    """A target behind a norm, an activation and a pool; and a layer that gets the image beside another's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.beside = nn.Conv2d(7, 4, 3, padding=1)
+        self.last, self.norm, self.relu = nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3), nn.ReLU()
+
+    def forward(self, x):
+        x = self.beside(torch.cat([x, torch.relu(self.first(x))], 1))
+        return self.relu(self.norm(self.last(torch.relu(x)))).mean((2, 3)).flatten(1)
+
+
+@pytest.mark.parametrize("target", ["last:1", "norm:1", "relu:1", "logit:1"])
+def test_roles_are_told_through_norms_activations_and_pools(target):
+    torch.manual_seed(0)
+    model, images = Behind().eval(), pictures((3, 8, 8), dtype=torch.float32)
+    read = vc.parse_target(target)
+    circuit = vc.Circuit(model, read, vc.score(model, read, images, "magnitude").select(density=0.9))
+    roles = dict(vc.inside(circuit, images).select("layer", "role").unique().iter_rows())
+    assert roles == {"first": "reads the image", "beside": "", "last": "target"}
+
+
+def test_one_picture_is_refused():
+    model, images = small(), pictures(SHAPE, dtype=torch.float32)
+    circuit = vc.Circuit(model, TO_LOGIT, vc.score(model, TO_LOGIT, images, "snip").select(density=0.5))
+    with pytest.raises(vc.ImageError, match="needs two pictures at least"):
+        vc.inside(circuit, images.take(1, 0))
+
+
 def test_medians_are_of_what_lies_between_image_and_target():
     rows = [
         ("a", 0, 0.9, "reads the image"), ("b", 0, 0.8, ""), ("b", 1, 0.2, ""), ("b", 4, 0.6, ""), ("c", 0, -0.5, ""),
@@ -138,6 +169,8 @@ def test_a_sweep_looks_into_its_circuits_where_it_is_asked_to():
     plain = vc.sweep(vc.Sweep(model, [TO_LOGIT], scoring, held_out, **question))
     table = vc.sweep(vc.Sweep(model, [TO_LOGIT], scoring, held_out, **question, inside=True))
     new = ["inside", "inside_worst", "seconds"]
+    ranks = vc.sweep(vc.Sweep(model, [TO_LOGIT], scoring, held_out, ["reconstruct", "random"], [0.5]))
+    assert dict(ranks.select("criterion", "n_scoring").iter_rows()) == {"reconstruct": len(scoring), "random": 1}
     assert table.drop(new).equals(plain.drop(new))
     assert plain["inside"].null_count() == plain["inside_worst"].null_count() == plain.height
     scores = vc.score(model, TO_LOGIT, scoring, "snip")

@@ -21,7 +21,8 @@ from viscircuits.saliency.engine.joint.elimination import Layer, eliminated, hul
 from viscircuits.saliency.engine.joint.moments import Moments, moments
 from viscircuits.saliency.engine.joint.paths import Ranking
 from viscircuits.saliency.engine.passes import Pass
-from viscircuits.scores import Scores
+from viscircuits.saliency.engine.rounds import schedule
+from viscircuits.scores import Scores, kept_count
 from viscircuits.target import Target
 
 ALL = 10**6
@@ -153,6 +154,9 @@ def test_kernels_that_cancel_cost_nothing_together():
     assert float(layer.cost(torch.tensor([[True, True, False]]))) == 0.0
     # the third goes first, though: a greedy search does not see two steps ahead
     assert one_by_one(layer, torch.zeros(1, 3, dtype=torch.bool)) == ([2, 0, 1], [1.0, 4.0, -4.0])
+    slopes = eliminated(layer)[0]
+    assert slopes.tolist() == pytest.approx([1 / 3] * 3)  # the hull of 1, 4, -4
+    assert slopes.argsort().tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("case", ["cancelling", "either", "silent", "mixed"])
@@ -181,7 +185,7 @@ def test_another_features_circuit_keeps_less():
 def test_batches_threads_and_another_run_change_no_mask(rounds):
     model, images = small(), pictures(SHAPE, dtype=torch.float32)
     target, before = Target("second", 2), torch.get_num_threads()
-    text = f"reconstruct,rounds={rounds}"
+    text = f"reconstruct,rounds={rounds},positions=20"  # of 256, so that what is drawn counts
     reference = vc.score(model, target, images, text, seed=5, batch_size=8).sums
     try:
         for threads, size in ((1, 1), (2, 3), (2, 8)):
@@ -209,6 +213,46 @@ def test_few_positions_give_nearly_the_moments_of_all():
     assert every.inputs[0, -1, -1] == 8 * 16 * 16  # patches
 
 
+class Shared(torch.nn.Module):
+    """One layer on a large map and on a small one, as heads of detectors are."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        small = torch.nn.functional.avg_pool2d(x, 8)
+        return self.head(x).mean((2, 3)) + self.head(small).mean((2, 3))
+
+
+def test_calls_on_maps_of_several_sizes_weigh_what_they_are():
+    torch.manual_seed(0)
+    images = vc.ImageSet.from_tensors(torch.rand(40, 3, 32, 32))
+    job = Pass(Shared().eval(), [vc.parse_target("logit:1")], images)
+    some, every = (moments(job, "", None, positions=p, seed=0)["head"] for p in (60, ALL))
+    assert float(every.inputs[0, -1, -1]) == pytest.approx(40 * (32 * 32 + 4 * 4))
+    assert float(some.inputs[0, -1, -1]) == pytest.approx(40 * (32 * 32 + 4 * 4))
+    assert float((some.covariance(0.1) - every.covariance(0.1)).norm() / every.covariance(0.1).norm()) < 0.1
+
+
+def test_patches_in_chunks_are_the_same(monkeypatch):
+    job = Pass(small().double(), [Target("second", 2)], pictures(SHAPE, dtype=torch.float64))
+    whole = moments(job, "", None, positions=50, seed=0)
+    monkeypatch.setattr("viscircuits.saliency.engine.joint.moments.CHUNK", 1)
+    for name, parts in moments(job, "", None, positions=50, seed=0).items():
+        torch.testing.assert_close(parts.inputs, whole[name].inputs, rtol=1e-12, atol=0)
+        assert torch.equal(parts.gradients, whole[name].gradients)
+
+
+def test_a_response_that_depends_on_nothing_is_refused():
+    model, images = small(), pictures(SHAPE, dtype=torch.float32)
+    net = torch.nn.Sequential(model, torch.nn.ReLU()).eval()
+    with torch.no_grad():
+        model.head.bias.fill_(-1e6)
+    with pytest.raises(vc.TargetError, match=r"is the same whatever kernels do on these 8 images"):
+        vc.score(net, "logit:1", images, "reconstruct")
+
+
 def test_every_size_is_made_of_kernels_that_take_part():
     """By score alone a fifth of a sparse circuit leads nowhere."""
     torch.manual_seed(0)
@@ -230,13 +274,16 @@ def test_paths_come_before_scores():
     assert Ranking(readout, kernels, scores).by_path().tolist() == [1, 3, 2, 0]
 
 
-def test_circuits_of_all_rounds_are_nested_in_one_order():
+def test_rounds_give_up_what_the_round_before_gave_up():
+    """Down to the first mask the order is that of one round; within it, it was measured again."""
     model, images = small(width=12), pictures(SHAPE, dtype=torch.float32)
+    once = vc.score(model, "logit:1", images, "reconstruct")
     scores = vc.score(model, "logit:1", images, "reconstruct,rounds=4", density=0.1)
     assert scores.density is None  # one run serves all
-    masks = [scores.select(density=d) for d in (0.6, 0.3, 0.1)]
-    assert masks[2] <= masks[1] <= masks[0]
-    assert not torch.equal(scores.sums["second"], vc.score(model, "logit:1", images, "reconstruct").sums["second"])
+    first = schedule(kept_count(0.1, once.n_relevant), once.n_relevant, 4)[0]
+    for count in (first, (first + once.n_relevant) // 2):
+        assert scores.select(count=count) == once.select(count=count)
+    assert scores.select(count=first // 2) != once.select(count=first // 2)
 
 
 def test_squares_that_overflow_half_precision_do_not_count_as_infinite():
@@ -262,8 +309,9 @@ def test_moments_of_two_networks_are_pooled_at_one_size():
     both = full.pooled(masked)
     assert both.inputs.tolist() == (4 * inputs).tolist()
     assert both.gradients.tolist() == [[9.0, 0.0], [0.0, 3.0]]  # (6 + 12) / 2, (6 + 0) / 2
-    dead = full.pooled(Moments(inputs, torch.zeros(2, 2)))
-    assert dead.gradients.tolist() == [[3.0, 0.0], [0.0, 3.0]]
+    for nothing in (0.0, 1e-45):  # the second has no trace that one can divide by
+        dead = full.pooled(Moments(inputs, torch.full((2, 2), nothing)))
+        assert dead.gradients.tolist() == full.gradients.tolist()
 
 
 def test_layers_too_large_for_memory_go_in_blocks_and_the_scores_say_so(tmp_path, monkeypatch):

@@ -76,6 +76,8 @@ def test_a_criterion_of_whole_sets_reads_the_highest_places_only():
     places[labels.index(0)] += 1
     with pytest.raises(TargetError, match=r"highest place; 1 of 32 places are others; leave places out"):
         split(case.model, case.target, case.images, labels, places=places, **given)
+    with pytest.raises(TargetError, match="has one position for all images"):
+        split(case.model, case.target.at("center"), case.images, labels, **given)
     with pytest.raises(MaskError, match="'minmax' would undo that"):
         split(case.model, case.target, case.images, labels, normalise="minmax", **given)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from viscircuits.bounds.arguments import checked
 from viscircuits.circuit.circuit import Circuit
 from viscircuits.data.images import ImageSet, as_images
+from viscircuits.errors import ImageError
 from viscircuits.execution.loop import batches, judged
 from viscircuits.model.calls import KernelCall
 from viscircuits.model.guard.clean import clean
@@ -49,7 +50,7 @@ def inside(
         progress: called after every batch.
 
     Raises:
-        ImageError: pictures of another size.
+        ImageError: pictures of another size, or one only.
     """
     model, graph, readout = circuit.model, circuit.graph, circuit.readout
     used = {
@@ -57,6 +58,8 @@ def inside(
     }
     filters = {name: array.nonzero()[:, 0] for name, array in used.items() if bool(array.any())}
     images = judged(as_images(images), model, [readout])
+    if len(images) < 2:
+        raise ImageError("agreement inside needs two pictures at least, because each position's mean is subtracted")
     sums: dict[tuple[str, int], _Sums] = {}
     size = batch_size if graph.images_lead(filters) else 1
     for batch in batches(images, model, graph, size, progress=progress, what="inside"):
@@ -159,6 +162,12 @@ def _by_image(values: Tensor, n: int) -> Tensor:
 def _roles(circuit: Circuit) -> dict[str, str]:
     """Layer -> why its filters agree for a reason of their own."""
     graph = circuit.graph
-    own = {graph.output(name).node for name in circuit.readout.layers}
     roles = dict.fromkeys(graph.reading_the_image(), IMAGE)
-    return roles | {name: TARGET for node, name in graph.kernel_calls.items() if node in own}
+    for layer in circuit.readout.layers:
+        before = [graph.output(layer).node]
+        # through what follows a kernel layer one by one: a norm, an activation, a pool
+        while len(before) == 1 and before[0] not in graph.kernel_calls:
+            before = [node for node in before[0].all_input_nodes if node in graph.axes]
+        if len(before) == 1:
+            roles[graph.kernel_calls[before[0]]] = TARGET
+    return roles

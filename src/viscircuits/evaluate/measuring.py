@@ -24,7 +24,7 @@ from viscircuits.model.trace import trace
 from viscircuits.readout import Readout, bound
 from viscircuits.saliency.engine.fused import TOGETHER
 from viscircuits.saliency.engine.plan import in_passes, plan
-from viscircuits.saliency.registry import needs_density, score_all
+from viscircuits.saliency.registry import lookup, needs_density, score_all
 from viscircuits.scores import Scores
 from viscircuits.target import AnyTarget
 from viscircuits.types import Progress
@@ -153,8 +153,12 @@ class Measuring:
             for key, circuit, own in zip(some, circuits, values, strict=True):
                 if key in self.missing:  # the others were run for their company, and their rows stay as they are
                     kept = full.compare(own, disconnected=circuit.disconnected)
-                    row = self._row(key, circuit, kept, scores.n_images, seconds)
+                    row = self._row(key, circuit, kept, self._n_scoring(key, scores), seconds)
                     yield Measurement(key, {**row, **self._inside(circuit, size, progress)}, circuit, scores)
+
+    def _n_scoring(self, key: Key, scores: Scores) -> int:
+        """Pictures scored on; ranks say nothing of them, because an order is no sum over pictures."""
+        return len(self.question.pictures(key.criterion)) if lookup(key.criterion).ranks else scores.n_images
 
     def _inside(self, circuit: Circuit, batch_size: int, progress: Progress) -> Row:
         every = worst = None

@@ -167,12 +167,21 @@ class NetGraph(Shown):
         return all(concrete(node.meta["val"].shape[:1]) == (2,) for node in inputs)  # traced with two images
 
     def reading_the_image(self) -> set[str]:
-        """Returns the kernel layers that get the image through nothing that has kernels."""
+        """Returns the kernel layers that get the image, and nothing of it through others that have kernels."""
+        fixed: set[fx.Node] = set()
         first = {node for node in self.nodes if node.op == "placeholder" and node.name not in self.constants}
+        layers: set[str] = set()
         for node in self.nodes:
-            if node not in self.kernel_calls and not first.isdisjoint(node.all_input_nodes):
+            inputs = set(node.all_input_nodes) - fixed
+            if node in first:
+                continue
+            if not inputs:
+                fixed.add(node)
+            elif inputs <= first and node in self.kernel_calls:
+                layers.add(self.kernel_calls[node])
+            elif inputs <= first:
                 first.add(node)
-        return {name for node, name in self.kernel_calls.items() if not first.isdisjoint(node.all_input_nodes)}
+        return layers
 
     def output(self, layer: str) -> Output:
         """Returns where a module's output stands; a `TargetError` says what is wrong with the name."""

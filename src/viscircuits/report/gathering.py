@@ -107,7 +107,7 @@ class Gathering:
         )  # fmt: skip
 
     def _inside(self, circuit: Circuit) -> Inside | None:
-        if self.images is None:
+        if self.images is None or len(self.images) < 2:
             return None
         some = self.images.take(min(LOOKED, len(self.images)))
         return Inside(layers(inside(circuit, some, progress=self.progress)), len(some))

@@ -6,13 +6,13 @@ K-FAC, Martens and Grosse 2015), removing the kernels ``R`` of a layer costs
     cost(R) = sum over pairs (f, i), (f', j) in R of  H[f, f'] * w[f, i]' C[i, j] w[f', j]
 
 in squares of the target's response. ``C`` are the second moments of what the layer gets, nearly about the mean; ``H``
-those of the target's gradient at what it puts out, nearly without what filters share (`MEAN`, `DIAGONAL`). This
+those of the target's gradient at what it puts out, without a part of what filters share (`MEAN`, `DIAGONAL`). This
 is optimal brain surgery (Hassibi and Stork 1993) without surgery: what is kept keeps its weights.
 
 In each layer the cheapest kernel goes, again and again, and the slopes of that cost curve's hull are the scores. They
 are comparable between layers, so one threshold serves all, and kernels count when they lie on a path from the image to
-the target. In rounds, the cost is measured again under ever smaller masks (`LEAST`), with the moments of the full and
-of the masked network pooled: gradients far from the full network are not the full network's.
+the target. In rounds, the cost is measured again under ever smaller masks, with the moments of the full and of the
+masked network pooled: gradients far from the full network are not the full network's.
 
 What it cannot see: that one layer's choice spoils another's (of two copies of a branch it may keep half of each);
 effects beyond second order; inputs and gradients that are large at the same places. The circuits' responses are too
@@ -32,7 +32,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from viscircuits.bounds.ranges import within
-from viscircuits.errors import MaskError
+from viscircuits.errors import MaskError, TargetError
 from viscircuits.mask import Mask, by_layer
 from viscircuits.model.guard.replica import like
 from viscircuits.saliency.engine.joint.blocks import by_filter, input_blocks, matrix_bytes
@@ -55,7 +55,7 @@ DIAGONAL = 0.3
 """What two filters' gradients share is believed less by so much: it is measured on few images."""
 
 LEAST = 0.02
-"""The density of the last mask, unless told otherwise."""
+"""The density at which the rounds end, unless told otherwise."""
 
 
 def reconstruct(
@@ -73,19 +73,21 @@ def reconstruct(
 
     Args:
         job: the model, the targets, the pictures; of kernels.
-        rounds: times that the cost is measured; between two of them all but the kernels of the next smaller mask are
-            given up. The masks' sizes fall evenly (`viscircuits.saliency.engine.rounds.schedule`).
+        rounds: times that the cost is measured; after each all but the kernels of the next smaller mask are given up.
+            The masks' sizes fall by equal factors (`viscircuits.saliency.engine.rounds.schedule`).
         positions: places at which moments are measured, an image and layer; `POSITIONS` where None, and more where
             there are few images (`TOGETHER`).
         mean: how much of the squared mean of what is removed counts, in [0, 1]: 0 where the response may shift, 1 where
             its size is what matters, as for pictures that all excite the target alike.
         block: kernels that go before the cost of the others follows; more are faster, and worse.
-        density: of the last mask, in (0, 1]; `LEAST` where None. One round serves every density.
+        density: where the rounds end, in (0, 1]; `LEAST` where None. Every density is served; below this one kernels
+            stand in the order of the last round.
         seed: for positions, and for the signs of the response's positions.
         normalise: must be None: scaling each layer for itself would undo the ranking.
 
     Raises:
         MaskError: another granularity, a normalisation, or a number out of range.
+        TargetError: on these pictures the response depends on no kernel.
     """
     if job.granularity != "kernel":
         raise MaskError(f"reconstruct scores kernels, not {job.granularity}s; leave granularity out, or take actgrad")
@@ -113,20 +115,30 @@ def _reconstruct(job: Pass, options: _Options, density: float) -> list[Scores]:
     job, blocks = _within_memory(job)
     count = sum(int(array.sum()) for array in relevant.values())
     sizes = schedule(kept_count(density, count), count, options.rounds)
-    full: dict[str, Moments] = {}
+    full: Mapping[str, Moments] = {}
     order, size = torch.arange(count), count  # the first `size` of the order are the mask so far
     for done, next_size in enumerate(sizes, start=1):
         label = "reconstruct" if options.rounds == 1 else f"reconstruct {done}/{options.rounds}"
         mask = _mask(job, order[:size]) if full else None
         found = moments(job, label, mask, positions=options.positions, seed=options.seed, blocks=blocks)
-        here = {name: own.pooled(found[name]) if name in found else own for name, own in full.items()} or found
-        full = full or found
-        order = torch.cat([_best_first(job, here, order[:size], options), order[size:]])
+        full = full or _live(job, found)
+        order = torch.cat([_best_first(job, full, found, order[:size], options), order[size:]])
         size = next_size
+        del found  # before the next pass: there is memory for two sets of matrices
     ranks = torch.empty(count, dtype=torch.float64)  # single precision does not tell a hundred million ranks apart
     ranks[order] = 1 - torch.arange(count, dtype=torch.float64) / count
     sums = {name: array[None] for name, array in by_layer(ranks, relevant).items()}
     return [replace(scores, note=_note(job, blocks)) for scores in job.scores("reconstruct", sums, n_images=1)]
+
+
+def _live(job: Pass, full: Mapping[str, Moments]) -> Mapping[str, Moments]:
+    """The moments of the full network, some of whose gradients arrive somewhere."""
+    if not any(bool(own.gradients.any()) for own in full.values()):
+        raise TargetError(
+            f"target {job.readouts[0].target} is the same whatever kernels do on these {len(job.images)} images; take "
+            f"images that excite it"
+        )
+    return full
 
 
 def _within_memory(job: Pass) -> tuple[Pass, dict[str, int]]:
@@ -153,12 +165,13 @@ def _mask(job: Pass, kept: Int[Tensor, " m"]) -> Mask:
 
 
 def _best_first(
-    job: Pass, measured: Mapping[str, Moments], kept: Int[Tensor, " m"], options: _Options
+    job: Pass, full: Mapping[str, Moments], found: Mapping[str, Moments], kept: Int[Tensor, " m"], options: _Options
 ) -> Int[Tensor, " m"]:
     """Some of the relevant kernels, flat, in the order in which they come into play as the threshold falls."""
     mask, slopes = _mask(job, kept), {}
     for done, (name, relevant) in enumerate(job.relevant[0].items(), start=1):
-        layer, removed = _layer(job, name, measured[name], options.mean), relevant & ~mask.kept[name]
+        here = full[name] if found is full else full[name].pooled(found[name])
+        layer, removed = _layer(job, name, here, options.mean), relevant & ~mask.kept[name]
         parts = (
             layer.filters() if by_filter(job.graph.layers[name], layer.blocks_of_a_group) else [(layer, slice(None))]
         )

@@ -151,22 +151,21 @@ class Bench:
 
     def divide(self, scored: Sets, measured: Sets) -> Division:
         """Returns a division of the images."""
-        last = []
-        for own, on in zip(scored, measured, strict=True):
+        last, differences, masks = [], [], []
+        for own, on in zip(scored, measured, strict=True):  # one after the other: scores of a set may take long
             # the sets as defaults: a closure would see those that the loop ends with
             def difference(d: int, own: Tensor = own, on: Tensor = on) -> float:
                 return float(self._differences(own, d, (on,)))
 
             last.append(last_within(difference, len(self.densities), self.tolerance))
-        differences = [self._differences(own, d, measured) for own, d in zip(scored, last, strict=True)]
+            differences.append(self._differences(own, last[-1], measured))
+            scores = self.each.of(own)
+            masks.append([scores.select(density=density) for density in self.densities])
         self.known.save()
-        scores = [self.each.of(own) for own in scored]
-        masks = tuple(one.select(density=self.densities[d]) for one, d in zip(scores, last, strict=True))
-        iou_at = []
-        for density in self.densities:
-            iou_at.append(_mean_iou([one.select(density=density) for one in scores]))
+        iou_at = tuple(_mean_iou(at) for at in zip(*masks, strict=True))
         kept = tuple(self.densities[d] for d in last)
-        return Division(scored, measured, kept, masks, torch.stack(differences), tuple(iou_at))
+        own_masks = tuple(some[d] for some, d in zip(masks, last, strict=True))
+        return Division(scored, measured, kept, own_masks, torch.stack(differences), iou_at)
 
     def _differences(self, scored: Tensor, d: int, sets: Sets) -> Float[Tensor, " s"]:
         """How far the circuit of some images is off on each set: mean absolute change over mean absolute value."""

@@ -19,10 +19,7 @@ from viscircuits.readout import Readout
 from viscircuits.saliency.registry import score
 from viscircuits.scores import Scores
 from viscircuits.target import Target
-from viscircuits.types import Granularity
-
-HELD = 8
-"""Sets whose scores are held: a division asks for each of its own several times over."""
+from viscircuits.types import Granularity, Progress
 
 
 class SetScores(Shown):
@@ -33,15 +30,17 @@ class SetScores(Shown):
         target: a channel or direction of a layer, read at each image's highest place.
         images: the pictures.
         criterion: a name in `CRITERIA`.
-        granularity, seed: as in `score`.
+        granularity, seed, batch_size: as in `score`.
+        progress: called as sets are scored.
     """
 
     def __init__(
-        self, model: nn.Module, target: Target, images: ImageSet, criterion: str, *, granularity: Granularity, seed: int
-    ) -> None:
+        self, model: nn.Module, target: Target, images: ImageSet, criterion: str, *, granularity: Granularity,
+        seed: int, batch_size: int | None = None, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.target, self.images, self.criterion = model, target.at("max"), images, criterion
         self.granularity: Granularity = granularity
-        self.seed = seed
+        self.seed, self.batch_size, self.progress = seed, batch_size, progress
 
     def _card(self) -> Card:
         return Card("SetScores", {
@@ -50,15 +49,18 @@ class SetScores(Shown):
 
     def of(self, images: Int[Tensor, " m"] | Sequence[int]) -> Scores:
         """Returns the scores of a set of the images, by index."""
-        return self._held(tuple(torch.as_tensor(images).tolist()))
+        return self._last(tuple(torch.as_tensor(images).tolist()))
 
     @cached_property
-    def _held(self) -> Callable[[tuple[int, ...]], Scores]:
-        return lru_cache(HELD)(self._scores)
+    def _last(self) -> Callable[[tuple[int, ...]], Scores]:
+        return lru_cache(1)(self._scores)  # set by set, each is asked for at many densities
 
     def _scores(self, images: tuple[int, ...]) -> Scores:
         some = self.images.subset(images)
-        return score(self.model, self.target, some, self.criterion, granularity=self.granularity, seed=self.seed)
+        return score(
+            self.model, self.target, some, self.criterion, granularity=self.granularity, seed=self.seed,
+            batch_size=self.batch_size, progress=self.progress,
+        )  # fmt: skip
 
 
 def check_places(model: nn.Module, target: Target, images: ImageSet, places: Int[Tensor, " n"]) -> None:

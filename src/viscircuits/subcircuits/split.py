@@ -32,7 +32,7 @@ from viscircuits.saliency.registry import lookup
 from viscircuits.store import digest
 from viscircuits.subcircuits.division import Division, Sets, bench
 from viscircuits.subcircuits.known import Known
-from viscircuits.subcircuits.per_image import ImageScores, score_each
+from viscircuits.subcircuits.per_image import ImageScores, located, score_each
 from viscircuits.subcircuits.per_set import SetScores, check_places
 from viscircuits.subcircuits.verdict import Verdict, judge
 from viscircuits.target import Target
@@ -202,7 +202,7 @@ def split(
     grid = _grid(densities)
     chosen = images.subset(used).in_memory()
     where = None if places is None else places[torch.tensor(used)]
-    each = _scores(model, target, chosen, where, criterion, granularity, normalise, seed, progress)
+    each = _scores(model, target, chosen, where, criterion, granularity, normalise, seed, batch_size, progress)
     recipe = digest(
         fingerprint(model), chosen.hash, str(target.at("max")), torch.tensor([]) if where is None else where, criterion,
         granularity, str(normalise), biases, str(seed),
@@ -232,7 +232,8 @@ def split(
 
 def _scores(
     model: nn.Module, target: Target, images: ImageSet, places: Int[Tensor, " n"] | None, criterion: str,
-    granularity: Granularity, normalise: Literal["minmax"] | None, seed: int, progress: Progress | None,
+    granularity: Granularity, normalise: Literal["minmax"] | None, seed: int, batch_size: int,
+    progress: Progress | None,
 ) -> ImageScores | SetScores:  # fmt: skip
     """What gives the scores of any set of the images: sums over its images, or one score of the set as a whole."""
     method = lookup(criterion)
@@ -241,13 +242,16 @@ def _scores(
             model, target, images, places, criterion, granularity=granularity, normalise=normalise, seed=seed,
             progress=progress,
         )  # fmt: skip
+    located(model, target, images, places)
     if normalise is not None:
         raise MaskError(f"{method.name} ranks structures across layers, and 'minmax' would undo that; leave it out")
     if places is not None:
         check_places(model, target, images, places)
     if "mean" in method.options and "mean" not in method.settings:
         criterion += ",mean=1"  # pictures of one kind excite alike, and what a circuit has to keep is how much
-    return SetScores(model, target, images, criterion, granularity=granularity, seed=seed)
+    return SetScores(
+        model, target, images, criterion, granularity=granularity, seed=seed, batch_size=batch_size, progress=progress
+    )
 
 
 def _sets(labels: Sequence[int], n_images: int) -> tuple[tuple[int, ...], Sets, list[int]]:

@@ -206,14 +206,13 @@ def _eliminate(
             cost[chosen[k] // filters, chosen[k] % filters, column[k]] = 1e30
         for row in range(groups * filters):
             g, f = row // filters, row % filters
-            pull[:] = zero
             touched = False
             for k in range(size):
-                touched |= chosen[k] == row
                 if chosen[k] // filters == g:
                     h = 2 * gradients[g, f, chosen[k] % filters]
-                    if h != 0:
-                        touched = True
+                    if h != 0 or chosen[k] == row:
+                        if not touched:
+                            touched, pull[:] = True, zero
                         for t in range(taps):
                             for j in range(width):
                                 pull[t, j] += h * change[k, t, j]

@@ -6,11 +6,13 @@ with ``x`` the patch at a position (`viscircuits.saliency.engine.joint.patches`)
 target's response, each of its positions with a random sign: so the square of the sum is, in the mean, the sum of the
 squares. Both are measured at positions drawn by a seed, image by image: no batch size changes what is drawn.
 
-Convention: a patch has a 1 appended, so that one matrix holds second moments, means and how many patches there were.
+Convention: a patch has a 1 appended, so that one matrix holds second moments, means and how many patches there are.
+Sums over some of a call's positions stand for all of them, so that calls on maps of several sizes weigh what they are.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from zlib import crc32
 
 import numpy as np
@@ -25,6 +27,9 @@ from viscircuits.readout import Frozen, Readout
 from viscircuits.saliency.engine.joint.patches import at_places, draw, n_positions, patches
 from viscircuits.saliency.engine.passes import Pass
 from viscircuits.saliency.engine.tape import Tape, no_formula
+
+CHUNK = 2**25
+"""Bytes of patches at a time; their products are what is kept."""
 
 _INPUTS, _GRADIENTS = "inputs of ", "gradients of "
 
@@ -42,10 +47,14 @@ class Moments:
     gradients: Float[Tensor, "out out"]
 
     def pooled(self, other: "Moments") -> "Moments":
-        """Returns the moments of two networks together; the other's gradients are brought to the size of these."""
-        own, others = self.gradients.trace(), other.gradients.trace()
-        size = own / others if float(others) > 0 else 0.0  # a layer may be dead in the other
-        return Moments(self.inputs + other.inputs, (self.gradients + other.gradients * size) / 2)
+        """Returns the moments of two networks together; the other's gradients are brought to the size of these.
+
+        Where no gradient arrives in the other, these stand alone.
+        """
+        inputs, size = self.inputs + other.inputs, self.gradients.trace() / other.gradients.trace()
+        if not bool(torch.isfinite(size)):
+            return Moments(inputs, self.gradients)
+        return Moments(inputs, (self.gradients + other.gradients * size) / 2)
 
     def covariance(self, mean_weight: float) -> Float[Tensor, "g d d"]:
         """Returns second moments about the mean, with that weight of the squared mean left in."""
@@ -74,11 +83,7 @@ def moments(
         return _MomentTape(layers, batch, copies, sums, positions, seed, blocks)
 
     sums = job.run(label, tape, mask, by_image=True)
-    return {
-        name: Moments(sums[_INPUTS + name], sums[_GRADIENTS + name] / len(job.images))
-        for name in layers
-        if _INPUTS + name in sums
-    }
+    return {name: Moments(sums[_INPUTS + name], sums[_GRADIENTS + name] / len(job.images)) for name in layers}
 
 
 class _MomentTape(Tape):
@@ -107,16 +112,21 @@ class _MomentTape(Tape):
         name, n = call.layer.name, self.n_images
         whole = n_positions(call, n)
         places = draw(whole, self.positions, self.first, n, (self.seed, crc32(name.encode()))).to(call.x.device)
+        share = places.shape[1] / whole
         with torch.no_grad():
-            seen = patches(call, places).flatten(0, 1).unflatten(-1, (self.blocks[name], -1)).flatten(1, 2)
-            seen = seen.transpose(0, 1)  # (groups and blocks, patches, d)
-            seen = torch.cat([seen, seen.new_ones(*seen.shape[:2], 1)], 2)
-            slopes = at_places(call, gradients[0], places).flatten(0, 1)
-            single = torch.promote_types(seen.dtype, torch.float32)  # squares overflow half precision
-            seen, slopes = seen.to(single), slopes.to(single)
-            share = places.shape[1] / whole
-            self._sum(_INPUTS + name, seen.mT @ seen)
+            for some in places.split(self._at_a_time(call), 1):
+                seen = patches(call, some).flatten(0, 1).unflatten(-1, (self.blocks[name], -1)).flatten(1, 2)
+                seen = seen.transpose(0, 1)  # (groups and blocks, patches, d)
+                seen = _single(torch.cat([seen, seen.new_ones(*seen.shape[:2], 1)], 2))
+                self._sum(_INPUTS + name, seen.mT @ seen / share)
+            slopes = _single(at_places(call, gradients[0], places).flatten(0, 1))
             self._sum(_GRADIENTS + name, self._every_filter(call, slopes.mT @ slopes / share))
+
+    def _at_a_time(self, call: KernelCall) -> int:
+        """Positions of each image whose patches fit into a chunk."""
+        layer = call.layer
+        numbers = self.n_images * layer.groups * layer.shape[1] * prod(layer.kernel_size)
+        return max(1, CHUNK // (numbers * max(4, call.x.element_size())))
 
     def _every_filter(self, call: KernelCall, products: Tensor) -> Tensor:
         if call.filters is None:
@@ -128,3 +138,8 @@ class _MomentTape(Tape):
 
     def _sum(self, name: str, products: Tensor) -> None:
         self.sums[name] = self.sums[name].add_(products) if name in self.sums else products
+
+
+def _single(values: Tensor) -> Tensor:
+    """In single precision at least: squares overflow half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -141,6 +141,7 @@ KINDS: dict[str, str] = {
     "tolerance": "positive", "diversity": "positive", "white": "white", "scale": "scale", "decay": "positive",
     "learning_rate": "positive", "spread": "positive", "limit": "limit", "penalty": "positive",
     "contrast": "positive", "predicted": "flag", "any_batch": "flag", "crop": "flag", "visible": "flag",
+    "inside": "flag",
     "disconnected": "flag", "title": "text", "command": "text", "engine": "text", "what": "text", "parts": "parts",
     "granularity": "choice", "normalise": "choice", "biases": "choice", "order": "choice", "reduction": "choice",
     "unreadable": "choice", "theme": "choice", "pictures": "choice", "panel": "choice", "sign": "sign",

@@ -110,7 +110,7 @@ KINDS: dict[str, str | dict[str, str]] = {
     "granularity": "choice", "biases": "choice", "theme": "choice", "by": "choice", "flat": "choice",
     "pictures": {"": "choice", "demo": "count", "split": "flag"},
     "panel": "choice",
-    "minmax": "flag", "skip_unreadable": "flag", "control": "flag", "show": "flag",
+    "minmax": "flag", "inside": "flag", "skip_unreadable": "flag", "control": "flag", "show": "flag",
     "out": {"": "out folder", "diagram": "out name", "report": "out folder"},
     "seed": "seed",
     "batch_size": "count",

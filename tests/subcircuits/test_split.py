@@ -51,7 +51,7 @@ def test_an_or_of_two_detectors_is_split_into_them(either_split):
 def test_a_criterion_of_whole_sets_splits_it_too():
     case = either(0)
     found = split(
-        case.model, case.target, case.images, excited(case), densities=FINE, controls=2, bands=1,
+        case.model, case.target, case.images, excited(case), densities=counts(4, 6, 12), controls=1, bands=0,
         criterion="reconstruct",
     )  # fmt: skip
     for circuit, part in zip(found.circuits, case.parts.values(), strict=True):
@@ -67,7 +67,7 @@ def test_a_criterion_of_whole_sets_splits_it_too():
 def test_a_criterion_of_whole_sets_reads_the_highest_places_only():
     case = either(0)
     labels = excited(case)
-    given = {"densities": FINE, "controls": 0, "criterion": "reconstruct"}
+    given = {"densities": counts(12), "controls": 0, "criterion": "reconstruct"}
     there = split(case.model, case.target, case.images, labels, **given).places
     places = torch.zeros(len(labels), dtype=torch.int64)
     places[torch.tensor(labels) >= 0] = there
